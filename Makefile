@@ -1,0 +1,49 @@
+# polyvisor: build, test, demonstrate and install.
+#
+#   make            programs in build/bin/
+#   make deps       install the Debian packages needed
+#   make check      all tests; the last line is "N passed, N failed"
+#   make demo       boot a stock Debian riscv64 kernel
+#   make bench      ratios against QEMU on this machine
+#   make install    PREFIX= DESTDIR=
+#
+# SAN=address,undefined or SAN=thread builds everything again below build/san-*/ with sanitizers.
+
+VERSION := 0.1.0
+CC := clang-19
+AR := llvm-ar-19
+PREFIX ?= /usr/local
+DESTDIR ?=
+
+SAN ?=
+comma := ,
+BUILD := build$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
+OPT ?= -O2
+
+CPPFLAGS := -D_GNU_SOURCE -I. -I$(BUILD)/gen -DPOLYVISOR_VERSION='"$(VERSION)"'
+CFLAGS := -std=gnu17 $(OPT) -g -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes \
+    -Wmissing-prototypes -Wpointer-arith -fno-omit-frame-pointer -fno-math-errno -ffp-contract=off \
+    -fvisibility=hidden -pthread
+LDFLAGS := -pthread -fuse-ld=lld-19
+ifneq ($(SAN),)
+CFLAGS += -fsanitize=$(SAN) -fno-sanitize-recover=all
+LDFLAGS += -fsanitize=$(SAN)
+endif
+
+.DEFAULT_GOAL := all
+.SUFFIXES:
+.DELETE_ON_ERROR:
+
+include tools/build.mk
+include tools/guests.mk
+include tools/check.mk
+include tools/install.mk
+
+.PHONY: all clean deps
+all: $(PROGRAMS)
+
+deps:
+	tools/install-deps
+
+clean:
+	rm -rf build

@@ -1,0 +1,70 @@
+# What is compiled from what. Sources are found by folder: a new file needs no change here.
+
+find_sources = $(sort $(shell find $(1) -name '*.c' $(2)))
+
+PROTO_FILES := $(sort $(wildcard proto/*.proto))
+PROTO_SOURCES := $(PROTO_FILES:%.proto=$(BUILD)/gen/%.pb-c.c)
+PROTO_HEADERS := $(PROTO_SOURCES:.c=.h)
+
+SHARED_SOURCES := $(call find_sources,libshared)
+VCPU_SOURCES := $(call find_sources,vmmd/vcpu)
+VMMD_SOURCES := $(call find_sources,vmmd,-not -path 'vmmd/vcpu/*')
+DEVD_SOURCES := $(call find_sources,devd)
+CLI_SOURCES := $(call find_sources,cli)
+
+objects = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
+archive_objects = $(call objects,$(filter-out %/main.c,$(1)))
+PROTO_OBJECTS := $(PROTO_SOURCES:$(BUILD)/gen/%.c=$(BUILD)/obj/gen/%.o)
+
+# One archive a component, its main.c left out, so that the tests link exactly what ships.
+LIB_SHARED := $(BUILD)/lib/libshared.a
+LIB_VCPU := $(BUILD)/lib/libvcpu.a
+LIB_VMMD := $(BUILD)/lib/libvmmd.a
+LIB_DEVD := $(BUILD)/lib/libdevd.a
+LIB_CLI := $(BUILD)/lib/libcli.a
+
+$(LIB_SHARED): $(call archive_objects,$(SHARED_SOURCES)) $(PROTO_OBJECTS)
+$(LIB_VCPU): $(call archive_objects,$(VCPU_SOURCES))
+$(LIB_VMMD): $(call archive_objects,$(VMMD_SOURCES))
+$(LIB_DEVD): $(call archive_objects,$(DEVD_SOURCES))
+$(LIB_CLI): $(call archive_objects,$(CLI_SOURCES))
+
+$(BUILD)/lib/%.a:
+	@mkdir -p $(@D)
+	@rm -f $@
+	$(QUIET_AR)$(AR) rcs $@ $^
+
+LIBS := -levent -levent_pthreads -lnanomsg -lprotobuf-c -lfdt -ljansson -lm
+PROGRAMS := $(addprefix $(BUILD)/bin/,vmmd vcpud devd vmctl)
+
+$(BUILD)/bin/vmmd: $(call objects,vmmd/main.c) $(LIB_VMMD) $(LIB_SHARED)
+$(BUILD)/bin/vcpud: $(call objects,vmmd/vcpu/main.c) $(LIB_VCPU) $(LIB_SHARED)
+$(BUILD)/bin/devd: $(call objects,devd/main.c) $(LIB_DEVD) $(LIB_SHARED)
+$(BUILD)/bin/vmctl: $(call objects,cli/main.c) $(LIB_CLI) $(LIB_SHARED)
+
+# Devices and commands register themselves in linker sections, so whole archives are linked.
+$(PROGRAMS):
+	@mkdir -p $(@D)
+	$(QUIET_LD)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--whole-archive \
+	    $(filter-out $(LIB_SHARED),$(filter %.a,$^)) -Wl,--no-whole-archive $(LIB_SHARED) $(LIBS)
+
+$(BUILD)/obj/%.o: %.c | $(PROTO_HEADERS)
+	@mkdir -p $(@D)
+	$(QUIET_CC)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/obj/gen/%.o: $(BUILD)/gen/%.c
+	@mkdir -p $(@D)
+	$(QUIET_CC)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/gen/%.pb-c.c $(BUILD)/gen/%.pb-c.h &: %.proto
+	@mkdir -p $(BUILD)/gen
+	$(QUIET_GEN)protoc-c --c_out=$(BUILD)/gen $<
+
+ifeq ($(V),)
+QUIET_CC = @echo "  CC    $<";
+QUIET_AR = @echo "  AR    $@";
+QUIET_LD = @echo "  LD    $@";
+QUIET_GEN = @echo "  GEN   $@";
+endif
+
+-include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
