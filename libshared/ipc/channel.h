@@ -1,0 +1,46 @@
+/*
+ * Control channels: nanomsg sockets that carry one protobuf-c message each, framed with a fixed
+ * header so that a foreign or truncated message is recognised before it is parsed.
+ *
+ * A frame is: u32 magic "PVM1", u16 conversation (enum channel_kind), u16 zero, u32 payload
+ * length, then the packed message; little-endian. Larger than CHANNEL_MESSAGE_MAX is refused both
+ * ways. A channel is used by one thread at a time unless the caller locks.
+ */
+#ifndef POLYVISOR_IPC_CHANNEL_H
+#define POLYVISOR_IPC_CHANNEL_H
+
+#include <protobuf-c/protobuf-c.h>
+#include <stdint.h>
+
+#define CHANNEL_MESSAGE_MAX (1u << 20)
+
+enum channel_kind {
+    CHANNEL_CONTROL = 1,   /* vmctl - vmmd, REQ/REP, proto/control.proto */
+    CHANNEL_EVENT = 2,     /* vmmd - anyone, PUB/SUB, proto/event.proto */
+    CHANNEL_VCPU = 3,      /* vmmd - vcpud, PAIR, proto/vcpu.proto */
+    CHANNEL_DEVICE = 4,    /* vmmd - devd, PAIR, proto/device.proto */
+    CHANNEL_TRANSPORT = 5, /* vcpud - devd, PAIR, proto/transport.proto */
+};
+
+struct channel; /* owns one nanomsg socket */
+
+/* Open a socket of nanomsg protocol `protocol` (NN_PAIR, NN_REQ, ...) for one conversation and
+ * bind or connect it to the Unix socket path. NULL with errno set on failure. */
+struct channel *channel_bind(enum channel_kind kind, int protocol, const char *path);
+struct channel *channel_connect(enum channel_kind kind, int protocol, const char *path);
+void channel_close(struct channel *channel);
+
+/* Pollable descriptor that is readable while a message waits; owned by the channel. */
+int channel_receive_fd(const struct channel *channel);
+
+/* Send one message; waits at most timeout_ms (0 = not at all, -1 = for ever). 0, -EMSGSIZE,
+ * -ETIMEDOUT, -ENOMEM or another negative errno. */
+int channel_send(struct channel *channel, const ProtobufCMessage *message, int timeout_ms);
+
+/* Receive and unpack one message of the given type. 0 with *out set (free with
+ * protobuf_c_message_free_unpacked), -EAGAIN or -ETIMEDOUT when none came in time, -EBADMSG when
+ * what came was not such a message (it is consumed), or another negative errno. */
+int channel_receive(struct channel *channel, const ProtobufCMessageDescriptor *type,
+                    ProtobufCMessage **out, int timeout_ms);
+
+#endif

@@ -1,0 +1,39 @@
+/*
+ * Descriptors a daemon gets from vmmd at exec, by name.
+ *
+ * vmmd passes them as "name=number" words in one environment variable, POLYVISOR_FDS; the child
+ * takes each once by name. Names in use:
+ *   vcpud: ram, codemap, dev.<id>.state, dev.<id>.kick.<n>, dev.<id>.call.<n>, dev.<id>.reply
+ *   devd:  ram, codemap, state, kick.<n>, call.<n>, reply, backend, console
+ * `<id>` is the device id of the machine's configuration ("serial0", "disk0").
+ */
+#ifndef POLYVISOR_IPC_FDLIST_H
+#define POLYVISOR_IPC_FDLIST_H
+
+#include <stddef.h>
+
+#define FDLIST_ENVIRONMENT "POLYVISOR_FDS"
+#define FDLIST_MAX         512
+
+struct fdlist {
+    size_t count;
+    struct fdlist_entry {
+        char name[48];
+        int fd;
+    } entries[FDLIST_MAX];
+};
+
+/* Parent side: add a descriptor under a name (formatted). 0, -ENOSPC or -ENAMETOOLONG. The list
+ * does not own the descriptors. */
+int fdlist_add(struct fdlist *list, int fd, const char *name, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Parent side: "POLYVISOR_FDS=..." for the child's environment, allocated; NULL without memory. */
+char *fdlist_environment(const struct fdlist *list);
+/* Child side: read the environment, set close-on-exec on each, and unset the variable. 0 or
+ * -EINVAL on a malformed value or a number that is not an open descriptor. */
+int fdlist_inherit(struct fdlist *list);
+/* Child side: the descriptor of that name, removed from the list and now the caller's; -ENOENT
+ * when there is none. */
+int fdlist_take(struct fdlist *list, const char *name, ...) __attribute__((format(printf, 2, 3)));
+
+#endif
