@@ -1,0 +1,67 @@
+/*
+ * The shared state of one virtio device: what its transport (in vcpud) and its backend (in devd)
+ * both need, and all that a restarted backend needs to go on. It lives in a memfd that vmmd owns
+ * (descriptor `state`), never in the device process.
+ *
+ * Each field says who writes it: T transport, D device process, V vmmd (at creation). The reader
+ * copies once, validates, then uses. Conversation: the device fills what is marked D and sends
+ * Ready to vmmd; the transport answers guest register reads from here alone. When the guest sets
+ * DRIVER_OK the transport has filled `driver_features` and the queues and sends Activate on the
+ * transport channel (proto/transport.proto); Reset and ConfigWrite go the same way. Kicks are the
+ * eventfds kick.<queue>, interrupts call.<queue>, configuration changes call.<queue_count>.
+ */
+#ifndef POLYVISOR_VIRTIO_STATE_H
+#define POLYVISOR_VIRTIO_STATE_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define VIRTIO_STATE_MAGIC    0x53545650u /* "PVTS" */
+#define VIRTIO_STATE_VERSION  1u
+#define VIRTIO_QUEUES_MAX     16u
+#define VIRTIO_QUEUE_SIZE_MAX 256u
+#define VIRTIO_CONFIG_MAX     256u
+
+/* One request between being taken from the ring and its used entry being visible (D). Indexed by
+ * the head descriptor. */
+enum virtio_inflight_status { VIRTIO_FREE = 0, VIRTIO_IN_FLIGHT = 1, VIRTIO_DONE = 2 };
+struct virtio_inflight {
+    _Atomic uint32_t status; /* DONE: result known, used entry perhaps not yet published */
+    uint32_t written;        /* bytes written to the guest, valid when DONE */
+    uint64_t order;          /* sequence taken from the ring: resubmit in this order */
+};
+
+struct virtio_queue_state {
+    uint64_t descriptors, driver_area, device_area; /* guest-physical; T */
+    uint16_t size;                                  /* entries, a power of two; T */
+    uint16_t size_max;                              /* D */
+    _Atomic uint16_t enabled;                       /* T */
+    uint16_t msix_vector;                           /* T */
+    _Atomic uint16_t next_available;                /* D: next avail entry to take */
+    _Atomic uint16_t next_used;                     /* D: used entries published */
+    uint16_t reserved[2];
+    uint64_t next_order;                            /* D */
+    struct virtio_inflight inflight[VIRTIO_QUEUE_SIZE_MAX]; /* D */
+};
+
+struct virtio_state {
+    uint32_t magic, version; /* V */
+    uint32_t device_id;      /* virtio device type, D */
+    uint32_t queue_count;    /* D */
+    uint64_t device_features; /* D; without transport bits (VERSION_1 included by D) */
+    uint64_t driver_features; /* T, subset of the above */
+    _Atomic uint32_t status;  /* T: the guest's status byte; NEEDS_RESET is or-ed in by the transport */
+    _Atomic uint32_t generation; /* of config, D: odd while it changes */
+    uint32_t config_length;      /* D */
+    _Atomic uint32_t needs_reset; /* D: the driver broke a rule */
+    uint8_t config[VIRTIO_CONFIG_MAX]; /* D; the transport only reads */
+    struct virtio_queue_state queues[VIRTIO_QUEUES_MAX];
+};
+_Static_assert(sizeof(struct virtio_inflight) == 16, "shared layout");
+_Static_assert(offsetof(struct virtio_state, config) == 48, "shared layout");
+_Static_assert(offsetof(struct virtio_state, queues) == 304, "shared layout");
+_Static_assert(sizeof(struct virtio_queue_state) == 48 + 16 * VIRTIO_QUEUE_SIZE_MAX, "layout");
+#define VIRTIO_STATE_SIZE ((sizeof(struct virtio_state) + 4095u) & ~(size_t)4095u)
+
+#endif

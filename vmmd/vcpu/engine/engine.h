@@ -1,0 +1,70 @@
+/*
+ * The execution engine: runs guest CPUs from cached, decoded blocks.
+ *
+ * One `struct engine` a machine, shared by its CPUs; one host thread a CPU. The engine owns the
+ * block cache and each CPU's soft TLB. It knows no guest ISA beyond `struct isa` and no device:
+ * everything outside RAM goes through `struct cpu_host`.
+ */
+#ifndef POLYVISOR_VCPU_ENGINE_ENGINE_H
+#define POLYVISOR_VCPU_ENGINE_ENGINE_H
+
+#include "libshared/base/error.h"
+#include "libshared/isa/isa.h"
+
+struct engine;
+
+/* `memory` and `isa` outlive the engine. NULL with *err set on failure. */
+struct engine *engine_create(const struct isa *isa, struct memory *memory, unsigned cpu_count,
+                             struct error *err);
+/* After all CPU threads have left engine_run. Frees the CPUs too. */
+void engine_destroy(struct engine *engine);
+
+/* Allocate CPU `index` (reset state), wired to this engine; the engine owns it. `host` gives time,
+ * timers, firmware calls and MMIO; its mmu_switch, tlb_flush and fetch_barrier are replaced by the
+ * engine's own. NULL without memory. */
+struct cpu *engine_add_cpu(struct engine *engine, unsigned index, const struct cpu_host *host,
+                           void *host_data);
+struct cpu *engine_cpu(struct engine *engine, unsigned index);
+
+enum engine_exit {
+    ENGINE_EXIT_PAUSE, /* CPU_ATTENTION_PAUSE was seen (and is cleared) */
+    ENGINE_EXIT_STOP,  /* CPU_ATTENTION_STOP was seen (it stays set) */
+    ENGINE_EXIT_STEP,  /* a single block ended, because CPU_ATTENTION_STEP is set (it stays set) */
+};
+
+/* Run this CPU on the calling thread until something asks it to leave. Sleeps in the kernel while
+ * the guest waits for an interrupt. */
+enum engine_exit engine_run(struct cpu *cpu);
+
+/* Any thread: set attention bits and wake the CPU if it sleeps. */
+void engine_kick(struct cpu *cpu, uint32_t reasons);
+
+/* A CPU's own thread, outside guest code: it is about to block for long (stopped hart, pause), so
+ * others need not wait for it; and back, which does what was asked meanwhile. */
+void engine_quiesce_begin(struct cpu *cpu);
+void engine_quiesce_end(struct cpu *cpu);
+
+/* A CPU's own thread, inside a helper or firmware call: flush on the CPUs in `cpu_mask` (bit =
+ * index; may include the caller) and return when all have done it. Arguments as cpu_host.tlb_flush. */
+void engine_remote_flush(struct cpu *cpu, uint64_t cpu_mask, bool any_root, uint64_t root,
+                         uint64_t root_mask, uint64_t va, uint64_t size);
+void engine_remote_fetch_barrier(struct cpu *cpu, uint64_t cpu_mask);
+
+/* Any thread, before a device's completion is made known to the guest: drop code that a device
+ * overwrote (see memory.h). Cheap when nothing was. */
+void engine_device_wrote(struct engine *engine);
+
+struct engine_stats {
+    uint64_t retired;         /* guest instructions */
+    uint64_t blocks_decoded;
+    uint64_t blocks_dropped;
+    uint64_t lookups;         /* dispatches that missed both link and jump cache */
+    uint64_t tlb_misses;
+    uint64_t slow_accesses;   /* MMIO, watched pages, page-crossing */
+    uint64_t exceptions, interrupts;
+    uint64_t block_bytes;     /* memory held by decoded blocks */
+};
+/* Any thread: a snapshot, summed over CPUs. */
+void engine_stats(struct engine *engine, struct engine_stats *stats);
+
+#endif

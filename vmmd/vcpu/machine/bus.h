@@ -1,0 +1,47 @@
+/*
+ * The physical address space outside RAM: regions of registers, and interrupt lines.
+ *
+ * Regions are added while the machine is built, before any CPU runs (PCI BARs move later, under the bus's
+ * own lock). Access functions run on the CPU thread that made the access and may be entered by
+ * several CPUs at once: each device locks for itself.
+ */
+#ifndef POLYVISOR_VCPU_MACHINE_BUS_H
+#define POLYVISOR_VCPU_MACHINE_BUS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct bus;
+
+struct bus_ops {
+    /* offset within the region; size 1, 2, 4 or 8, the whole access inside the region. False:
+     * the device refuses (access fault in the guest). */
+    bool (*read)(void *device, uint64_t offset, unsigned size, uint64_t *value);
+    bool (*write)(void *device, uint64_t offset, unsigned size, uint64_t value);
+};
+
+struct bus *bus_create(void);
+void bus_destroy(struct bus *bus);
+/* 0, -EEXIST on overlap, -ENOMEM. `name` and `ops` must outlive the bus; `device` stays the caller's. */
+int bus_add(struct bus *bus, uint64_t base, uint64_t size, const char *name,
+            const struct bus_ops *ops, void *device);
+/* Move or remove what was added for `device` at `base` (new_base UINT64_MAX: remove). Returns
+ * after no CPU is inside its access functions through the old address any more. */
+int bus_move(struct bus *bus, uint64_t base, void *device, uint64_t new_base);
+bool bus_read(struct bus *bus, uint64_t address, unsigned size, uint64_t *value);
+bool bus_write(struct bus *bus, uint64_t address, unsigned size, uint64_t value);
+
+/* A level-triggered interrupt line into an interrupt controller. Any thread. */
+struct irq_line {
+    void (*set)(void *controller, unsigned number, bool level);
+    void *controller;
+    unsigned number;
+};
+static inline void irq_line_set(const struct irq_line *line, bool level)
+{
+    if (line->set) {
+        line->set(line->controller, line->number, level);
+    }
+}
+
+#endif
