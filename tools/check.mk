@@ -1,12 +1,26 @@
-# Tests: every tests/unit/**/test_*.c is one Check program; every tests/integration/test_*.sh one script.
+# Tests: every tests/unit/test_*.c is one Check program; every tests/integration/test_* an executable
+# that starts the real daemons. tests/run adds up what they say.
+#
+#   make check              everything; SAN= for sanitizers
+#   make check ONLY=plic    the tests whose names contain that word
 
-UNIT_SOURCES := $(sort $(shell find tests/unit -name 'test_*.c'))
+UNIT_SOURCES := $(sort $(wildcard tests/unit/test_*.c))
 UNIT_PROGRAMS := $(UNIT_SOURCES:tests/%.c=$(BUILD)/tests/%)
+INTEGRATION_PROGRAMS := $(sort $(shell find tests/integration -maxdepth 1 -name 'test_*' -perm -u+x))
+ONLY ?=
 
 $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(LIB_VCPU) $(LIB_DEVD) $(LIB_VMMD) $(LIB_CLI) $(LIB_SHARED)
 	@mkdir -p $(@D)
-	$(QUIET_LD)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group \
-	    -lcheck -lsubunit -lrt $(LIBS)
+	$(QUIET_LD)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) \
+	    -Wl,--start-group $(filter %.a,$^) -Wl,--end-group -lcheck -lsubunit -lrt $(LIBS)
 
-.PHONY: unit
+-include tools/lockstep.mk
+
+.PHONY: tests unit check
 unit: $(UNIT_PROGRAMS)
+tests: all unit $(LOCKSTEP_PROGRAMS) guests test-guests
+
+check:
+	@$(MAKE) --no-print-directory deps
+	@$(MAKE) --no-print-directory -j$$(nproc) tests
+	@tests/run $(BUILD) $(foreach t,$(UNIT_PROGRAMS) $(INTEGRATION_PROGRAMS),$(if $(findstring $(ONLY),$(t)),$(t)))
