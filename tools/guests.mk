@@ -18,3 +18,26 @@ guests: $(RISCV64)/vmlinux $(RISCV64)/initrd.cpio.gz
 demo:
 	@{ $(MAKE) --no-print-directory deps && $(MAKE) --no-print-directory all guests; } >&2
 	@tools/demo $(BUILD)/bin $(RISCV64)
+
+# Our own programs for the guest, cross-compiled.
+RISCV64_CC := riscv64-linux-gnu-gcc
+GUEST_CFLAGS := -std=gnu17 -O2 -g0 -static -Wall -Wextra -Werror -ffp-contract=off -pthread
+BENCH_SOURCES := $(sort $(wildcard tests/guests/bench/*.c))
+PROGRAM_SOURCES := $(sort $(wildcard tests/guests/programs/*.c))
+RISCV64_PROGRAMS := $(PROGRAM_SOURCES:tests/guests/programs/%.c=$(RISCV64)/programs/%) $(RISCV64)/programs/bench
+
+$(RISCV64)/programs/bench: $(BENCH_SOURCES) tests/guests/bench/bench.h
+	@mkdir -p $(@D)
+	$(RISCV64_CC) $(GUEST_CFLAGS) -o $@ $(BENCH_SOURCES) -lm
+
+$(RISCV64)/programs/%: tests/guests/programs/%.c
+	@mkdir -p $(@D)
+	$(RISCV64_CC) $(GUEST_CFLAGS) -o $@ $<
+
+# The initrd of the tests: the plain one, and our programs.
+$(RISCV64)/test-initrd.cpio.gz: $(RISCV64)/initrd.cpio.gz $(RISCV64_PROGRAMS)
+	tools/make-initrd $(RISCV64) $@ $(foreach s,$(GUEST_SCRIPTS),$(s)=scripts/$(notdir $(s))) \
+	    $(foreach p,$(RISCV64_PROGRAMS),$(p)=bin/$(notdir $(p)))
+
+.PHONY: test-guests
+test-guests: $(RISCV64)/test-initrd.cpio.gz
