@@ -1,0 +1,106 @@
+# For the integration tests: a fresh runtime directory, the real daemons, and clean-up. Source it.
+# Each test function calls ok NAME or not_ok NAME DETAIL; `finish` gives the exit status.
+
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+cd "$top" || exit 1
+build=${BUILD:-build}
+bin=$top/$build/bin
+guest=$top/build/guests/riscv64
+vmctl=$bin/vmctl
+PATH=$PATH:/sbin:/usr/sbin
+
+work=$(mktemp -d "${TMPDIR:-/tmp}/pv-test.XXXXXX")
+export POLYVISOR_RUNTIME_DIR=$work/run
+failures=0
+daemon=
+
+# A sanitizer's run is slow: scale counts down, never checks.
+slow_build() {
+    case $build in *san-*) return 0 ;; *) return 1 ;; esac
+}
+
+ok() {
+    echo "ok - $1"
+}
+
+not_ok() {
+    echo "not ok - $1"
+    shift
+    printf '%s\n' "$@" | sed 's/^/    /'
+    failures=$((failures + 1))
+}
+
+# check NAME CONDITION...: the condition is a command.
+check() {
+    local name=$1
+    shift
+    if "$@"; then
+        ok "$name"
+    else
+        not_ok "$name" "failed: $*"
+    fi
+}
+
+# Processes of ours that name the runtime directory of this test.
+our_processes() {
+    pgrep -f "$work" | while read -r pid; do
+        case $(readlink "/proc/$pid/exe" 2>/dev/null) in
+        "$bin"/*) echo "$pid $(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null)" ;;
+        esac
+    done
+}
+
+# Wait until a condition holds: at most $1 seconds, then fail. Bounds a hang, proves no speed.
+wait_for() {
+    local limit=$1 end
+    shift
+    end=$((SECONDS + limit))
+    until "$@"; do
+        [ $SECONDS -lt $end ] || return 1
+        sleep 0.05
+    done
+}
+
+daemon_start() {
+    "$bin/vmmd" >>"$work/vmmd.log" 2>&1 &
+    daemon=$!
+    wait_for 20 test -S "$POLYVISOR_RUNTIME_DIR/control.sock"
+}
+
+daemon_stop() {
+    [ -n "$daemon" ] || return 0
+    kill -TERM "$daemon" 2>/dev/null
+    wait "$daemon"
+    local status=$?
+    daemon=
+    return $status
+}
+
+# Boot the stock kernel with a script of the initrd; console to $work/NAME.out, status lines to
+# NAME.err. boot NAME SCRIPT OPTION...
+boot() {
+    local name=$1 script=$2
+    shift 2
+    "$vmctl" run --name "$name" --arch riscv64 --kernel "$guest/vmlinux" \
+        --initrd "$guest/test-initrd.cpio.gz" --append "quiet script=$script" "$@" \
+        >"$work/$name.out" 2>"$work/$name.err" </dev/null
+}
+
+nothing_left() {
+    [ -z "$(our_processes)" ] && [ -z "$(find "$POLYVISOR_RUNTIME_DIR" -mindepth 1 \
+        -not -path "$POLYVISOR_RUNTIME_DIR/private" 2>/dev/null)" ]
+}
+
+finish() {
+    daemon_stop
+    local left
+    left=$(our_processes)
+    if [ -n "$left" ]; then
+        not_ok "no process is left" "$left"
+        echo "$left" | while read -r pid _; do kill -9 "$pid" 2>/dev/null; done
+    fi
+    rm -rf "$work"
+    [ "$failures" -eq 0 ]
+    exit
+}
+trap 'finish' EXIT
