@@ -32,6 +32,9 @@ void channel_close(struct channel *channel);
 
 /* Pollable descriptor that is readable while a message waits; owned by the channel. */
 int channel_receive_fd(const struct channel *channel);
+/* Pollable descriptor that is readable while channel_send would not wait (a peer is connected and
+ * has room); owned by the channel. -1 for channels that cannot send. */
+int channel_send_fd(const struct channel *channel);
 
 /* Send one message; waits at most timeout_ms (0 = not at all, -1 = for ever). 0, -EMSGSIZE,
  * -ETIMEDOUT, -ENOMEM or another negative errno. */
@@ -42,5 +45,25 @@ int channel_send(struct channel *channel, const ProtobufCMessage *message, int t
  * what came was not such a message (it is consumed), or another negative errno. */
 int channel_receive(struct channel *channel, const ProtobufCMessageDescriptor *type,
                     ProtobufCMessage **out, int timeout_ms);
+
+/*
+ * A server answers requests in any order, so that a long one does not hold up the others: its
+ * socket is a raw NN_REP, and each request comes with a route, its way back to the client that
+ * asked. Clients use an ordinary NN_REQ channel.
+ */
+struct channel_route;
+
+/* Like channel_bind, for channel_receive_request and channel_reply only. */
+struct channel *channel_bind_server(enum channel_kind kind, const char *path);
+/* Never waits. 0 with *out and *route set; -EBADMSG or -EMSGSIZE with *route set, when what came
+ * was not such a message, so that it can be refused; -EAGAIN when nothing waits; or another
+ * negative errno. */
+int channel_receive_request(struct channel *channel, const ProtobufCMessageDescriptor *type,
+                            ProtobufCMessage **out, struct channel_route **route);
+/* Answer and free the route, whatever the result. Never waits: the answer to a client that is
+ * gone or does not read is dropped. */
+int channel_reply(struct channel *channel, struct channel_route *route,
+                  const ProtobufCMessage *message);
+void channel_route_free(struct channel_route *route); /* NULL is allowed */
 
 #endif
