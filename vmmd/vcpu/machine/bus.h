@@ -22,11 +22,16 @@ struct bus_ops {
 
 struct bus *bus_create(void);
 void bus_destroy(struct bus *bus);
-/* 0, -EEXIST on overlap, -ENOMEM. `name` and `ops` must outlive the bus; `device` stays the caller's. */
+/* 0, -EEXIST on overlap, -EINVAL for an impossible range, -ENOMEM. `name` and `ops` must outlive the bus; `device` stays the caller's. */
 int bus_add(struct bus *bus, uint64_t base, uint64_t size, const char *name,
             const struct bus_ops *ops, void *device);
+/* Who answers where no region of bus_add is (the empty parts of a PCI window read as all ones, they
+ * do not fault). Only while the machine is built; such regions never move. 0, -EINVAL or -ENOMEM. */
+int bus_add_background(struct bus *bus, uint64_t base, uint64_t size, const char *name,
+                       const struct bus_ops *ops, void *device);
 /* Move or remove what was added for `device` at `base` (new_base UINT64_MAX: remove). Returns
- * after no CPU is inside its access functions through the old address any more. */
+ * after no CPU is inside its access functions through the old address any more, so an access
+ * function must not move its own region. 0, -ENOENT, or as bus_add. */
 int bus_move(struct bus *bus, uint64_t base, void *device, uint64_t new_base);
 bool bus_read(struct bus *bus, uint64_t address, unsigned size, uint64_t *value);
 bool bus_write(struct bus *bus, uint64_t address, unsigned size, uint64_t value);
