@@ -40,7 +40,8 @@ struct virtio_queue_state {
     uint16_t msix_vector;                           /* T */
     _Atomic uint16_t next_available;                /* D: next avail entry to take */
     _Atomic uint16_t next_used;                     /* D: used entries published */
-    uint16_t reserved[2];
+    _Atomic uint16_t live; /* D: the fields from next_available on belong to this activation */
+    uint16_t reserved;
     uint64_t next_order;                            /* D */
     struct virtio_inflight inflight[VIRTIO_QUEUE_SIZE_MAX]; /* D */
 };
