@@ -2,10 +2,11 @@
  * Guest floating point done by the host's unit, in round-to-nearest-even, exact as fp.h.
  *
  * Sticky flags gather in the calling thread's own status register (or, where the host's answer
- * needs care, in *flags): a guest's flags are the or of both, see fp_collect_host_flags. NaN results
- * are canonical. Operations go through inline assembly, so the compiler can neither move them across
- * the reading of the flags nor fold or drop them. Between fp_host_begin and fp_collect_host_flags
- * other C code on the thread should not compute with doubles: its inexactness would show.
+ * needs care, in *flags): a guest's flags are the or of both, see fp_collect_host_flags. NaN
+ * results are canonical. Operations go through inline assembly, so the compiler can neither move
+ * them across the reading of the flags nor fold or drop them. Between fp_host_begin and
+ * fp_collect_host_flags other C code on the thread should not compute with doubles: its inexactness
+ * would show.
  *
  * Each function: uintN_t fp_host_fN_<op>(operands, uint32_t *flags), rounding to nearest unless
  * its name says otherwise.
