@@ -1,0 +1,173 @@
+#include "vmmd/vcpu/device/transport_client.h"
+#include "libshared/base/clock.h"
+#include "libshared/ipc/channel.h"
+#include "proto/transport.pb-c.h"
+#include "vmmd/vcpu/tunables.h"
+#include <errno.h>
+#include <nanomsg/nn.h>
+#include <nanomsg/pair.h>
+#include <stdbool.h>
+#include <stdlib.h>
+
+#define STALE_ANSWERS_MAX 64 /* a flooding device must not keep a vCPU busy for ever */
+
+struct transport_client {
+    struct channel *channel;
+    unsigned deadline_ms;
+    uint64_t last_id;
+    bool late;              /* missed its last deadline */
+    uint64_t reset_id;      /* of the reset whose answer is outstanding; 0 = none */
+    uint64_t reset_sent_ns; /* when it was last sent */
+};
+
+struct transport_client *transport_client_create(const char *path, unsigned deadline_ms,
+                                                 struct error *err)
+{
+    struct transport_client *client = calloc(1, sizeof(*client));
+    if (!client) {
+        error_set(err, ERROR_INTERNAL, ENOMEM, "no memory for the transport channel %s", path);
+        return NULL;
+    }
+    client->deadline_ms = deadline_ms;
+    client->channel = channel_bind(CHANNEL_TRANSPORT, NN_PAIR, path);
+    if (!client->channel) {
+        error_set(err, ERROR_IO, errno, "cannot bind the transport socket %s", path);
+        free(client);
+        return NULL;
+    }
+    return client;
+}
+
+void transport_client_destroy(struct transport_client *client)
+{
+    if (client) {
+        channel_close(client->channel);
+        free(client);
+    }
+}
+
+/* Receive one reply. 0 with its id and status, -EBADMSG for rubbish, -EAGAIN or -ETIMEDOUT. */
+static int receive_reply(struct transport_client *client, int timeout_ms, uint64_t *id, int *status)
+{
+    ProtobufCMessage *message = NULL;
+    int result = channel_receive(client->channel, &polyvisor__transport_reply__descriptor, &message,
+                                 timeout_ms);
+    if (result == 0) {
+        const Polyvisor__TransportReply *reply = (const Polyvisor__TransportReply *)message;
+        *id = reply->id;
+        *status = reply->status > 0 || reply->status < -4095 ? -EPROTO : reply->status;
+        client->late = false;
+        protobuf_c_message_free_unpacked(message, NULL);
+    }
+    return result;
+}
+
+/* Drop what came after its deadline. True when the outstanding reset was among it. */
+static bool drain_replies(struct transport_client *client)
+{
+    bool reset_answered = false;
+    for (unsigned i = 0; i < STALE_ANSWERS_MAX; i++) {
+        uint64_t id = 0;
+        int status = 0;
+        int result = receive_reply(client, 0, &id, &status);
+        if (result != 0 && result != -EBADMSG) {
+            break;
+        }
+        reset_answered |= result == 0 && client->reset_id != 0 && id == client->reset_id;
+    }
+    return reset_answered;
+}
+
+static int remaining_ms(uint64_t deadline_ns)
+{
+    uint64_t now = clock_monotonic_ns();
+    return now >= deadline_ns ? 0 : (int)((deadline_ns - now + 999999) / 1000000);
+}
+
+static int wait_for_reply(struct transport_client *client, uint64_t wanted, uint64_t deadline_ns)
+{
+    for (;;) {
+        int left = remaining_ms(deadline_ns);
+        uint64_t id = 0;
+        int status = 0;
+        if (left == 0) {
+            return -ETIMEDOUT;
+        }
+        int result = receive_reply(client, left, &id, &status);
+        if (result == 0 && id == wanted) {
+            return status;
+        }
+        if (result != 0 && result != -EBADMSG && result != -ETIMEDOUT && result != -EAGAIN) {
+            return result;
+        }
+    }
+}
+
+/* Send one request and wait for its answer. */
+static int request(struct transport_client *client, Polyvisor__TransportRequest *message)
+{
+    unsigned wait_ms = client->late ? TUNABLE_TRANSPORT_RETRY_MS : client->deadline_ms;
+    wait_ms = wait_ms < client->deadline_ms ? wait_ms : client->deadline_ms;
+    uint64_t deadline_ns = clock_monotonic_ns() + (uint64_t)wait_ms * 1000000;
+
+    drain_replies(client);
+    message->id = ++client->last_id;
+    int result = channel_send(client->channel, &message->base, remaining_ms(deadline_ns));
+    if (result == 0) {
+        result = wait_for_reply(client, message->id, deadline_ns);
+    }
+    client->late = result == -ETIMEDOUT;
+    return result;
+}
+
+int transport_client_activate(struct transport_client *client)
+{
+    Polyvisor__TransportRequest message = POLYVISOR__TRANSPORT_REQUEST__INIT;
+    Polyvisor__TransportActivate activate = POLYVISOR__TRANSPORT_ACTIVATE__INIT;
+    message.body_case = POLYVISOR__TRANSPORT_REQUEST__BODY_ACTIVATE;
+    message.activate = &activate;
+    return request(client, &message);
+}
+
+int transport_client_reset(struct transport_client *client)
+{
+    Polyvisor__TransportRequest message = POLYVISOR__TRANSPORT_REQUEST__INIT;
+    Polyvisor__TransportReset reset = POLYVISOR__TRANSPORT_RESET__INIT;
+    message.body_case = POLYVISOR__TRANSPORT_REQUEST__BODY_RESET;
+    message.reset = &reset;
+    int result = request(client, &message);
+    client->reset_id = result == -ETIMEDOUT ? client->last_id : 0;
+    client->reset_sent_ns = clock_monotonic_ns();
+    return result;
+}
+
+int transport_client_reset_poll(struct transport_client *client)
+{
+    if (drain_replies(client)) {
+        client->reset_id = 0;
+        return 0;
+    }
+    uint64_t interval_ns = (uint64_t)client->deadline_ms * 1000000;
+    if (clock_monotonic_ns() - client->reset_sent_ns >= interval_ns) {
+        int result = transport_client_reset(client); /* waits the short time: it is late */
+        return result == -ETIMEDOUT ? -EAGAIN : 0;
+    }
+    return -EAGAIN;
+}
+
+int transport_client_config_write(struct transport_client *client, uint32_t offset, unsigned size,
+                                  uint64_t value)
+{
+    uint8_t bytes[8];
+    for (unsigned i = 0; i < sizeof(bytes); i++) {
+        bytes[i] = (uint8_t)(value >> (8 * i));
+    }
+    Polyvisor__TransportRequest message = POLYVISOR__TRANSPORT_REQUEST__INIT;
+    Polyvisor__TransportConfigWrite write = POLYVISOR__TRANSPORT_CONFIG_WRITE__INIT;
+    write.offset = offset;
+    write.data.data = bytes;
+    write.data.len = size <= sizeof(bytes) ? size : sizeof(bytes);
+    message.body_case = POLYVISOR__TRANSPORT_REQUEST__BODY_CONFIG_WRITE;
+    message.config_write = &write;
+    return request(client, &message);
+}

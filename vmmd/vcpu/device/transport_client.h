@@ -1,0 +1,35 @@
+/*
+ * vcpud's end of one virtio device's transport channel (proto/transport.proto).
+ *
+ * Rare, synchronous requests with a deadline, made on CPU threads (and on the main thread at
+ * reset); the caller holds the device's lock across each call. vcpud binds, so a restarted devd
+ * just connects again. Requests may be repeated: a device that answered late, or died in between,
+ * gets the same request once more with a new id. Answers with an old id are dropped.
+ */
+#ifndef POLYVISOR_VCPU_DEVICE_TRANSPORT_CLIENT_H
+#define POLYVISOR_VCPU_DEVICE_TRANSPORT_CLIENT_H
+
+#include "libshared/base/error.h"
+#include <stdint.h>
+
+struct transport_client;
+
+/* Bind the socket `path`. `deadline_ms` bounds each request. NULL with *err set on failure. */
+struct transport_client *transport_client_create(const char *path, unsigned deadline_ms,
+                                                 struct error *err);
+void transport_client_destroy(struct transport_client *client);
+
+/* Each: 0 or the device's negative errno, -ETIMEDOUT when no answer came in time, or another
+ * negative errno. After a missed deadline the next requests wait only a short time, until the
+ * device answers one. */
+int transport_client_activate(struct transport_client *client);
+int transport_client_reset(struct transport_client *client);
+/* `size` is 1, 2, 4 or 8; the value's bytes are sent little-endian. */
+int transport_client_config_write(struct transport_client *client, uint32_t offset, unsigned size,
+                                  uint64_t value);
+
+/* Without waiting: 0 once the reset that timed out before was answered, otherwise -EAGAIN. Asks
+ * again from time to time, because a restarted device never saw the first request. */
+int transport_client_reset_poll(struct transport_client *client);
+
+#endif

@@ -1,0 +1,47 @@
+/*
+ * The PCIe host bridge: ECAM, the memory and I/O windows, and the INTx lines.
+ *
+ * One bus (0) with up to 32 single-function devices; slot 0 is the bridge itself. ECAM accesses
+ * come from CPU threads and are serialised by the host's lock; a BAR is on the machine's bus
+ * while the guest has memory decoding on and its address lies inside one window. INTx pins have a
+ * lock of their own (a leaf), so that a device can raise an interrupt while another CPU is held up
+ * in a configuration access.
+ *
+ * Lock order: host lock, then a device's own lock, then its interrupt lock, then the host's
+ * interrupt lock. A BAR's access functions never take the host lock.
+ */
+#ifndef POLYVISOR_VCPU_PCI_PCI_HOST_H
+#define POLYVISOR_VCPU_PCI_PCI_HOST_H
+
+#include "libshared/base/error.h"
+#include "vmmd/vcpu/machine/machine.h"
+#include "vmmd/vcpu/pci/pci_function.h"
+
+#define PCI_SLOT_COUNT 32u
+
+/* Where a message-signalled interrupt goes: a write of `data` to `address` by a device. Machines
+ * without such a controller have none, and then MSI-X is not offered. */
+struct pci_msi_target {
+    void (*notify)(void *controller, uint64_t address, uint32_t data);
+    void *controller;
+};
+
+/* Put the bridge on `bus` where `windows` says; both stay the caller's and outlive the host. `msi`
+ * may be NULL. NULL with *err set on failure. */
+struct pci_host *pci_host_create(struct bus *bus, const struct machine_pci *windows,
+                                 const struct pci_msi_target *msi, struct error *err);
+/* Only after the CPUs have stopped, and before its bus goes. Functions stay their owners'. */
+void pci_host_destroy(struct pci_host *host);
+/* Plug a fully described function in, before CPUs run. 0, -EINVAL (no such slot) or -EEXIST. */
+int pci_host_add(struct pci_host *host, unsigned slot, struct pci_function *function);
+/* Machine reset, while no CPU runs: all functions back to their first state, then their hooks. */
+void pci_host_reset(struct pci_host *host);
+/* The MSI target, or NULL. */
+const struct pci_msi_target *pci_host_msi(const struct pci_host *host);
+
+/* --- for pci_function.c ----------------------------------------------------------------------- */
+void pci_host_set_intx(struct pci_function *function, bool level);
+/* The status register's interrupt bit: the function's request, whether disabled or not. */
+bool pci_host_intx_status(struct pci_function *function);
+
+#endif

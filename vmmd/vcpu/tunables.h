@@ -1,0 +1,16 @@
+/* The limits of vcpud in one place. Times are in milliseconds. */
+#ifndef POLYVISOR_VCPU_TUNABLES_H
+#define POLYVISOR_VCPU_TUNABLES_H
+
+/* How long a vCPU waits for a virtio device to activate, reset or take a configuration write. */
+#define TUNABLE_TRANSPORT_DEADLINE_MS 2000u
+/* The same for a device that missed its last deadline: enough for one that is back. */
+#define TUNABLE_TRANSPORT_RETRY_MS 50u
+/* How long a vCPU waits for a register read of a plain MMIO device, or for room in its ring. */
+#define TUNABLE_MMIO_DEADLINE_MS 1000u
+/* How often notices that vmmd could not take (it is away) are offered again. */
+#define TUNABLE_NOTICE_RETRY_MS 200u
+/* Open files of the whole process: inherited descriptors, nanomsg's sockets, and some air. */
+#define TUNABLE_OPEN_FILES 2048u
+
+#endif
