@@ -1,0 +1,735 @@
+/* A virtio device as the guest sees it on PCI, against a device process played by a thread. */
+#include "libshared/ipc/channel.h"
+#include "proto/transport.pb-c.h"
+#include "vmmd/vcpu/pci/virtio_pci.h"
+#include <check.h>
+#include <errno.h>
+#include <linux/pci_regs.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_pci.h>
+#include <nanomsg/nn.h>
+#include <nanomsg/pair.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define ECAM     UINT64_C(0x30000000)
+#define MMIO     UINT64_C(0x40000000)
+#define RAM      UINT64_C(0x80000000)
+#define RAM_SIZE 0x100000u
+#define SLOT     3u
+#define COMMON   MMIO
+#define ISR      (MMIO + 0x1000)
+#define DEVICE   (MMIO + 0x2000)
+#define NOTIFY   (MMIO + 0x3000)
+#define FEATURES (UINT64_C(1) << VIRTIO_F_VERSION_1 | 0x30)
+
+#define STATUS_READY                                                                               \
+    (VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_FEATURES_OK)
+
+/* --- the device process ---------------------------------------------------------------------- */
+
+enum peer_mode { PEER_ANSWERS, PEER_REFUSES, PEER_IS_MUTE, PEER_FLOODS_WRONG_IDS };
+
+struct peer {
+    pthread_t thread;
+    struct channel *channel;
+    _Atomic int mode;
+    _Atomic bool stop;
+    _Atomic unsigned activations, resets, writes;
+    uint32_t write_offset;
+    uint8_t write_data[8];
+    size_t write_length;
+};
+
+static void peer_answer(struct peer *peer, uint64_t id)
+{
+    Polyvisor__TransportReply reply = POLYVISOR__TRANSPORT_REPLY__INIT;
+    int mode = atomic_load(&peer->mode);
+    reply.id = id;
+    if (mode == PEER_REFUSES) {
+        reply.status = -EIO;
+    }
+    if (mode == PEER_FLOODS_WRONG_IDS) {
+        for (unsigned i = 0; i < 200; i++) {
+            reply.id = id + 1 + i;
+            channel_send(peer->channel, &reply.base, 100);
+        }
+    } else if (mode != PEER_IS_MUTE) {
+        channel_send(peer->channel, &reply.base, 1000);
+    }
+}
+
+static void peer_handle(struct peer *peer, const Polyvisor__TransportRequest *request)
+{
+    switch (request->body_case) {
+    case POLYVISOR__TRANSPORT_REQUEST__BODY_ACTIVATE:
+        atomic_fetch_add(&peer->activations, 1);
+        break;
+    case POLYVISOR__TRANSPORT_REQUEST__BODY_RESET:
+        atomic_fetch_add(&peer->resets, 1);
+        break;
+    case POLYVISOR__TRANSPORT_REQUEST__BODY_CONFIG_WRITE:
+        peer->write_offset = request->config_write->offset;
+        peer->write_length = request->config_write->data.len;
+        memcpy(peer->write_data, request->config_write->data.data,
+               peer->write_length < 8 ? peer->write_length : 8);
+        atomic_fetch_add(&peer->writes, 1);
+        break;
+    default:
+        break;
+    }
+    peer_answer(peer, request->id);
+}
+
+static void *peer_main(void *argument)
+{
+    struct peer *peer = argument;
+    while (!atomic_load(&peer->stop)) {
+        ProtobufCMessage *message = NULL;
+        if (channel_receive(peer->channel, &polyvisor__transport_request__descriptor, &message,
+                            10) == 0) {
+            peer_handle(peer, (const Polyvisor__TransportRequest *)message);
+            protobuf_c_message_free_unpacked(message, NULL);
+        }
+    }
+    return NULL;
+}
+
+/* --- the machine ----------------------------------------------------------------------------- */
+
+static char directory[] = "/tmp/test-virtio-XXXXXX";
+static char path[64];
+static struct machine_pci windows;
+static struct bus *bus;
+static struct pci_host *host;
+static struct memory memory;
+static struct virtio_state *state;
+static struct transport_client *client;
+static struct virtio_pci *device;
+static struct peer peer;
+static int kicks[2];
+static bool line_level;
+static unsigned timeouts;
+
+static void line_set(void *controller, unsigned number, bool level)
+{
+    (void)controller;
+    (void)number;
+    line_level = level;
+}
+
+static void device_timed_out(void *context)
+{
+    (void)context;
+    timeouts++;
+}
+
+static void peer_start(enum peer_mode mode)
+{
+    atomic_store(&peer.mode, mode);
+    atomic_store(&peer.stop, false);
+    peer.channel = channel_connect(CHANNEL_TRANSPORT, NN_PAIR, path);
+    ck_assert_ptr_nonnull(peer.channel);
+    ck_assert_int_eq(pthread_create(&peer.thread, NULL, peer_main, &peer), 0);
+}
+
+static void peer_stop(void)
+{
+    if (peer.channel) {
+        atomic_store(&peer.stop, true);
+        pthread_join(peer.thread, NULL);
+        channel_close(peer.channel);
+        peer.channel = NULL;
+    }
+}
+
+static void fill_state(void)
+{
+    state->magic = VIRTIO_STATE_MAGIC;
+    state->version = VIRTIO_STATE_VERSION;
+    state->device_id = 2;
+    state->queue_count = 2;
+    state->device_features = FEATURES;
+    state->config_length = 12;
+    for (unsigned i = 0; i < 12; i++) {
+        state->config[i] = (uint8_t)(0xa0 + i);
+    }
+    state->queues[0].size_max = 128;
+    state->queues[1].size_max = 100; /* not a power of two: becomes 64 */
+}
+
+static void make_memory(void)
+{
+    memset(&memory, 0, sizeof(memory));
+    memory.region_count = 1;
+    memory.regions[0].base = RAM;
+    memory.regions[0].size = RAM_SIZE;
+    memory.regions[0].host =
+        mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    ck_assert_ptr_ne(memory.regions[0].host, MAP_FAILED);
+}
+
+static void make_windows(void)
+{
+    windows = (struct machine_pci){
+        .ecam_base = ECAM,
+        .ecam_size = 0x10000000,
+        .mmio_base = MMIO,
+        .mmio_size = 0x1000000,
+    };
+    for (unsigned i = 0; i < 4; i++) {
+        windows.intx[i] = (struct irq_line){.set = line_set, .number = i};
+    }
+}
+
+static void write_config(unsigned offset, unsigned size, uint64_t value)
+{
+    ck_assert(bus_write(bus, ECAM + (SLOT << 15) + offset, size, value));
+}
+
+static uint64_t read_config(unsigned offset, unsigned size)
+{
+    uint64_t value = 0;
+    ck_assert(bus_read(bus, ECAM + (SLOT << 15) + offset, size, &value));
+    return value;
+}
+
+static void map_bar(void)
+{
+    write_config(PCI_BASE_ADDRESS_4, 4, MMIO);
+    write_config(PCI_BASE_ADDRESS_5, 4, MMIO >> 32);
+    write_config(PCI_COMMAND, 2, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+}
+
+/* Long where an answer is expected, so that a busy host changes nothing. */
+static void setup_with_deadline(unsigned deadline_ms)
+{
+    struct error err = {0};
+    ck_assert_ptr_nonnull(mkdtemp(directory));
+    snprintf(path, sizeof(path), "%s/t.sock", directory);
+    make_windows();
+    make_memory();
+    state = calloc(1, VIRTIO_STATE_SIZE);
+    fill_state();
+    bus = bus_create();
+    host = pci_host_create(bus, &windows, NULL, &err);
+    ck_assert_ptr_nonnull(host);
+    client = transport_client_create(path, deadline_ms, &err);
+    ck_assert_ptr_nonnull(client);
+    struct virtio_pci_config config = {
+        .name = "disk0",
+        .kind = "virtio-blk",
+        .slot = SLOT,
+        .queue_count = 2,
+        .state = state,
+        .memory = &memory,
+        .client = client,
+        .unresponsive = device_timed_out,
+    };
+    for (unsigned i = 0; i < 2; i++) {
+        config.kick[i] = kicks[i] = eventfd(0, EFD_NONBLOCK);
+    }
+    device = virtio_pci_create(host, &config, &err);
+    ck_assert_msg(device != NULL, "%s", err.message);
+    line_level = false;
+    timeouts = 0;
+    map_bar();
+}
+
+static void setup(void)
+{
+    setup_with_deadline(20000);
+}
+
+static void setup_impatient(void)
+{
+    setup_with_deadline(500);
+}
+
+static void teardown(void)
+{
+    peer_stop();
+    pci_host_destroy(host);
+    virtio_pci_destroy(device);
+    transport_client_destroy(client);
+    bus_destroy(bus);
+    munmap(memory.regions[0].host, RAM_SIZE);
+    free(state);
+    close(kicks[0]);
+    close(kicks[1]);
+    unlink(path);
+    rmdir(directory);
+}
+
+static uint64_t load(uint64_t address, unsigned size)
+{
+    uint64_t value = 0;
+    ck_assert(bus_read(bus, address, size, &value));
+    return value;
+}
+
+static void store(uint64_t address, unsigned size, uint64_t value)
+{
+    ck_assert(bus_write(bus, address, size, value));
+}
+
+static uint64_t status(void)
+{
+    return load(COMMON + VIRTIO_PCI_COMMON_STATUS, 1);
+}
+
+static void set_status(uint64_t value)
+{
+    store(COMMON + VIRTIO_PCI_COMMON_STATUS, 1, value);
+}
+
+static void accept_features(uint64_t features)
+{
+    store(COMMON + VIRTIO_PCI_COMMON_GFSELECT, 4, 0);
+    store(COMMON + VIRTIO_PCI_COMMON_GF, 4, (uint32_t)features);
+    store(COMMON + VIRTIO_PCI_COMMON_GFSELECT, 4, 1);
+    store(COMMON + VIRTIO_PCI_COMMON_GF, 4, features >> 32);
+}
+
+static void set_queue(unsigned queue, unsigned size, uint64_t descriptors, uint64_t driver,
+                      uint64_t device_area)
+{
+    store(COMMON + VIRTIO_PCI_COMMON_Q_SELECT, 2, queue);
+    store(COMMON + VIRTIO_PCI_COMMON_Q_SIZE, 2, size);
+    store(COMMON + VIRTIO_PCI_COMMON_Q_DESCLO, 4, (uint32_t)descriptors);
+    store(COMMON + VIRTIO_PCI_COMMON_Q_DESCHI, 4, descriptors >> 32);
+    store(COMMON + VIRTIO_PCI_COMMON_Q_AVAILLO, 8, driver);
+    store(COMMON + VIRTIO_PCI_COMMON_Q_USEDLO, 4, (uint32_t)device_area);
+    store(COMMON + VIRTIO_PCI_COMMON_Q_USEDHI, 4, device_area >> 32);
+    store(COMMON + VIRTIO_PCI_COMMON_Q_ENABLE, 2, 1);
+}
+
+/* As a driver starts the device, with queue 0. */
+static void start_driver(void)
+{
+    set_status(0);
+    set_status(VIRTIO_CONFIG_S_ACKNOWLEDGE);
+    set_status(VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER);
+    accept_features(FEATURES);
+    set_status(STATUS_READY);
+    ck_assert_uint_eq(status(), STATUS_READY);
+    set_queue(0, 64, RAM, RAM + 0x1000, RAM + 0x2000);
+    set_status(STATUS_READY | VIRTIO_CONFIG_S_DRIVER_OK);
+}
+
+static unsigned take(int fd)
+{
+    uint64_t value = 0;
+    return read(fd, &value, sizeof(value)) == sizeof(value) ? (unsigned)value : 0;
+}
+
+/* --- tests ----------------------------------------------------------------------------------- */
+
+START_TEST(test_identity_and_capabilities)
+{
+    ck_assert_uint_eq(read_config(PCI_VENDOR_ID, 4), 0x10421af4);
+    ck_assert_uint_eq(read_config(PCI_REVISION_ID, 1), 1);
+    ck_assert_uint_eq(read_config(PCI_CLASS_DEVICE, 2), 0x0100);
+    unsigned seen = 0, next = (unsigned)read_config(PCI_CAPABILITY_LIST, 1);
+    for (unsigned i = 0; next != 0 && i < 16; i++) {
+        ck_assert_uint_eq(read_config(next, 1), PCI_CAP_ID_VNDR);
+        unsigned type = (unsigned)read_config(next + VIRTIO_PCI_CAP_CFG_TYPE, 1);
+        uint64_t length = read_config(next + VIRTIO_PCI_CAP_LENGTH, 4);
+        seen |= 1u << type;
+        ck_assert(type == VIRTIO_PCI_CAP_PCI_CFG ||
+                  (length > 0 && read_config(next + VIRTIO_PCI_CAP_BAR, 1) == 4));
+        if (type == VIRTIO_PCI_CAP_NOTIFY_CFG) {
+            ck_assert_uint_eq(read_config(next + 16, 4), 4);
+        }
+        next = (unsigned)read_config(next + 1, 1);
+    }
+    ck_assert_uint_eq(next, 0);
+    ck_assert_uint_eq(seen, 0x3e); /* types 1 to 5, and no MSI-X */
+}
+END_TEST
+
+START_TEST(test_negotiation_and_activation)
+{
+    peer_start(PEER_ANSWERS);
+    ck_assert_uint_eq(status(), 0);
+    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_NUMQ, 2), 2);
+    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_DF, 4), 0x30);
+    store(COMMON + VIRTIO_PCI_COMMON_DFSELECT, 4, 1);
+    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_DF, 4), 1);
+    store(COMMON + VIRTIO_PCI_COMMON_DFSELECT, 4, 2);
+    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_DF, 4), 0);
+    start_driver();
+    ck_assert_uint_eq(status(), STATUS_READY | VIRTIO_CONFIG_S_DRIVER_OK);
+    ck_assert_uint_eq(atomic_load(&peer.activations), 1);
+    ck_assert_uint_eq(state->driver_features, FEATURES);
+    ck_assert_uint_eq(atomic_load(&state->queues[0].enabled), 1);
+    ck_assert_uint_eq(state->queues[0].size, 64);
+    ck_assert_uint_eq(state->queues[0].descriptors, RAM);
+    ck_assert_uint_eq(state->queues[0].driver_area, RAM + 0x1000);
+    ck_assert_uint_eq(state->queues[0].device_area, RAM + 0x2000);
+    ck_assert_uint_eq(atomic_load(&state->queues[1].enabled), 0);
+    ck_assert_uint_eq(atomic_load(&state->status), STATUS_READY | VIRTIO_CONFIG_S_DRIVER_OK);
+
+    set_status(0);
+    ck_assert_uint_eq(status(), 0);
+    ck_assert_uint_eq(atomic_load(&peer.resets), 1);
+    ck_assert_uint_eq(atomic_load(&state->queues[0].enabled), 0);
+    set_status(0); /* nothing to reset any more: the device is left alone */
+    ck_assert_uint_eq(atomic_load(&peer.resets), 1);
+    ck_assert_uint_eq(timeouts, 0);
+}
+END_TEST
+
+START_TEST(test_features_are_checked)
+{
+    set_status(VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER);
+    accept_features(0x30); /* without VERSION_1 */
+    set_status(STATUS_READY);
+    ck_assert(!(status() & VIRTIO_CONFIG_S_FEATURES_OK));
+    accept_features(FEATURES | 0x40); /* more than offered */
+    set_status(STATUS_READY);
+    ck_assert(!(status() & VIRTIO_CONFIG_S_FEATURES_OK));
+    set_status(STATUS_READY | VIRTIO_CONFIG_S_DRIVER_OK); /* refused for the same reason */
+    ck_assert(!(status() & VIRTIO_CONFIG_S_DRIVER_OK));
+    accept_features(FEATURES);
+    set_status(STATUS_READY);
+    ck_assert(status() & VIRTIO_CONFIG_S_FEATURES_OK);
+    accept_features(0); /* too late */
+    store(COMMON + VIRTIO_PCI_COMMON_GFSELECT, 4, 0);
+    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_GF, 4), 0x30);
+    /* What this transport cannot do is never offered, whatever the device says. */
+    state->device_features = UINT64_MAX;
+    store(COMMON + VIRTIO_PCI_COMMON_DFSELECT, 4, 1);
+    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_DF, 4), 0xfffc0001);
+    store(COMMON + VIRTIO_PCI_COMMON_DFSELECT, 4, 0);
+    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_DF, 4), 0x30ffffff);
+}
+END_TEST
+
+START_TEST(test_queue_registers)
+{
+    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_Q_SIZE, 2), 128);
+    store(COMMON + VIRTIO_PCI_COMMON_Q_SIZE, 2, 256);
+    store(COMMON + VIRTIO_PCI_COMMON_Q_SIZE, 2, 0);
+    store(COMMON + VIRTIO_PCI_COMMON_Q_SIZE, 2, 3);
+    store(COMMON + VIRTIO_PCI_COMMON_Q_SIZE, 4, 16); /* not the field's width */
+    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_Q_SIZE, 2), 128);
+    store(COMMON + VIRTIO_PCI_COMMON_Q_SIZE, 2, 32);
+    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_Q_SIZE, 2), 32);
+    store(COMMON + VIRTIO_PCI_COMMON_Q_MSIX, 2, 0); /* there is no MSI-X */
+    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_Q_MSIX, 2), 0xffff);
+    store(COMMON + VIRTIO_PCI_COMMON_MSIX, 2, 0);
+    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_MSIX, 2), 0xffff);
+    store(COMMON + VIRTIO_PCI_COMMON_Q_SELECT, 2, 1);
+    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_Q_SIZE, 2), 64);
+    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_Q_NOFF, 2), 1);
+    store(COMMON + VIRTIO_PCI_COMMON_Q_SELECT, 2, 2);
+    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_Q_SIZE, 2), 0);
+    store(COMMON + VIRTIO_PCI_COMMON_Q_ENABLE, 2, 1);
+    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_Q_ENABLE, 2), 0);
+    store(COMMON + VIRTIO_PCI_COMMON_Q_SELECT, 2, 0);
+    store(COMMON + VIRTIO_PCI_COMMON_Q_ENABLE, 2, 1);
+    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_Q_ENABLE, 2), 1);
+    store(COMMON + VIRTIO_PCI_COMMON_Q_SIZE, 2, 16); /* fixed once enabled */
+    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_Q_SIZE, 2), 32);
+    ck_assert_uint_eq(load(COMMON + 0x3c, 8), 0);
+    ck_assert_uint_eq(load(COMMON + 0x800, 4), 0);
+}
+END_TEST
+
+START_TEST(test_hostile_device_counts)
+{
+    state->queue_count = 0xffffffff;
+    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_NUMQ, 2), 2);
+    state->queue_count = 0;
+    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_NUMQ, 2), 0);
+    state->queue_count = 2;
+    state->queues[0].size_max = 0xffff;
+    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_Q_SIZE, 2), VIRTIO_QUEUE_SIZE_MAX);
+    state->queues[0].size_max = 0;
+    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_Q_SIZE, 2), 0);
+    state->config_length = 0xffffffff;
+    load(DEVICE + 0xffc, 4);
+    ck_assert_uint_eq(load(DEVICE + VIRTIO_CONFIG_MAX, 4), 0);
+    ck_assert_uint_eq(load(DEVICE + VIRTIO_CONFIG_MAX - 4, 8), 0);
+    atomic_store(&state->generation, 1); /* stuck in a change: answered all the same */
+    ck_assert_uint_eq(load(DEVICE, 4), 0xa3a2a1a0);
+}
+END_TEST
+
+static void check_queue_refused(unsigned size, uint64_t descriptors, uint64_t driver,
+                                uint64_t device_area)
+{
+    set_status(0);
+    set_status(VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER);
+    accept_features(FEATURES);
+    set_status(STATUS_READY);
+    set_queue(0, size, descriptors, driver, device_area);
+    set_status(STATUS_READY | VIRTIO_CONFIG_S_DRIVER_OK);
+    ck_assert_uint_eq(status(), STATUS_READY | VIRTIO_CONFIG_S_NEEDS_RESET);
+    ck_assert_uint_eq(atomic_load(&peer.activations), 0);
+}
+
+START_TEST(test_malformed_queues_never_reach_the_device)
+{
+    peer_start(PEER_ANSWERS);
+    check_queue_refused(64, 0, RAM, RAM);
+    check_queue_refused(64, RAM, RAM + RAM_SIZE, RAM);
+    check_queue_refused(64, RAM, RAM, RAM + RAM_SIZE - 6 - 64 * 8 + 4);
+    check_queue_refused(64, RAM + RAM_SIZE - 64 * 16 + 16, RAM, RAM);
+    check_queue_refused(64, UINT64_MAX - 15, RAM, RAM);
+    check_queue_refused(64, RAM + 8, RAM, RAM);
+    check_queue_refused(64, RAM, RAM + 1, RAM);
+    check_queue_refused(64, RAM, RAM, RAM + 2);
+    state->device_id = 4; /* not the device that was configured */
+    check_queue_refused(64, RAM, RAM, RAM);
+    state->device_id = 2;
+    start_driver();
+    ck_assert_uint_eq(atomic_load(&peer.activations), 1);
+}
+END_TEST
+
+START_TEST(test_kicks)
+{
+    peer_start(PEER_ANSWERS);
+    store(NOTIFY, 2, 0);
+    ck_assert_uint_eq(take(kicks[0]), 0); /* the driver is not up */
+    start_driver();
+    store(NOTIFY, 2, 0);
+    store(NOTIFY + 4, 4, 1);
+    store(NOTIFY + 8, 2, 2); /* no such queue */
+    ck_assert_uint_eq(take(kicks[0]), 1);
+    ck_assert_uint_eq(take(kicks[1]), 1);
+    ck_assert_uint_eq(load(NOTIFY, 4), 0);
+}
+END_TEST
+
+START_TEST(test_interrupts)
+{
+    peer_start(PEER_ANSWERS);
+    virtio_pci_interrupt(device, 0);
+    ck_assert(!line_level); /* nobody would acknowledge it */
+    start_driver();
+    virtio_pci_interrupt(device, 1);
+    ck_assert(line_level);
+    ck_assert(read_config(PCI_STATUS, 2) & PCI_STATUS_INTERRUPT);
+    virtio_pci_interrupt(device, 2);
+    ck_assert_uint_eq(load(ISR, 1), 3);
+    ck_assert(!line_level);
+    ck_assert_uint_eq(load(ISR, 1), 0);
+    virtio_pci_interrupt(device, 0);
+    set_status(0);
+    ck_assert(!line_level);
+    ck_assert_uint_eq(load(ISR, 1), 0);
+}
+END_TEST
+
+START_TEST(test_device_configuration)
+{
+    peer_start(PEER_ANSWERS);
+    ck_assert_uint_eq(load(DEVICE, 8), UINT64_C(0xa7a6a5a4a3a2a1a0));
+    ck_assert_uint_eq(load(DEVICE + 10, 4), 0xabaa); /* ends at 12 */
+    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_CFGGENERATION, 1), 0);
+    atomic_store(&state->generation, 0x1fe);
+    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_CFGGENERATION, 1), 0xfe);
+    store(DEVICE + 4, 2, 0xbeef); /* before the driver shows up: ignored */
+    ck_assert_uint_eq(atomic_load(&peer.writes), 0);
+    set_status(VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER);
+    store(DEVICE + 4, 2, 0xbeef);
+    ck_assert_uint_eq(atomic_load(&peer.writes), 1);
+    ck_assert_uint_eq(peer.write_offset, 4);
+    ck_assert_uint_eq(peer.write_length, 2);
+    ck_assert_uint_eq(peer.write_data[0], 0xef);
+    ck_assert_uint_eq(peer.write_data[1], 0xbe);
+    store(DEVICE + 11, 2, 1);
+    store(DEVICE + 12, 1, 1);
+    ck_assert_uint_eq(atomic_load(&peer.writes), 1);
+}
+END_TEST
+
+START_TEST(test_device_needs_reset)
+{
+    peer_start(PEER_ANSWERS);
+    start_driver();
+    atomic_store(&state->needs_reset, 1);
+    ck_assert(status() & VIRTIO_CONFIG_S_NEEDS_RESET);
+    atomic_store(&state->needs_reset, 0);
+    set_status(0);
+    ck_assert_uint_eq(status(), 0);
+}
+END_TEST
+
+START_TEST(test_refused_activation)
+{
+    peer_start(PEER_REFUSES);
+    start_driver();
+    ck_assert(status() & VIRTIO_CONFIG_S_NEEDS_RESET);
+    ck_assert(line_level);
+    ck_assert_uint_eq(load(ISR, 1), 2);
+    ck_assert_uint_eq(timeouts, 0);
+}
+END_TEST
+
+START_TEST(test_hung_device_misses_its_deadline)
+{
+    peer_start(_i == 0 ? PEER_IS_MUTE : PEER_FLOODS_WRONG_IDS);
+    start_driver();
+    ck_assert_uint_eq(timeouts, 1);
+    ck_assert_uint_eq(status(),
+                      STATUS_READY | VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_NEEDS_RESET);
+    set_status(0);
+    /* It may still use guest memory: the reset is not done. */
+    ck_assert_uint_eq(status(), VIRTIO_CONFIG_S_NEEDS_RESET);
+    set_status(VIRTIO_CONFIG_S_ACKNOWLEDGE);
+    ck_assert_uint_eq(status(), VIRTIO_CONFIG_S_NEEDS_RESET);
+    ck_assert_uint_eq(atomic_load(&state->status), 0);
+    /* Its successor connects to the same socket, is asked again, and answers. */
+    peer_stop();
+    peer_start(PEER_ANSWERS);
+    for (unsigned i = 0; i < 2000 && status() != 0; i++) {
+        usleep(1000);
+    }
+    ck_assert_uint_eq(status(), 0);
+    unsigned before = atomic_load(&peer.activations);
+    start_driver();
+    ck_assert_uint_eq(status(), STATUS_READY | VIRTIO_CONFIG_S_DRIVER_OK);
+    ck_assert_uint_eq(atomic_load(&peer.activations), before + 1);
+}
+END_TEST
+
+START_TEST(test_absent_device)
+{
+    start_driver(); /* nobody connected */
+    ck_assert_uint_eq(timeouts, 1);
+    ck_assert(status() & VIRTIO_CONFIG_S_NEEDS_RESET);
+}
+END_TEST
+
+START_TEST(test_replaced_device_is_activated_again)
+{
+    peer_start(PEER_ANSWERS);
+    ck_assert_int_eq(virtio_pci_reactivate(device), 0); /* not running: nothing to do */
+    ck_assert_uint_eq(atomic_load(&peer.activations), 0);
+    start_driver();
+    peer_stop();
+    peer_start(PEER_ANSWERS);
+    ck_assert_int_eq(virtio_pci_reactivate(device), 0);
+    ck_assert_uint_eq(atomic_load(&peer.activations), 2);
+    ck_assert_uint_eq(status(), STATUS_READY | VIRTIO_CONFIG_S_DRIVER_OK);
+}
+END_TEST
+
+START_TEST(test_machine_reset)
+{
+    peer_start(PEER_ANSWERS);
+    start_driver();
+    virtio_pci_interrupt(device, 0);
+    pci_host_reset(host);
+    ck_assert(!line_level);
+    ck_assert_uint_eq(atomic_load(&peer.resets), 1);
+    ck_assert_uint_eq(read_config(PCI_COMMAND, 2), 0);
+    map_bar();
+    ck_assert_uint_eq(status(), 0);
+}
+END_TEST
+
+/* 4.1.4.9: registers through configuration space. */
+START_TEST(test_configuration_access_window)
+{
+    unsigned window = (unsigned)read_config(PCI_CAPABILITY_LIST, 1);
+    while (read_config(window + VIRTIO_PCI_CAP_CFG_TYPE, 1) != VIRTIO_PCI_CAP_PCI_CFG) {
+        window = (unsigned)read_config(window + 1, 1);
+        ck_assert_uint_ne(window, 0);
+    }
+    unsigned data = window + 16;
+    ck_assert_uint_eq(read_config(data, 4), 0); /* names nothing yet */
+    write_config(window + VIRTIO_PCI_CAP_BAR, 1, 4);
+    write_config(window + VIRTIO_PCI_CAP_OFFSET, 4, VIRTIO_PCI_COMMON_NUMQ);
+    write_config(window + VIRTIO_PCI_CAP_LENGTH, 4, 2);
+    ck_assert_uint_eq(read_config(data, 4), 2);
+    write_config(window + VIRTIO_PCI_CAP_OFFSET, 4, VIRTIO_PCI_COMMON_STATUS);
+    write_config(window + VIRTIO_PCI_CAP_LENGTH, 4, 1);
+    write_config(data, 4, VIRTIO_CONFIG_S_ACKNOWLEDGE);
+    ck_assert_uint_eq(status(), VIRTIO_CONFIG_S_ACKNOWLEDGE);
+    const uint32_t hostile[][3] = {
+        {4, 0x4000, 4}, {4, 0xfffffffc, 4}, {4, 2, 4}, {4, 0, 8}, {4, 0, 0}, {5, 0, 4}, {0, 0, 4},
+    };
+    for (unsigned i = 0; i < sizeof(hostile) / sizeof(hostile[0]); i++) {
+        write_config(window + VIRTIO_PCI_CAP_BAR, 1, hostile[i][0]);
+        write_config(window + VIRTIO_PCI_CAP_OFFSET, 4, hostile[i][1]);
+        write_config(window + VIRTIO_PCI_CAP_LENGTH, 4, hostile[i][2]);
+        write_config(data, 4, 0xffffffff);
+        ck_assert_uint_eq(read_config(data, 4), 0);
+    }
+}
+END_TEST
+
+START_TEST(test_bad_creation)
+{
+    struct error err = {0};
+    struct virtio_pci_config config = {
+        .name = "x",
+        .kind = "virtio-toaster",
+        .slot = 4,
+        .queue_count = 1,
+        .state = state,
+        .memory = &memory,
+        .client = client,
+    };
+    ck_assert(virtio_pci_kind_known("virtio-rng") && !virtio_pci_kind_known("virtio-toaster"));
+    ck_assert_ptr_null(virtio_pci_create(host, &config, &err));
+    ck_assert_int_eq(err.code, ERROR_UNSUPPORTED);
+    config.kind = "virtio-rng";
+    config.queue_count = 17;
+    ck_assert_ptr_null(virtio_pci_create(host, &config, &err));
+    config.queue_count = 1;
+    config.slot = SLOT;
+    ck_assert_ptr_null(virtio_pci_create(host, &config, &err));
+    ck_assert_int_eq(err.code, ERROR_CONFIG);
+    config.slot = 4;
+    state->magic = 0;
+    ck_assert_ptr_null(virtio_pci_create(host, &config, &err));
+    state->magic = VIRTIO_STATE_MAGIC;
+}
+END_TEST
+
+int main(void)
+{
+    TCase *cases = tcase_create("virtio_transport");
+    tcase_add_checked_fixture(cases, setup, teardown);
+    tcase_set_timeout(cases, 60);
+    tcase_add_test(cases, test_identity_and_capabilities);
+    tcase_add_test(cases, test_negotiation_and_activation);
+    tcase_add_test(cases, test_features_are_checked);
+    tcase_add_test(cases, test_queue_registers);
+    tcase_add_test(cases, test_hostile_device_counts);
+    tcase_add_test(cases, test_malformed_queues_never_reach_the_device);
+    tcase_add_test(cases, test_kicks);
+    tcase_add_test(cases, test_interrupts);
+    tcase_add_test(cases, test_device_configuration);
+    tcase_add_test(cases, test_device_needs_reset);
+    tcase_add_test(cases, test_refused_activation);
+    tcase_add_test(cases, test_replaced_device_is_activated_again);
+    tcase_add_test(cases, test_machine_reset);
+    tcase_add_test(cases, test_configuration_access_window);
+    tcase_add_test(cases, test_bad_creation);
+    TCase *impatient = tcase_create("deadlines");
+    tcase_add_checked_fixture(impatient, setup_impatient, teardown);
+    tcase_set_timeout(impatient, 60);
+    tcase_add_loop_test(impatient, test_hung_device_misses_its_deadline, 0, 2);
+    tcase_add_test(impatient, test_absent_device);
+    Suite *suite = suite_create("virtio_transport");
+    suite_add_tcase(suite, cases);
+    suite_add_tcase(suite, impatient);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
