@@ -31,7 +31,8 @@
     X(PERMISSION, "permission", 15, "the host refused access")                                     \
     X(UNSUPPORTED, "unsupported", 16, "this build or host cannot do that")                         \
     X(IO, "io", 17, "the host reported an input/output error")                                     \
-    X(CANCELLED, "cancelled", 18, "stopped on request")
+    X(CANCELLED, "cancelled", 18, "stopped on request")                                            \
+    X(GUEST, "guest-failure", 20, "the guest reported a failure when it ended")
 
 enum error_code {
 #define X(name, text, exit_status, meaning) ERROR_##name,

@@ -1,0 +1,280 @@
+#include "cli/attachment.h"
+
+#include "libshared/ipc/console.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+/* poll(2) promises room for this much in a pipe, so that writing it never blocks. Standard output
+ * is shared with the shell, so it is not made non-blocking. */
+#define OUTPUT_PIECE 4096
+
+void attachment_open(struct attachment *attachment, bool detach_at_once, bool read_only)
+{
+    *attachment = (struct attachment){
+        .console = -1,
+        .read_only = read_only,
+        .input = read_only && isatty(STDIN_FILENO) != 1 ? -1 : STDIN_FILENO,
+        .output = STDOUT_FILENO,
+        .escape = {.detach_at_once = detach_at_once},
+    };
+    terminal_open(&attachment->terminal, STDIN_FILENO);
+}
+
+static void close_console(struct attachment *attachment)
+{
+    if (attachment->console >= 0) {
+        close(attachment->console);
+        attachment->console = -1;
+    }
+}
+
+void attachment_close(struct attachment *attachment)
+{
+    terminal_restore(&attachment->terminal);
+    close_console(attachment);
+}
+
+/* ---- Connecting ---- */
+
+/* A console's path may be longer than a socket address holds; its directory is then reached through
+ * a descriptor. Returns that descriptor (-1 = not needed) or a negative errno below -1. */
+static int console_address(const char *path, struct sockaddr_un *address)
+{
+    const char *base = strrchr(path, '/');
+    char directory[4096];
+
+    *address = (struct sockaddr_un){.sun_family = AF_UNIX};
+    if (strlen(path) < sizeof(address->sun_path)) {
+        memcpy(address->sun_path, path, strlen(path) + 1);
+        return -1;
+    }
+    if (base == NULL || (size_t)(base - path) >= sizeof(directory)) {
+        return -ENAMETOOLONG;
+    }
+    snprintf(directory, sizeof(directory), "%.*s", (int)(base - path), path);
+    int fd = open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) {
+        return -errno;
+    }
+    int length =
+        snprintf(address->sun_path, sizeof(address->sun_path), "/proc/self/fd/%d%s", fd, base);
+    if (length < 0 || (size_t)length >= sizeof(address->sun_path)) {
+        close(fd);
+        return -ENAMETOOLONG;
+    }
+    return fd;
+}
+
+/* A connected socket, or a negative errno. */
+static int console_socket(const char *path)
+{
+    struct sockaddr_un address;
+    int directory = console_address(path, &address);
+    int result = directory < -1 ? directory : 0;
+    int fd = result == 0 ? socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0) : -1;
+
+    if (result == 0 && fd < 0) {
+        result = -errno;
+    }
+    if (result == 0 && connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0) {
+        result = -errno;
+    }
+    if (directory >= 0) {
+        close(directory);
+    }
+    if (result < 0 && fd >= 0) {
+        close(fd);
+    }
+    return result < 0 ? result : fd;
+}
+
+int attachment_connect(struct attachment *attachment, const char *path, uint32_t flags,
+                       struct error *err)
+{
+    const struct console_hello hello = {.magic = CONSOLE_MAGIC, .flags = flags};
+    int fd = console_socket(path);
+    int cause = fd < 0 ? -fd : 0;
+
+    if (fd >= 0 && (send(fd, &hello, sizeof(hello), MSG_NOSIGNAL) != (ssize_t)sizeof(hello) ||
+                    fcntl(fd, F_SETFL, O_NONBLOCK) < 0)) {
+        cause = errno;
+        close(fd);
+    }
+    if (cause != 0) {
+        enum error_code code = cause == EACCES ? ERROR_PERMISSION : ERROR_CONNECT;
+
+        return error_set(err, code, cause, "cannot attach to the console %s: %s", path,
+                         strerror(cause));
+    }
+    close_console(attachment);
+    attachment->console = fd;
+    return 0;
+}
+
+/* ---- Copying ---- */
+
+static void read_console(struct attachment *attachment)
+{
+    ssize_t count = read(attachment->console, attachment->to_output, sizeof(attachment->to_output));
+
+    if (count > 0) {
+        attachment->to_output_start = 0;
+        attachment->to_output_end = (size_t)count;
+    } else if (count == 0 || (errno != EAGAIN && errno != EINTR)) {
+        close_console(attachment);
+    }
+}
+
+static void write_output(struct attachment *attachment)
+{
+    size_t left = attachment->to_output_end - attachment->to_output_start;
+    ssize_t count = write(attachment->output, attachment->to_output + attachment->to_output_start,
+                          left < OUTPUT_PIECE ? left : OUTPUT_PIECE);
+
+    if (count > 0) {
+        attachment->to_output_start += (size_t)count;
+        attachment->moved += (uint64_t)count;
+    } else if (count < 0 && errno != EAGAIN && errno != EINTR) {
+        attachment->output_error = errno;
+        attachment->output = -1;
+    }
+}
+
+/* Keys for vmctl are taken out of what is typed, and typing is read even while the guest takes
+ * nothing, so that one can always leave. A file may contain any byte: it is copied as it is. */
+static void read_keys(struct attachment *attachment)
+{
+    char keys[256];
+    ssize_t count = read(attachment->input, keys, sizeof(keys));
+    size_t done = 0;
+
+    if (count == 0 || (count < 0 && errno != EAGAIN && errno != EINTR)) {
+        attachment->input = -1;
+    }
+    while (count > 0 && done < (size_t)count) {
+        size_t used = 0, kept = 0;
+        enum escape_action action =
+            escape_filter(&attachment->escape, keys + done, (size_t)count - done, &used, &kept);
+        size_t room = sizeof(attachment->to_guest) - attachment->to_guest_end;
+
+        attachment->action = action > attachment->action ? action : attachment->action;
+        if (attachment->console < 0 || attachment->read_only) {
+            kept = 0;
+        }
+        kept = kept < room ? kept : room;
+        memcpy(attachment->to_guest + attachment->to_guest_end, keys + done, kept);
+        attachment->to_guest_end += kept;
+        done += used;
+    }
+}
+
+static void read_input(struct attachment *attachment)
+{
+    if (attachment->to_guest_start == attachment->to_guest_end) {
+        attachment->to_guest_start = attachment->to_guest_end = 0;
+    }
+    if (attachment->terminal.raw) {
+        read_keys(attachment);
+        return;
+    }
+    ssize_t count = read(attachment->input, attachment->to_guest, sizeof(attachment->to_guest));
+
+    if (count > 0) {
+        attachment->to_guest_end = (size_t)count;
+    } else if (count == 0 || (errno != EAGAIN && errno != EINTR)) {
+        attachment->input = -1;
+    }
+}
+
+static void write_console(struct attachment *attachment)
+{
+    size_t left = attachment->to_guest_end - attachment->to_guest_start;
+    ssize_t count = send(attachment->console, attachment->to_guest + attachment->to_guest_start,
+                         left, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+    if (count > 0) {
+        attachment->to_guest_start += (size_t)count;
+    } else if (count < 0 && errno != EAGAIN && errno != EINTR) {
+        /* Reading may still find what was sent before the end. */
+        attachment->to_guest_start = attachment->to_guest_end;
+    }
+}
+
+static bool has_output(const struct attachment *attachment)
+{
+    return attachment->to_output_start < attachment->to_output_end;
+}
+
+static bool has_input(const struct attachment *attachment)
+{
+    return attachment->to_guest_start < attachment->to_guest_end;
+}
+
+bool attachment_drained(const struct attachment *attachment)
+{
+    return attachment->output < 0 || (attachment->console < 0 && !has_output(attachment));
+}
+
+enum { CONSOLE, INPUT, OUTPUT, OWN_COUNT };
+
+static void fill_polls(const struct attachment *attachment, struct pollfd own[OWN_COUNT])
+{
+    bool wants_input =
+        attachment->terminal.raw || (attachment->console >= 0 && !has_input(attachment));
+    bool reads_input = wants_input && terminal_readable(&attachment->terminal);
+
+    own[CONSOLE] = (struct pollfd){
+        .fd = attachment->console,
+        .events =
+            (short)((has_output(attachment) ? 0 : POLLIN) | (has_input(attachment) ? POLLOUT : 0)),
+    };
+    /* A console that has hung up would wake us for ever while standard output is slow. */
+    if (own[CONSOLE].events == 0) {
+        own[CONSOLE].fd = -1;
+    }
+    own[INPUT] = (struct pollfd){.fd = reads_input ? attachment->input : -1, .events = POLLIN};
+    own[OUTPUT] = (struct pollfd){.fd = attachment->output,
+                                  .events = (short)(has_output(attachment) ? POLLOUT : 0)};
+}
+
+void attachment_poll(struct attachment *attachment, struct pollfd *watched, size_t watched_count,
+                     int timeout_ms)
+{
+    struct pollfd polls[OWN_COUNT + ATTACHMENT_WATCH_MAX];
+
+    fill_polls(attachment, polls);
+    memcpy(polls + OWN_COUNT, watched, watched_count * sizeof(*watched));
+    int ready = poll(polls, OWN_COUNT + watched_count, timeout_ms);
+
+    for (size_t i = 0; i < watched_count; i++) {
+        watched[i].revents = ready > 0 ? polls[OWN_COUNT + i].revents : 0;
+    }
+    if (ready <= 0) {
+        return;
+    }
+    if ((polls[INPUT].revents & (POLLIN | POLLHUP | POLLERR | POLLNVAL)) != 0) {
+        read_input(attachment);
+    }
+    if (attachment->console >= 0 && has_input(attachment) &&
+        (polls[CONSOLE].revents & (POLLOUT | POLLHUP | POLLERR)) != 0) {
+        write_console(attachment);
+    }
+    if (attachment->console >= 0 && !has_output(attachment) &&
+        (polls[CONSOLE].revents & (POLLIN | POLLHUP | POLLERR)) != 0) {
+        read_console(attachment);
+    }
+    /* A reader that went away shows even while the guest is silent. */
+    if ((polls[OUTPUT].revents & (POLLERR | POLLHUP | POLLNVAL)) != 0) {
+        attachment->output_error = EPIPE;
+        attachment->output = -1;
+    } else if (has_output(attachment) && (polls[OUTPUT].revents & POLLOUT) != 0) {
+        write_output(attachment);
+    }
+}

@@ -1,0 +1,137 @@
+/* vmctl console: attach this terminal to a machine's console, and detach again. */
+#include "libshared/ipc/console.h"
+#include "cli/attachment.h"
+#include "cli/commands/machine_request.h"
+#include "cli/machine_view.h"
+#include "cli/output.h"
+#include "cli/signals.h"
+
+#include <errno.h>
+#include <string.h>
+
+struct console_settings {
+    bool no_backlog;
+    bool read_only;
+};
+
+static const struct option_spec options[] = {
+    {.name = "no-backlog",
+     .type = &option_flag,
+     .summary = "do not show first what was printed before",
+     .offset = offsetof(struct console_settings, no_backlog)},
+    {.name = "read-only",
+     .type = &option_flag,
+     .summary = "watch only: nothing typed reaches the guest",
+     .offset = offsetof(struct console_settings, read_only)},
+    {.name = NULL},
+};
+
+/* Ask where the console is and connect to it. */
+static int attach(const struct invocation *invocation, struct attachment *attachment,
+                  struct error *err)
+{
+    const struct console_settings *settings = invocation->settings;
+    uint32_t flags = (settings->no_backlog ? CONSOLE_SKIP_BACKLOG : 0u) |
+                     (settings->read_only ? CONSOLE_READ_ONLY : 0u);
+    Polyvisor__ShowRequest show = POLYVISOR__SHOW_REQUEST__INIT;
+    Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
+    Polyvisor__Response *response = NULL;
+
+    show.name = machine_argument(invocation);
+    request.body_case = POLYVISOR__REQUEST__BODY_SHOW;
+    request.show = &show;
+    int status = client_ask(invocation, &request, 0, &response, err);
+    if (status != 0) {
+        return status;
+    }
+    const Polyvisor__MachineInfo *machine = client_machine(response, err);
+    if (machine == NULL) {
+        status = -ERROR_PROTOCOL;
+    } else if (machine->n_processes == 0 || machine->console_path[0] == '\0') {
+        error_set(err, ERROR_STATE, 0, "machine '%s' does not run (%s)", show.name,
+                  machine_state_text(machine->state));
+        error_hint(err, "start it with 'vmctl start %s'", show.name);
+        status = -ERROR_STATE;
+    } else {
+        status = attachment_connect(attachment, machine->console_path, flags, err);
+    }
+    client_free(response);
+    return status;
+}
+
+/* Copy until one side has had enough. Returns as command.run does. */
+static int copy(const struct invocation *invocation, struct attachment *attachment,
+                const struct signals *signals, struct error *err)
+{
+    while (!attachment_drained(attachment)) {
+        struct pollfd watched[] = {{.fd = signals->fd, .events = POLLIN}};
+
+        attachment_poll(attachment, watched, 1, -1);
+        int signal = watched[0].revents != 0 ? signals_take(signals) : 0;
+        if (signals_end(signal)) {
+            return 128 + signal;
+        }
+        if (signal == SIGTSTP) {
+            terminal_restore(&attachment->terminal);
+            signals_suspend();
+        }
+        if (signal == SIGTSTP || signal == SIGCONT) {
+            terminal_make_raw(&attachment->terminal);
+        }
+        if (attachment->action == ESCAPE_DETACH) {
+            terminal_restore(&attachment->terminal);
+            output_status(invocation->globals, "detached; %s goes on", invocation->positionals[0]);
+            return 0;
+        }
+    }
+    terminal_restore(&attachment->terminal);
+    if (attachment->output < 0) {
+        return error_set(err, ERROR_IO, attachment->output_error,
+                         "cannot write to standard output: %s", strerror(attachment->output_error));
+    }
+    output_status(invocation->globals, "the console of %s was closed", invocation->positionals[0]);
+    return 0;
+}
+
+static int run(const struct invocation *invocation, struct error *err)
+{
+    const struct console_settings *settings = invocation->settings;
+    struct attachment attachment;
+    struct signals signals;
+
+    attachment_open(&attachment, true, settings->read_only);
+    int status = attach(invocation, &attachment, err);
+    if (status == 0) {
+        status = signals_open(&signals, err);
+    }
+    if (status == 0) {
+        output_status(invocation->globals, "attached to %s; Ctrl-] detaches",
+                      invocation->positionals[0]);
+        terminal_make_raw(&attachment.terminal);
+        status = copy(invocation, &attachment, &signals, err);
+        attachment_close(&attachment);
+        signals_close(&signals);
+    }
+    attachment_close(&attachment);
+    return status;
+}
+
+const struct command command_console = {
+    .name = "console",
+    .summary = "attach to a machine's console",
+    .usage = "[OPTION...] NAME",
+    .description =
+        "Connects this terminal to the console of a running machine. What was printed before (up "
+        "to "
+        "1 MiB) comes first. Ctrl-] detaches; the machine goes on.\n"
+        "When standard input is not a terminal it is sent to the guest, and its end does not "
+        "detach: the command ends with the machine, or when it is interrupted.\n",
+    .options = options,
+    .settings_size = sizeof(struct console_settings),
+    .positional = POSITIONAL_MACHINE,
+    .positionals_min = 1,
+    .positionals_max = 1,
+    .examples = {{"vmctl console build1", "Attach to build1"},
+                 {"vmctl console --read-only build1 </dev/null >log", "Record what it prints"}},
+    .run = run,
+};

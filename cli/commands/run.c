@@ -1,0 +1,475 @@
+/*
+ * vmctl run: boot a machine in a vmmd of its own, with its console on our standard streams, and
+ * stay until it has ended.
+ *
+ * The order matters: the machine is started as far as READY, then the console is attached, then
+ * the guest runs, so that not a byte of its output is lost. From then on one loop watches
+ * everything: the console, the terminal, signals, vmmd's answer to "has it ended?", and vmmd
+ * itself.
+ */
+#include "cli/attachment.h"
+#include "cli/client.h"
+#include "cli/machine_options.h"
+#include "cli/machine_view.h"
+#include "cli/output.h"
+#include "cli/private.h"
+#include "cli/signals.h"
+#include "libshared/base/clock.h"
+#include "libshared/ipc/console.h"
+#include "libshared/ipc/error_message.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static const struct option_spec options[] = {
+    {.name = "name",
+     .type = &option_name,
+     .argument = "NAME",
+     .summary = "what the machine is called (default: run-PID)",
+     .offset = offsetof(struct machine_settings, name)},
+    MACHINE_OPTIONS,
+    {.name = NULL},
+};
+
+#define WAIT_SLICE_MS   10000 /* one question "has it ended?"; answered earlier if it has */
+#define STOP_GRACE_MS   10000 /* for the guest, after Ctrl-] x */
+#define DRAIN_LIMIT_MS  3000  /* silence after which an ended machine's console is given up */
+#define ATTACH_RETRY_MS 250   /* for a console that closed while the machine goes on */
+
+struct run {
+    const struct invocation *invocation;
+    char name[MACHINE_NAME_MAX + 1];
+    struct signals signals;
+    struct private_vmmd vmmd;
+    struct client control; /* create, start, stop, kill */
+    struct client watcher; /* "has it ended?" */
+    struct attachment attachment;
+    char console_path[4096];
+    bool ended, stop_asked, user_quit;
+    int signal;          /* that told us to end, or 0 */
+    uint64_t give_up_ns; /* when the machine must have ended, once we asked for it; 0 = not asked */
+    char end_reason[32];
+    uint32_t guest_code;
+    struct error last_error;
+};
+
+/* ---- Requests ---- */
+
+static int ask_start(struct run *run, bool hold, struct error *err)
+{
+    Polyvisor__StartRequest start = POLYVISOR__START_REQUEST__INIT;
+    Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
+
+    start.name = run->name;
+    start.hold = hold;
+    request.body_case = POLYVISOR__REQUEST__BODY_START;
+    request.start = &start;
+    return client_call(&run->control, &request, 0, NULL, err);
+}
+
+static int ask_create(struct run *run, struct error *err)
+{
+    const struct machine_settings *settings = run->invocation->settings;
+    struct machine_config_message message;
+    Polyvisor__CreateRequest create = POLYVISOR__CREATE_REQUEST__INIT;
+    Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
+
+    machine_config_build(settings, run->name, &message);
+    create.config = &message.config;
+    request.body_case = POLYVISOR__REQUEST__BODY_CREATE;
+    request.create = &create;
+    return client_call(&run->control, &request, 0, NULL, err);
+}
+
+static int ask_console(struct run *run, struct error *err)
+{
+    Polyvisor__ShowRequest show = POLYVISOR__SHOW_REQUEST__INIT;
+    Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
+    Polyvisor__Response *response = NULL;
+
+    show.name = run->name;
+    request.body_case = POLYVISOR__REQUEST__BODY_SHOW;
+    request.show = &show;
+    int status = client_call(&run->control, &request, 0, &response, err);
+    if (status != 0) {
+        return status;
+    }
+    const Polyvisor__MachineInfo *machine = client_machine(response, err);
+    status = machine != NULL ? 0 : -ERROR_PROTOCOL;
+    if (status == 0) {
+        snprintf(run->console_path, sizeof(run->console_path), "%s", machine->console_path);
+    }
+    client_free(response);
+    return status;
+}
+
+/* Ask for the end without waiting for the answer: the watcher sees it come. */
+static void ask_end(struct run *run, bool by_force)
+{
+    Polyvisor__StopRequest stop = POLYVISOR__STOP_REQUEST__INIT;
+    Polyvisor__KillRequest kill = POLYVISOR__KILL_REQUEST__INIT;
+    Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
+    struct error ignored;
+    uint32_t limit_ms = run->control.timeout_ms + (by_force ? 0 : STOP_GRACE_MS);
+
+    run->stop_asked = true;
+    run->give_up_ns = clock_monotonic_ns() + limit_ms * UINT64_C(1000000);
+    if (by_force) {
+        kill.name = run->name;
+        request.body_case = POLYVISOR__REQUEST__BODY_KILL;
+        request.kill = &kill;
+    } else {
+        stop.name = run->name;
+        stop.timeout_ms = STOP_GRACE_MS;
+        request.body_case = POLYVISOR__REQUEST__BODY_STOP;
+        request.stop = &stop;
+    }
+    client_send(&run->control, &request, limit_ms, &ignored);
+}
+
+static int ask_wait(struct run *run, struct error *err)
+{
+    Polyvisor__WaitRequest wait = POLYVISOR__WAIT_REQUEST__INIT;
+    Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
+
+    wait.name = run->name;
+    wait.timeout_ms = WAIT_SLICE_MS;
+    request.body_case = POLYVISOR__REQUEST__BODY_WAIT;
+    request.wait = &wait;
+    return client_send(&run->watcher, &request, WAIT_SLICE_MS + run->watcher.timeout_ms, err);
+}
+
+/* ---- The parts of the loop ---- */
+
+static void show_keys(const struct run *run)
+{
+    static const char *const lines[] = {
+        "Ctrl-] x or Ctrl-] Ctrl-]  ask the guest to power off, then end it; again: end it now",
+        "Ctrl-] k                   end the machine now",
+        "Ctrl-] l                   send Ctrl-] to the guest",
+        "Ctrl-] ?                   this help",
+    };
+    for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
+        output_status(run->invocation->globals, "%s", lines[i]);
+    }
+}
+
+static void handle_action(struct run *run)
+{
+    enum escape_action action = run->attachment.action;
+    const struct globals *globals = run->invocation->globals;
+
+    run->attachment.action = ESCAPE_NONE;
+    if (action == ESCAPE_HELP) {
+        show_keys(run);
+    } else if (action == ESCAPE_QUIT || action == ESCAPE_KILL) {
+        bool by_force = action == ESCAPE_KILL || run->stop_asked;
+
+        run->user_quit = true;
+        output_status(globals,
+                      by_force ? "ending %s"
+                               : "asking %s to power off; Ctrl-] x again "
+                                 "ends it now",
+                      run->name);
+        ask_end(run, by_force);
+    }
+}
+
+static void handle_signal(struct run *run)
+{
+    int signal = signals_take(&run->signals);
+
+    if (signals_end(signal) && run->signal == 0) {
+        run->signal = signal;
+        ask_end(run, true);
+    } else if (signal == SIGTSTP) {
+        terminal_restore(&run->attachment.terminal);
+        signals_suspend();
+        terminal_make_raw(&run->attachment.terminal);
+    } else if (signal == SIGCONT) {
+        terminal_make_raw(&run->attachment.terminal);
+    }
+}
+
+/* Note how the machine ended, once it has. */
+static void note_end(struct run *run, const Polyvisor__MachineInfo *machine)
+{
+    run->ended = machine_state_ended(machine->state);
+    run->guest_code = machine->guest_code;
+    snprintf(run->end_reason, sizeof(run->end_reason), "%s", machine->end_reason);
+    error_from_message(&run->last_error, machine->last_error);
+    if (run->ended && machine->state == POLYVISOR__MACHINE_STATE__MACHINE_CRASHED) {
+        snprintf(run->end_reason, sizeof(run->end_reason), "crashed");
+    }
+}
+
+/* vmmd's answer, if one came. 0 to go on, or a negative code: vmmd is gone. */
+static int handle_watcher(struct run *run, struct error *err)
+{
+    Polyvisor__Response *response = NULL;
+    int status = client_receive(&run->watcher, 0, &response, err);
+
+    if (status == -EAGAIN) {
+        return 0;
+    }
+    if (status == -ERROR_CONNECT) {
+        error_set(err, ERROR_CRASHED, 0, "vmmd died, and the machine with it");
+        error_hint(err, "its messages on standard error may say why");
+        return -ERROR_CRASHED;
+    }
+    if (status != 0) {
+        return status;
+    }
+    const Polyvisor__MachineInfo *machine = client_machine(response, err);
+    status = machine != NULL ? 0 : -ERROR_PROTOCOL;
+    if (status == 0) {
+        note_end(run, machine);
+    }
+    client_free(response);
+    return status == 0 && !run->ended ? ask_wait(run, err) : status;
+}
+
+/* The console closed and the machine goes on: its device may be back already. */
+static void reattach(struct run *run, uint64_t *next_ns)
+{
+    uint64_t now = clock_monotonic_ns();
+    struct error ignored;
+
+    if (*next_ns == 0) {
+        *next_ns = now + ATTACH_RETRY_MS * UINT64_C(1000000);
+    } else if (now >= *next_ns) {
+        *next_ns = now + ATTACH_RETRY_MS * UINT64_C(1000000);
+        if (attachment_connect(&run->attachment, run->console_path, CONSOLE_LOSSLESS, &ignored) ==
+            0) {
+            *next_ns = 0;
+        }
+    }
+}
+
+/* Run the guest until it has ended. 0, or a negative code. */
+static int follow(struct run *run, struct error *err)
+{
+    uint64_t reattach_ns = 0;
+    int status = 0;
+
+    while (status == 0 && !run->ended) {
+        int descriptors[2];
+
+        client_descriptors(&run->watcher, descriptors);
+        struct pollfd watched[] = {
+            {.fd = run->signals.fd, .events = POLLIN},
+            {.fd = descriptors[0], .events = POLLIN},
+            {.fd = descriptors[1], .events = POLLIN},
+        };
+        bool detached = run->attachment.console < 0 && attachment_drained(&run->attachment);
+
+        attachment_poll(&run->attachment, watched, 3,
+                        detached || run->give_up_ns != 0 ? ATTACH_RETRY_MS : -1);
+        if (watched[0].revents != 0) {
+            handle_signal(run);
+        }
+        if (watched[1].revents != 0 || watched[2].revents != 0) {
+            status = handle_watcher(run, err);
+        }
+        if (run->attachment.action != ESCAPE_NONE) {
+            handle_action(run);
+        }
+        if (run->attachment.output < 0 && !run->stop_asked) {
+            ask_end(run, true);
+        } else if (detached && run->attachment.output >= 0) {
+            reattach(run, &reattach_ns);
+        }
+        if (run->give_up_ns != 0 && clock_monotonic_ns() >= run->give_up_ns && !run->ended) {
+            return error_set(err, ERROR_TIMEOUT, ETIMEDOUT, "machine '%s' did not end in time",
+                             run->name);
+        }
+    }
+    return status;
+}
+
+/* Copy what the console still holds. It closes when all is delivered; one that neither closes nor
+ * says anything is given up. A slow reader of ours is waited for, unless we are told to end. */
+static void drain(struct run *run)
+{
+    uint64_t moved = run->attachment.moved;
+    uint64_t deadline_ns = clock_monotonic_ns() + DRAIN_LIMIT_MS * UINT64_C(1000000);
+
+    while (!attachment_drained(&run->attachment) && run->signal == 0) {
+        struct pollfd watched[] = {{.fd = run->signals.fd, .events = POLLIN}};
+        bool blocked = run->attachment.to_output_start < run->attachment.to_output_end;
+
+        attachment_poll(&run->attachment, watched, 1, 100);
+        if (watched[0].revents != 0) {
+            handle_signal(run);
+        }
+        if (blocked || moved != run->attachment.moved) {
+            moved = run->attachment.moved;
+            deadline_ns = clock_monotonic_ns() + DRAIN_LIMIT_MS * UINT64_C(1000000);
+        } else if (clock_monotonic_ns() >= deadline_ns) {
+            return;
+        }
+        if (run->attachment.action != ESCAPE_NONE) {
+            return;
+        }
+    }
+}
+
+/* ---- From start to end ---- */
+
+static int boot(struct run *run, struct error *err)
+{
+    const struct invocation *invocation = run->invocation;
+    uint32_t timeout_ms = invocation->globals->timeout_ms;
+    int status = private_start(&run->vmmd, &run->control, invocation->runtime_directory, timeout_ms,
+                               run->signals.fd, err);
+
+    if (status == 0) {
+        status = client_open(&run->watcher, run->vmmd.directory, timeout_ms, run->signals.fd, err);
+    }
+    if (status == 0) {
+        status = ask_create(run, err);
+    }
+    if (status == 0) {
+        status = ask_start(run, true, err);
+    }
+    if (status == 0) {
+        status = ask_console(run, err);
+    }
+    if (status == 0) {
+        status = attachment_connect(&run->attachment, run->console_path, CONSOLE_LOSSLESS, err);
+    }
+    if (status == 0) {
+        status = ask_start(run, false, err);
+    }
+    if (status == 0) {
+        status = ask_wait(run, err);
+    }
+    /* From here on signals are handled where they arrive, not by giving up a call. */
+    run->watcher.interrupt_fd = -1;
+    run->control.interrupt_fd = -1;
+    return status;
+}
+
+/* vmctl's exit status from how the machine ended, as command.run returns it. */
+static int verdict(const struct run *run, struct error *err)
+{
+    if (strcmp(run->end_reason, "crashed") == 0) {
+        if (run->last_error.code != ERROR_OK) {
+            *err = run->last_error;
+            err->code = ERROR_CRASHED;
+            return -ERROR_CRASHED;
+        }
+        return error_set(err, ERROR_CRASHED, 0, "a process of machine '%s' died", run->name);
+    }
+    if (strcmp(run->end_reason, "guest-failure") == 0) {
+        return error_set(err, ERROR_GUEST, 0, "the guest reported failure (code %u)",
+                         run->guest_code);
+    }
+    if (strcmp(run->end_reason, "power-off") == 0 || run->user_quit) {
+        return 0;
+    }
+    return error_set(err, ERROR_CANCELLED, 0, "machine '%s' was ended on request (%s)", run->name,
+                     run->end_reason);
+}
+
+static int finish(struct run *run, int status, struct error *err)
+{
+    const struct globals *globals = run->invocation->globals;
+    bool output_failed = run->attachment.output < 0;
+
+    if (status == 0 && run->signal == 0 && !output_failed) {
+        status = verdict(run, err);
+    }
+    if (run->signal == 0 && output_failed) {
+        error_set(err, ERROR_IO, run->attachment.output_error,
+                  "cannot write to standard output: %s; the machine was ended",
+                  strerror(run->attachment.output_error));
+        status = -ERROR_IO;
+    }
+    if (run->signal != 0) {
+        output_status(globals, "%s ended by signal %d", run->name, run->signal);
+        return 128 + run->signal;
+    }
+    if (status == 0) {
+        output_status(globals, "%s ended (%s)", run->name, run->end_reason);
+    }
+    return status;
+}
+
+static int run_machine(struct run *run, struct error *err)
+{
+    const struct globals *globals = run->invocation->globals;
+    int status = boot(run, err);
+
+    if (status == -ERROR_CANCELLED) {
+        run->signal = signals_take(&run->signals);
+    }
+    if (status == 0) {
+        if (run->attachment.terminal.present) {
+            output_status(globals, "%s runs; Ctrl-] x ends it, Ctrl-] ? shows more", run->name);
+        }
+        terminal_make_raw(&run->attachment.terminal);
+        status = follow(run, err);
+        drain(run);
+        terminal_restore(&run->attachment.terminal);
+    }
+    return finish(run, status, err);
+}
+
+static int run(const struct invocation *invocation, struct error *err)
+{
+    const struct machine_settings *settings = invocation->settings;
+    struct run run = {.invocation = invocation, .vmmd = {.pidfd = -1, .leash = -1}};
+    int status = machine_settings_check(settings, "run", err);
+
+    if (status == 0) {
+        status = signals_open(&run.signals, err);
+    }
+    if (status != 0) {
+        return status;
+    }
+    if (settings->name != NULL) {
+        snprintf(run.name, sizeof(run.name), "%s", settings->name);
+    } else {
+        snprintf(run.name, sizeof(run.name), "run-%d", (int)getpid());
+    }
+    attachment_open(&run.attachment, false, false);
+    status = run_machine(&run, err);
+    attachment_close(&run.attachment);
+    client_close(&run.watcher);
+    client_close(&run.control);
+    private_stop(&run.vmmd);
+    signals_close(&run.signals);
+    return status;
+}
+
+const struct command command_run = {
+    .name = "run",
+    .summary = "boot a machine here and now",
+    .usage = "[OPTION...]",
+    .description =
+        "Boots a machine with its console on this terminal and stays until it has ended. No vmmd "
+        "needs to run: the machine gets one of its own, and leaves nothing behind.\n"
+        "Standard output carries the guest's console and nothing else, byte for byte. Standard "
+        "input goes to the guest; when it is a file or a pipe, as fast as the guest reads it, and "
+        "its end is not the end: the machine runs until it powers off.\n"
+        "On a terminal Ctrl-] x (or Ctrl-] twice) asks the guest to power off and ends it ten "
+        "seconds later; Ctrl-] k ends it at once; Ctrl-] l sends the guest a Ctrl-]; Ctrl-] ? "
+        "shows "
+        "these keys.\n"
+        "SIGINT, SIGTERM, SIGHUP and SIGQUIT end the machine at once; the exit status is then 128 "
+        "plus the signal's number. So does the end of who reads standard output.\n",
+    .options = options,
+    .settings_size = sizeof(struct machine_settings),
+    .examples = {{"vmctl run --kernel vmlinux --initrd initrd.gz --append console=ttyS0",
+                  "Boot a riscv64 kernel to a shell"},
+                 {"vmctl run --kernel vmlinux --disk path=root.img --append root=/dev/vda --cpus 4 "
+                  "--memory 2G",
+                  "Four processors, 2 GiB and a root disk"},
+                 {"vmctl run --kernel vmlinux --initrd tests.gz </dev/null >log",
+                  "Run tests unattended; the exit status says how the machine ended"},
+                 {"vmctl run --firmware fw_dynamic.bin --kernel vmlinux", "Start with OpenSBI"}},
+    .run = run,
+};

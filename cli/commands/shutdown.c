@@ -1,0 +1,77 @@
+/* vmctl shutdown: stop all machines, then vmmd. */
+#include "cli/client.h"
+#include "cli/output.h"
+#include "libshared/base/clock.h"
+
+#include <errno.h>
+#include <poll.h>
+
+struct shutdown_settings {
+    uint32_t grace_ms;
+};
+
+/* Shadows the global --timeout: this takes as long as the guests take. */
+static const struct option_spec options[] = {
+    {.name = "timeout",
+     .type = &option_duration,
+     .argument = "TIME",
+     .default_value = "60s",
+     .summary = "how long to wait for the end of vmmd",
+     .offset = offsetof(struct shutdown_settings, grace_ms)},
+    {.name = NULL},
+};
+
+/* vmmd's end closes the probe. */
+static int wait_gone(const struct client *client, uint64_t deadline_ns, struct error *err)
+{
+    uint64_t now = clock_monotonic_ns();
+    struct pollfd gone = {.fd = client->probe, .events = POLLIN};
+    int wait_ms = now < deadline_ns ? (int)((deadline_ns - now) / 1000000) : 0;
+
+    if (poll(&gone, 1, wait_ms) > 0) {
+        return 0;
+    }
+    error_set(err, ERROR_TIMEOUT, ETIMEDOUT, "vmmd has not ended in time");
+    error_hint(err, "it goes on stopping; 'vmctl list' shows what still runs");
+    return -ERROR_TIMEOUT;
+}
+
+static int run(const struct invocation *invocation, struct error *err)
+{
+    const struct shutdown_settings *settings = invocation->settings;
+    uint64_t deadline_ns = clock_monotonic_ns() + (uint64_t)settings->grace_ms * 1000000;
+    Polyvisor__ShutdownRequest shutdown = POLYVISOR__SHUTDOWN_REQUEST__INIT;
+    Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
+    struct client client;
+    int status = client_open(&client, invocation->runtime_directory,
+                             invocation->globals->timeout_ms, -1, err);
+
+    if (status != 0) {
+        return status;
+    }
+    request.body_case = POLYVISOR__REQUEST__BODY_SHUTDOWN;
+    request.shutdown = &shutdown;
+    status = client_call(&client, &request, settings->grace_ms, NULL, err);
+    if (status == 0 || status == -ERROR_CONNECT) {
+        status = wait_gone(&client, deadline_ns, err);
+    }
+    client_close(&client);
+    if (status == 0 && invocation->globals->json) {
+        return output_json(json_pack("{s:b}", "shutdown", true), false, err);
+    }
+    if (status == 0) {
+        output_status(invocation->globals, "vmmd has ended");
+    }
+    return status;
+}
+
+const struct command command_shutdown = {
+    .name = "shutdown",
+    .summary = "stop all machines and vmmd",
+    .usage = "[OPTION...]",
+    .description = "Stops every machine and then vmmd itself, and waits until it has ended.\n",
+    .options = options,
+    .settings_size = sizeof(struct shutdown_settings),
+    .examples = {{"vmctl shutdown", "Stop everything"}},
+    .run = run,
+};

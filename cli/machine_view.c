@@ -1,0 +1,243 @@
+#include "cli/machine_view.h"
+
+#include "cli/values.h"
+#include "libshared/base/clock.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <string.h>
+#include <time.h>
+
+const char *machine_state_text(Polyvisor__MachineState state)
+{
+    static const char *const texts[] = {
+        [POLYVISOR__MACHINE_STATE__MACHINE_NONE] = "none",
+        [POLYVISOR__MACHINE_STATE__MACHINE_CREATED] = "created",
+        [POLYVISOR__MACHINE_STATE__MACHINE_STARTING] = "starting",
+        [POLYVISOR__MACHINE_STATE__MACHINE_READY] = "ready",
+        [POLYVISOR__MACHINE_STATE__MACHINE_RUNNING] = "running",
+        [POLYVISOR__MACHINE_STATE__MACHINE_STOPPING] = "stopping",
+        [POLYVISOR__MACHINE_STATE__MACHINE_STOPPED] = "stopped",
+        [POLYVISOR__MACHINE_STATE__MACHINE_CRASHED] = "crashed",
+    };
+    bool known = (unsigned)state < sizeof(texts) / sizeof(texts[0]);
+
+    return known ? texts[state] : "unknown";
+}
+
+bool machine_state_ended(Polyvisor__MachineState state)
+{
+    return state == POLYVISOR__MACHINE_STATE__MACHINE_STOPPED ||
+           state == POLYVISOR__MACHINE_STATE__MACHINE_CRASHED;
+}
+
+const char *machine_name(const Polyvisor__MachineInfo *machine)
+{
+    return machine->config != NULL ? machine->config->name : "";
+}
+
+/* The process that executes the guest stands for the machine. */
+static int64_t main_process(const Polyvisor__MachineInfo *machine)
+{
+    for (size_t i = 0; i < machine->n_processes; i++) {
+        if (strcmp(machine->processes[i]->role, "vcpud") == 0) {
+            return machine->processes[i]->pid;
+        }
+    }
+    return 0;
+}
+
+static bool has_started(const Polyvisor__MachineInfo *machine)
+{
+    return machine->started_ns != 0 && main_process(machine) != 0;
+}
+
+static uint64_t uptime_seconds(const Polyvisor__MachineInfo *machine)
+{
+    uint64_t now = clock_realtime_ns();
+
+    return now > machine->started_ns ? (now - machine->started_ns) / 1000000000u : 0;
+}
+
+/* ---- JSON ---- */
+
+static json_t *config_json(const Polyvisor__MachineConfig *config)
+{
+    json_t *disks = json_array(), *nets = json_array();
+
+    for (size_t i = 0; i < config->n_disks; i++) {
+        const Polyvisor__DiskConfig *disk = config->disks[i];
+
+        json_array_append_new(
+            disks, json_pack("{s:o, s:o, s:b}", "path", output_json_text(disk->path), "format",
+                             output_json_text(disk->format), "readonly", disk->read_only));
+    }
+    for (size_t i = 0; i < config->n_net; i++) {
+        json_array_append_new(nets, output_json_text(config->net[i]));
+    }
+    return json_pack(
+        "{s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:o, s:o, s:o}", "name",
+        output_json_text(config->name), "arch", output_json_text(config->arch), "kernel",
+        output_json_text(config->kernel), "initrd", output_json_text(config->initrd), "firmware",
+        output_json_text(config->firmware), "append", output_json_text(config->append), "cpus",
+        (json_int_t)config->cpus, "memory_bytes", (json_int_t)config->memory_bytes, "engine",
+        output_json_text(config->engine), "disks", disks, "net", nets);
+}
+
+static json_t *processes_json(const Polyvisor__MachineInfo *machine)
+{
+    json_t *processes = json_array();
+
+    for (size_t i = 0; i < machine->n_processes; i++) {
+        const Polyvisor__ProcessInfo *process = machine->processes[i];
+
+        json_array_append_new(processes,
+                              json_pack("{s:o, s:I}", "role", output_json_text(process->role),
+                                        "pid", (json_int_t)process->pid));
+    }
+    return processes;
+}
+
+static json_t *last_error_json(const Polyvisor__Error *error)
+{
+    if (error == NULL) {
+        return json_null();
+    }
+    return json_pack("{s:o, s:o, s:o, s:o, s:i}", "code", output_json_text(error->code), "message",
+                     output_json_text(error->message), "hint", output_json_text(error->hint),
+                     "component", output_json_text(error->component), "cause", (int)error->cause);
+}
+
+json_t *machine_json(const Polyvisor__MachineInfo *machine)
+{
+    static const Polyvisor__MachineConfig none = POLYVISOR__MACHINE_CONFIG__INIT;
+
+    return json_pack(
+        "{s:o, s:s, s:o, s:o, s:o, s:I, s:o, s:o, s:I}", "name",
+        output_json_text(machine_name(machine)), "state", machine_state_text(machine->state),
+        "config", config_json(machine->config != NULL ? machine->config : &none), "processes",
+        processes_json(machine), "console", output_json_text(machine->console_path), "started_ns",
+        (json_int_t)machine->started_ns, "last_error", last_error_json(machine->last_error),
+        "end_reason", output_json_text(machine->end_reason), "guest_code",
+        (json_int_t)machine->guest_code);
+}
+
+/* ---- Tables ---- */
+
+void machine_row_header(struct output_table *table)
+{
+    static const char *const titles[MACHINE_ROW_COLUMNS] = {"NAME",   "STATE",  "ARCH", "CPUS",
+                                                            "MEMORY", "UPTIME", "PID"};
+
+    for (size_t i = 0; i < MACHINE_ROW_COLUMNS; i++) {
+        output_table_add(table, titles[i]);
+    }
+}
+
+void machine_row(struct output_table *table, const Polyvisor__MachineInfo *machine)
+{
+    static const Polyvisor__MachineConfig none = POLYVISOR__MACHINE_CONFIG__INIT;
+    const Polyvisor__MachineConfig *config = machine->config != NULL ? machine->config : &none;
+    char cpus[16], memory[32], uptime[32] = "-", process[24] = "-";
+
+    snprintf(cpus, sizeof(cpus), "%u", config->cpus);
+    value_format_size(config->memory_bytes, memory, sizeof(memory));
+    if (has_started(machine)) {
+        value_format_duration(uptime_seconds(machine), uptime, sizeof(uptime));
+        snprintf(process, sizeof(process), "%" PRId64, main_process(machine));
+    }
+    output_table_add(table, config->name);
+    output_table_add(table, machine_state_text(machine->state));
+    output_table_add(table, config->arch);
+    output_table_add(table, cpus);
+    output_table_add(table, memory);
+    output_table_add(table, uptime);
+    output_table_add(table, process);
+}
+
+static void add_line(struct output_table *table, const char *title, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static void add_line(struct output_table *table, const char *title, const char *format, ...)
+{
+    char text[4608];
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+    if (text[0] != '\0') {
+        output_table_add(table, title);
+        output_table_add(table, text);
+    }
+}
+
+static void add_config(struct output_table *table, const Polyvisor__MachineConfig *config)
+{
+    char memory[32];
+
+    value_format_size(config->memory_bytes, memory, sizeof(memory));
+    add_line(table, "Architecture:", "%s", config->arch);
+    add_line(table, "Processors:", "%u", config->cpus);
+    add_line(table, "Memory:", "%s", memory);
+    add_line(table, "Engine:", "%s", config->engine);
+    add_line(table, "Kernel:", "%s", config->kernel);
+    add_line(table, "Initrd:", "%s", config->initrd);
+    add_line(table, "Command line:", "%s", config->append);
+    add_line(table, "Firmware:", "%s", config->firmware);
+    for (size_t i = 0; i < config->n_disks; i++) {
+        const Polyvisor__DiskConfig *disk = config->disks[i];
+
+        add_line(table, i == 0 ? "Disks:" : "", "%s (%s%s)", disk->path, disk->format,
+                 disk->read_only ? ", read-only" : "");
+    }
+    for (size_t i = 0; i < config->n_net; i++) {
+        add_line(table, i == 0 ? "Network:" : "", "%s", config->net[i]);
+    }
+}
+
+static void add_times(struct output_table *table, const Polyvisor__MachineInfo *machine)
+{
+    time_t started = (time_t)(machine->started_ns / 1000000000u);
+    char text[64], uptime[32];
+    struct tm local;
+
+    if (machine->started_ns == 0 || localtime_r(&started, &local) == NULL) {
+        return;
+    }
+    strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S", &local);
+    if (has_started(machine)) {
+        value_format_duration(uptime_seconds(machine), uptime, sizeof(uptime));
+        add_line(table, "Started:", "%s (%s ago)", text, uptime);
+    } else {
+        add_line(table, "Started:", "%s", text);
+    }
+}
+
+int machine_print(const Polyvisor__MachineInfo *machine, struct error *err)
+{
+    struct output_table table;
+
+    output_table_open(&table, 2);
+    add_line(&table, "Name:", "%s", machine_name(machine));
+    add_line(&table, "State:", "%s", machine_state_text(machine->state));
+    add_line(&table, "Ended by:", "%s", machine->end_reason);
+    if (strcmp(machine->end_reason, "guest-failure") == 0) {
+        add_line(&table, "Guest's code:", "%u", machine->guest_code);
+    }
+    if (machine->last_error != NULL) {
+        add_line(&table, "Last error:", "%s [%s]", machine->last_error->message,
+                 machine->last_error->code);
+        add_line(&table, "", "%s", machine->last_error->hint);
+    }
+    if (machine->config != NULL) {
+        add_config(&table, machine->config);
+    }
+    add_times(&table, machine);
+    add_line(&table, "Console:", "%s", machine->console_path);
+    for (size_t i = 0; i < machine->n_processes; i++) {
+        add_line(&table, i == 0 ? "Processes:" : "", "%s (%" PRId64 ")",
+                 machine->processes[i]->role, machine->processes[i]->pid);
+    }
+    return output_table_print(&table, stdout, err);
+}

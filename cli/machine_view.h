@@ -1,0 +1,27 @@
+/* How a machine looks: a row of `list`, the pages of `show`, the objects of --json. */
+#ifndef POLYVISOR_CLI_MACHINE_VIEW_H
+#define POLYVISOR_CLI_MACHINE_VIEW_H
+
+#include "cli/output.h"
+#include "proto/control.pb-c.h"
+
+/* "running", or "unknown" for a state of a later version. */
+const char *machine_state_text(Polyvisor__MachineState state);
+/* True for the states a machine ends in. */
+bool machine_state_ended(Polyvisor__MachineState state);
+
+/* Everything vmmd says about it. A new reference, NULL without memory. */
+json_t *machine_json(const Polyvisor__MachineInfo *machine);
+
+/* NAME STATE ARCH CPUS MEMORY UPTIME PID. */
+void machine_row_header(struct output_table *table);
+void machine_row(struct output_table *table, const Polyvisor__MachineInfo *machine);
+#define MACHINE_ROW_COLUMNS 7
+
+/* "Name: value" lines. 0 or a negative code with *err set. */
+int machine_print(const Polyvisor__MachineInfo *machine, struct error *err);
+
+/* The machine's name, "" when vmmd sent none. */
+const char *machine_name(const Polyvisor__MachineInfo *machine);
+
+#endif
