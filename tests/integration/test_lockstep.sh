@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Proves that the engine gives the answers of the distribution's user-mode emulator on random
+# instruction streams (a bounded run; LOCKSTEP_INSTRUCTIONS= for more), and that it survives the
+# torture guests.
+set -uo pipefail
+directory=${BUILD:-build}/tests/lockstep
+instructions=${LOCKSTEP_INSTRUCTIONS:-1500000}
+status=0
+
+if command -v qemu-riscv64-static >/dev/null; then
+    if output=$("$directory/lockstep" --instructions "$instructions" "$directory/runner" 2>&1); then
+        echo "ok - random streams: $output"
+    else
+        echo "not ok - random streams"
+        status=1
+        printf '%s\n' "$output" | sed 's/^/# /'
+    fi
+else
+    echo "skip - random streams: no qemu-riscv64-static"
+fi
+
+"$directory/torture" "$directory/torture.d" || status=1
+exit $status

@@ -1,0 +1,30 @@
+# The differential test against the user-mode emulator, and the torture guests (tests/lockstep).
+
+LOCKSTEP := $(BUILD)/tests/lockstep
+LOCKSTEP_GUEST_SOURCES := $(sort $(wildcard tests/guests/lockstep/torture/*.c))
+LOCKSTEP_IMAGES := $(LOCKSTEP_GUEST_SOURCES:tests/guests/lockstep/torture/%.c=$(LOCKSTEP)/torture.d/%)
+LOCKSTEP_PROGRAMS := $(LOCKSTEP)/lockstep $(LOCKSTEP)/torture $(LOCKSTEP)/runner $(LOCKSTEP_IMAGES)
+
+lockstep_objects = $(patsubst %,$(BUILD)/obj/tests/lockstep/%.o,$(1))
+$(LOCKSTEP)/lockstep: $(call lockstep_objects,lockstep generate values reference subject bare_machine)
+$(LOCKSTEP)/torture: $(call lockstep_objects,torture bare_machine)
+$(LOCKSTEP)/lockstep $(LOCKSTEP)/torture: $(LIB_VCPU) $(LIB_SHARED)
+	@mkdir -p $(@D)
+	$(QUIET_LD)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) \
+	    -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS)
+
+$(LOCKSTEP)/runner: tests/guests/lockstep/runner.c tests/lockstep/stream.h
+	@mkdir -p $(@D)
+	$(RISCV64_CC) $(GUEST_CFLAGS) -I. -o $@ $<
+
+# Bare-metal programs, linked at the start of RAM and loaded as they are.
+TORTURE_CFLAGS := -std=gnu17 -O1 -g0 -Wall -Wextra -Werror -ffreestanding -fno-pic -fno-stack-protector \
+    -mcmodel=medany -march=rv64gc -mabi=lp64d -static -nostdlib -nostartfiles -I. -Wl,--build-id=none \
+    -Wl,-T,tests/guests/lockstep/torture/guest.ld
+$(LOCKSTEP)/torture.d/%: tests/guests/lockstep/torture/%.c $(wildcard tests/guests/lockstep/torture/guest*)
+	@mkdir -p $(@D)
+	$(RISCV64_CC) $(TORTURE_CFLAGS) -o $@.elf $< tests/guests/lockstep/torture/guest_start.S
+	riscv64-linux-gnu-objcopy -O binary $@.elf $@
+
+.PHONY: lockstep
+lockstep: $(LOCKSTEP_PROGRAMS)
