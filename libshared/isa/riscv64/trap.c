@@ -1,0 +1,232 @@
+/* Traps and interrupts (volume II, chapters "Machine-Level ISA" and "Supervisor-Level ISA"). */
+#include "libshared/isa/riscv64/trap.h"
+#include "libshared/isa/riscv64/mmu.h"
+#include "libshared/isa/riscv64/registers.h"
+
+/* --- modes ---------------------------------------------------------------------------------- */
+static uint32_t block_mode(const struct riscv64_cpu *cpu)
+{
+    switch ((cpu->csr.mstatus & STATUS_FS) >> STATUS_FS_SHIFT) {
+    case 0:
+        return BLOCK_MODE_FS_OFF;
+    case 3:
+        return BLOCK_MODE_FS_DIRTY | (uint32_t)cpu->frm << BLOCK_MODE_FRM_SHIFT;
+    default:
+        return BLOCK_MODE_FS_CLEAN | (uint32_t)cpu->frm << BLOCK_MODE_FRM_SHIFT;
+    }
+}
+
+static bool same_key(const struct mmu_key *a, const struct mmu_key *b)
+{
+    return a->root == b->root && a->flags == b->flags;
+}
+
+void riscv64_update_modes(struct riscv64_cpu *cpu)
+{
+    struct mmu_key data = riscv64_data_key(cpu);
+    struct mmu_key execute = riscv64_execute_key(cpu);
+    cpu->cpu.block_mode = block_mode(cpu);
+    if (same_key(&data, &cpu->data_key) && same_key(&execute, &cpu->execute_key)) {
+        return;
+    }
+    cpu->data_key = data;
+    cpu->execute_key = execute;
+    if (cpu->cpu.host && cpu->cpu.host->mmu_switch) {
+        cpu->cpu.host->mmu_switch(&cpu->cpu, data, execute);
+    }
+}
+
+/* --- pending interrupts --------------------------------------------------------------------- */
+uint64_t riscv64_mip(const struct riscv64_cpu *cpu)
+{
+    uint64_t lines = atomic_load_explicit(&cpu->lines, memory_order_acquire);
+    uint64_t mip = lines | cpu->csr.software_mip;
+    if (cpu->csr.menvcfg & ENVCFG_STCE) {
+        return (mip & ~IRQ_STIMER) | (lines & IRQ_STIMER);
+    }
+    return (mip & ~IRQ_STIMER) | (cpu->csr.software_mip & IRQ_STIMER);
+}
+
+void riscv64_set_line(struct riscv64_cpu *cpu, enum riscv64_interrupt line, bool level)
+{
+    uint64_t bit = BIT64(line);
+    if (!level) {
+        atomic_fetch_and(&cpu->lines, ~bit);
+    } else if (!(atomic_fetch_or(&cpu->lines, bit) & bit)) {
+        cpu_attention(&cpu->cpu, CPU_ATTENTION_INTERRUPT);
+    }
+}
+
+void riscv64_update_supervisor_timer(struct riscv64_cpu *cpu)
+{
+    const struct cpu_host *host = cpu->cpu.host;
+    uint64_t deadline = UINT64_MAX;
+    if (!host || !host->time) {
+        return;
+    }
+    if (cpu->csr.menvcfg & ENVCFG_STCE) {
+        deadline = cpu->csr.stimecmp;
+    }
+    /* The machine drives the line too, so it is told a deadline that has passed as well. */
+    riscv64_set_line(cpu, RISCV64_IRQ_STIMER, deadline <= host->time(&cpu->cpu));
+    if (host->timer_changed) {
+        host->timer_changed(&cpu->cpu, RISCV64_TIMER_STIMECMP, deadline);
+    }
+}
+
+/* A timer thread may fire for a deadline that the guest has just moved. The architecture's STIP is
+ * a comparison, so compare before it counts. */
+static uint64_t confirmed_mip(struct riscv64_cpu *cpu)
+{
+    uint64_t mip = riscv64_mip(cpu);
+    if ((mip & cpu->csr.mie & IRQ_STIMER) && (cpu->csr.menvcfg & ENVCFG_STCE) && cpu->cpu.host &&
+        cpu->cpu.host->time && cpu->cpu.host->time(&cpu->cpu) < cpu->csr.stimecmp) {
+        riscv64_update_supervisor_timer(cpu);
+        mip = riscv64_mip(cpu);
+    }
+    return mip;
+}
+
+/* The interrupts that would be taken now; those for machine mode hide the others. */
+static uint64_t enabled_interrupts(const struct riscv64_cpu *cpu, uint64_t pending)
+{
+    uint64_t machine = pending & ~cpu->csr.mideleg;
+    uint64_t supervisor = pending & cpu->csr.mideleg;
+    if (machine && (cpu->privilege < RISCV64_MACHINE || (cpu->csr.mstatus & STATUS_MIE))) {
+        return machine;
+    }
+    if (supervisor && (cpu->privilege < RISCV64_SUPERVISOR ||
+                       (cpu->privilege == RISCV64_SUPERVISOR && (cpu->csr.mstatus & STATUS_SIE)))) {
+        return supervisor;
+    }
+    return 0;
+}
+
+bool riscv64_interrupt_pending(struct cpu *base, bool wake)
+{
+    struct riscv64_cpu *cpu = riscv64_cpu(base);
+    uint64_t pending = confirmed_mip(cpu) & cpu->csr.mie;
+    return (wake ? pending : enabled_interrupts(cpu, pending)) != 0;
+}
+
+void riscv64_update_attention(struct riscv64_cpu *cpu)
+{
+    if (riscv64_interrupt_pending(&cpu->cpu, false)) {
+        cpu_attention(&cpu->cpu, CPU_ATTENTION_INTERRUPT);
+    }
+}
+
+/* --- entry ---------------------------------------------------------------------------------- */
+static uint64_t handler(uint64_t vector, uint64_t cause)
+{
+    uint64_t base = vector & ~UINT64_C(3);
+    if ((vector & 1) && (cause & CAUSE_INTERRUPT)) {
+        return base + 4 * (cause & ~CAUSE_INTERRUPT);
+    }
+    return base;
+}
+
+static void enter_machine(struct riscv64_cpu *cpu, uint64_t cause, uint64_t value)
+{
+    struct riscv64_csrs *csr = &cpu->csr;
+    uint64_t status = csr->mstatus & ~(STATUS_MPP | STATUS_MPIE | STATUS_MIE);
+    if (csr->mstatus & STATUS_MIE) {
+        status |= STATUS_MPIE;
+    }
+    csr->mstatus = status | (uint64_t)cpu->privilege << STATUS_MPP_SHIFT;
+    csr->mepc = cpu->cpu.pc;
+    csr->mcause = cause;
+    csr->mtval = value;
+    cpu->privilege = RISCV64_MACHINE;
+    cpu->cpu.pc = handler(csr->mtvec, cause);
+}
+
+static void enter_supervisor(struct riscv64_cpu *cpu, uint64_t cause, uint64_t value)
+{
+    struct riscv64_csrs *csr = &cpu->csr;
+    uint64_t status = csr->mstatus & ~(STATUS_SPP | STATUS_SPIE | STATUS_SIE);
+    if (csr->mstatus & STATUS_SIE) {
+        status |= STATUS_SPIE;
+    }
+    if (cpu->privilege == RISCV64_SUPERVISOR) {
+        status |= STATUS_SPP;
+    }
+    csr->mstatus = status;
+    csr->sepc = cpu->cpu.pc;
+    csr->scause = cause;
+    csr->stval = value;
+    cpu->privilege = RISCV64_SUPERVISOR;
+    cpu->cpu.pc = handler(csr->stvec, cause);
+}
+
+/* Traps never go to a lesser privilege than they come from. */
+static void enter(struct riscv64_cpu *cpu, uint64_t cause, uint64_t value, uint64_t delegated)
+{
+    unsigned number = cause & 63;
+    if (cpu->privilege <= RISCV64_SUPERVISOR && (delegated & BIT64(number))) {
+        enter_supervisor(cpu, cause, value);
+    } else {
+        enter_machine(cpu, cause, value);
+    }
+    riscv64_update_modes(cpu);
+    riscv64_update_attention(cpu);
+}
+
+void riscv64_deliver_exception(struct cpu *base)
+{
+    struct riscv64_cpu *cpu = riscv64_cpu(base);
+    uint64_t cause = base->exception - 1;
+    base->exception = 0;
+    enter(cpu, cause, base->exception_value, cpu->csr.medeleg);
+}
+
+void riscv64_deliver_interrupt(struct cpu *base)
+{
+    /* Volume II, "Machine Interrupt Registers": decreasing priority. */
+    static const uint8_t priority[] = {
+        RISCV64_IRQ_MEXT, RISCV64_IRQ_MSOFT, RISCV64_IRQ_MTIMER,
+        RISCV64_IRQ_SEXT, RISCV64_IRQ_SSOFT, RISCV64_IRQ_STIMER,
+    };
+    struct riscv64_cpu *cpu = riscv64_cpu(base);
+    uint64_t enabled = enabled_interrupts(cpu, confirmed_mip(cpu) & cpu->csr.mie);
+    for (unsigned i = 0; i < sizeof(priority); i++) {
+        if (enabled & BIT64(priority[i])) {
+            enter(cpu, CAUSE_INTERRUPT | priority[i], 0, cpu->csr.mideleg);
+            return;
+        }
+    }
+}
+
+/* --- return --------------------------------------------------------------------------------- */
+void riscv64_return_machine(struct riscv64_cpu *cpu)
+{
+    struct riscv64_csrs *csr = &cpu->csr;
+    unsigned previous = (csr->mstatus & STATUS_MPP) >> STATUS_MPP_SHIFT;
+    uint64_t status = csr->mstatus & ~(STATUS_MPP | STATUS_MIE);
+    if (csr->mstatus & STATUS_MPIE) {
+        status |= STATUS_MIE;
+    }
+    if (previous != RISCV64_MACHINE) {
+        status &= ~STATUS_MPRV;
+    }
+    csr->mstatus = status | STATUS_MPIE;
+    cpu->privilege = (uint8_t)previous;
+    cpu->cpu.pc = csr->mepc;
+    riscv64_update_modes(cpu);
+    riscv64_update_attention(cpu);
+}
+
+void riscv64_return_supervisor(struct riscv64_cpu *cpu)
+{
+    struct riscv64_csrs *csr = &cpu->csr;
+    unsigned previous = csr->mstatus & STATUS_SPP ? RISCV64_SUPERVISOR : RISCV64_USER;
+    uint64_t status = csr->mstatus & ~(STATUS_SPP | STATUS_SIE | STATUS_MPRV);
+    if (csr->mstatus & STATUS_SPIE) {
+        status |= STATUS_SIE;
+    }
+    csr->mstatus = status | STATUS_SPIE;
+    cpu->privilege = (uint8_t)previous;
+    cpu->cpu.pc = csr->sepc;
+    riscv64_update_modes(cpu);
+    riscv64_update_attention(cpu);
+}
