@@ -1,0 +1,338 @@
+#include "vmmd/child.h"
+
+#include "libshared/base/clock.h"
+#include "libshared/base/log.h"
+#include "vmmd/message.h"
+#include "vmmd/record.h"
+#include <errno.h>
+#include <nanomsg/pair.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* nanomsg's own thread may still be handing over what a process sent just before it ended. */
+#define CHILD_SETTLE_MS 20
+/* At most so many messages a wake-up, so that one process cannot keep the loop to itself. */
+#define CHILD_BATCH 32
+
+struct child_request {
+    TAILQ_ENTRY(child_request) link;
+    struct child *child;
+    uint64_t id, context;
+    ProtobufCMessage *unsent; /* a copy, until it could be sent */
+    child_reply_fn *reply;
+    struct event *deadline;
+};
+
+static struct timeval child_timeval(int milliseconds)
+{
+    return (struct timeval){milliseconds / 1000, (milliseconds % 1000) * 1000};
+}
+
+static void child_request_free(struct child_request *request)
+{
+    TAILQ_REMOVE(&request->child->requests, request, link);
+    if (request->deadline) {
+        event_free(request->deadline);
+    }
+    if (request->unsent) {
+        protobuf_c_message_free_unpacked(request->unsent, NULL);
+    }
+    free(request);
+}
+
+/* The one way a request ends. */
+static void child_request_finish(struct child_request *request, const struct error *err,
+                                 const ProtobufCMessage *reply)
+{
+    struct child *child = request->child;
+    child_reply_fn *function = request->reply;
+    uint64_t context = request->context;
+
+    child_request_free(request);
+    if (function) {
+        function(child, err, reply, context);
+    }
+}
+
+static void child_on_deadline(evutil_socket_t fd, short what, void *argument)
+{
+    struct child_request *request = argument;
+    struct error err;
+    (void)fd, (void)what;
+
+    error_set(&err, ERROR_TIMEOUT, ETIMEDOUT, "%s did not answer in time", request->child->role);
+    child_request_finish(request, &err, NULL);
+}
+
+/* Send what waits, in order, as far as the peer takes it. */
+static void child_flush(struct child *child)
+{
+    struct child_request *request;
+
+    TAILQ_FOREACH(request, &child->requests, link)
+    {
+        if (!request->unsent) {
+            continue;
+        }
+        if (channel_send(child->channel, request->unsent, 0) < 0) {
+            event_add(child->send_event, NULL);
+            return;
+        }
+        protobuf_c_message_free_unpacked(request->unsent, NULL);
+        request->unsent = NULL;
+    }
+    event_del(child->send_event);
+}
+
+static void child_on_sendable(evutil_socket_t fd, short what, void *argument)
+{
+    (void)fd, (void)what;
+    child_flush(argument);
+}
+
+int child_request(struct child *child, ProtobufCMessage *message, int deadline_ms,
+                  child_reply_fn *reply, uint64_t context)
+{
+    struct timeval deadline = child_timeval(deadline_ms);
+    struct child_request *request = calloc(1, sizeof(*request));
+
+    if (!request) {
+        return -ENOMEM;
+    }
+    request->child = child;
+    request->id = ++child->last_id;
+    request->reply = reply;
+    request->context = context;
+    TAILQ_INSERT_TAIL(&child->requests, request, link);
+    child->protocol->set_id(message, request->id);
+    request->unsent = message_copy(message);
+    request->deadline = evtimer_new(child->base, child_on_deadline, request);
+    if (!request->unsent || !request->deadline) {
+        child_request_free(request);
+        return -ENOMEM;
+    }
+    evtimer_add(request->deadline, &deadline);
+    if (child->channel) {
+        child_flush(child);
+    }
+    return 0;
+}
+
+static void child_handle(struct child *child, const ProtobufCMessage *message)
+{
+    uint64_t id = child->protocol->reply_id(message);
+    struct child_request *request;
+    struct error err;
+
+    child->missed = 0; /* whatever it is, it is a sign of life */
+    child->ping_pending = false;
+    if (!id) {
+        if (child->callbacks->notice) {
+            child->callbacks->notice(child, message);
+        }
+        return;
+    }
+    TAILQ_FOREACH(request, &child->requests, link)
+    {
+        if (request->id == id && !request->unsent) {
+            bool failed = child->protocol->reply_error(message, &err);
+            error_component(&err, child->role);
+            child_request_finish(request, failed ? &err : NULL, message);
+            return;
+        }
+    }
+    log_debug("%s answers request %llu that is not open", child->role, (unsigned long long)id);
+}
+
+/* Receive what is there; true when there may be more. */
+static bool child_receive(struct child *child)
+{
+    for (int i = 0; i < CHILD_BATCH; i++) {
+        ProtobufCMessage *message;
+        int result = channel_receive(child->channel, child->protocol->reply_type, &message, 0);
+        if (result == -EBADMSG) {
+            log_warning("dropped a malformed message of %s", child->role);
+            continue;
+        }
+        if (result < 0) {
+            return false;
+        }
+        child_handle(child, message);
+        protobuf_c_message_free_unpacked(message, NULL);
+    }
+    return true;
+}
+
+static void child_on_message(evutil_socket_t fd, short what, void *argument)
+{
+    (void)fd, (void)what;
+    child_receive(argument);
+}
+
+/* It has ended, and what it sent before has had time to arrive. */
+static void child_on_settled(evutil_socket_t fd, short what, void *argument)
+{
+    struct child *child = argument;
+    struct child_request *request;
+    struct error err;
+    char text[64];
+    (void)fd, (void)what;
+
+    while (child_receive(child)) {
+    }
+    child_describe_end(child, text, sizeof(text));
+    error_set(&err, ERROR_CRASHED, 0, "%s %s", child->role, text);
+    while ((request = TAILQ_FIRST(&child->requests))) {
+        child_request_finish(request, &err, NULL);
+    }
+    event_del(child->receive_event);
+    event_del(child->send_event);
+    child->running = false;
+    child->callbacks->exited(child);
+}
+
+static void child_note_end(struct child *child, const siginfo_t *info)
+{
+    if (info->si_code == CLD_EXITED) {
+        child->exit_code = info->si_status;
+    } else {
+        child->exit_signal = info->si_status;
+    }
+}
+
+static void child_on_exit(evutil_socket_t fd, short what, void *argument)
+{
+    struct child *child = argument;
+    struct timeval settle = child_timeval(TAILQ_EMPTY(&child->requests) ? 0 : CHILD_SETTLE_MS);
+    siginfo_t info = {0};
+    (void)fd, (void)what;
+
+    if (waitid(P_PIDFD, (id_t)child->pidfd, &info, WEXITED | WNOHANG) < 0 && errno != ECHILD) {
+        return;
+    }
+    child_note_end(child, &info);
+    event_del(child->exit_event);
+    event_del(child->heartbeat_event);
+    evtimer_add(child->settle_event, &settle);
+}
+
+static void child_on_beat(evutil_socket_t fd, short what, void *argument)
+{
+    struct child *child = argument;
+    uint64_t now = clock_monotonic_ns();
+    /* A late beat says that vmmd (or the whole host) was held up, nothing about the child. */
+    bool punctual = now - child->beat_ns < 2ull * CHILD_HEARTBEAT_MS * 1000000;
+    (void)fd, (void)what;
+
+    child->beat_ns = now;
+    if (!child->ping_pending) {
+        child->ping_pending = true;
+        child->protocol->ping(child);
+        return;
+    }
+    if (!punctual || ++child->missed < CHILD_HEARTBEAT_MISSED || child->hang_reported) {
+        return;
+    }
+    child->hang_reported = true;
+    child->callbacks->hung(child);
+}
+
+int child_attach(struct child *child, struct event_base *base,
+                 const struct child_protocol *protocol, const struct child_callbacks *callbacks,
+                 void *owner, const char *role, pid_t pid, int pidfd, const char *socket_path)
+{
+    memset(child, 0, sizeof(*child));
+    snprintf(child->role, sizeof(child->role), "%s", role);
+    child->pid = pid;
+    child->pidfd = pidfd;
+    child->start_time = process_start_time(pid);
+    child->running = true;
+    child->owner = owner;
+    child->protocol = protocol;
+    child->callbacks = callbacks;
+    child->base = base;
+    TAILQ_INIT(&child->requests);
+
+    /* What an earlier process left there would be taken for the new one. */
+    unlink(socket_path);
+    child->channel = channel_connect(protocol->kind, NN_PAIR, socket_path);
+    if (!child->channel) {
+        return -errno;
+    }
+    child->exit_event = event_new(base, pidfd, EV_READ | EV_PERSIST, child_on_exit, child);
+    child->settle_event = evtimer_new(base, child_on_settled, child);
+    child->receive_event = event_new(base, channel_receive_fd(child->channel), EV_READ | EV_PERSIST,
+                                     child_on_message, child);
+    child->send_event = event_new(base, channel_send_fd(child->channel), EV_READ | EV_PERSIST,
+                                  child_on_sendable, child);
+    child->heartbeat_event = event_new(base, -1, EV_PERSIST, child_on_beat, child);
+    if (!child->exit_event || !child->settle_event || !child->receive_event || !child->send_event ||
+        !child->heartbeat_event || event_add(child->exit_event, NULL) < 0 ||
+        event_add(child->receive_event, NULL) < 0) {
+        return -ENOMEM;
+    }
+    return 0;
+}
+
+void child_heartbeat_start(struct child *child)
+{
+    struct timeval beat = child_timeval(CHILD_HEARTBEAT_MS);
+
+    child->missed = 0;
+    child->ping_pending = false;
+    child->beat_ns = clock_monotonic_ns();
+    event_add(child->heartbeat_event, &beat);
+}
+
+void child_heartbeat_stop(struct child *child)
+{
+    event_del(child->heartbeat_event);
+}
+
+void child_kill(struct child *child)
+{
+    if (child->pid && child->running) {
+        pidfd_send_signal(child->pidfd, SIGKILL, NULL, 0);
+    }
+}
+
+void child_release(struct child *child)
+{
+    struct event *events[] = {child->exit_event, child->settle_event, child->receive_event,
+                              child->send_event, child->heartbeat_event};
+
+    if (!child->pid) {
+        return;
+    }
+    if (child->running) {
+        siginfo_t info;
+        child_kill(child);
+        waitid(P_PIDFD, (id_t)child->pidfd, &info, WEXITED);
+    }
+    while (!TAILQ_EMPTY(&child->requests)) {
+        child_request_free(TAILQ_FIRST(&child->requests));
+    }
+    for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++) {
+        if (events[i]) {
+            event_free(events[i]);
+        }
+    }
+    channel_close(child->channel);
+    close(child->pidfd);
+    memset(child, 0, sizeof(*child));
+}
+
+void child_describe_end(const struct child *child, char *text, size_t size)
+{
+    if (child->exit_signal) {
+        snprintf(text, size, "was killed by signal %d (%s)", child->exit_signal,
+                 strsignal(child->exit_signal));
+    } else {
+        snprintf(text, size, "exited with status %d", child->exit_code);
+    }
+}

@@ -1,0 +1,91 @@
+/*
+ * A process that vmmd started, seen from the event loop: its end (by pidfd), its control channel
+ * with requests that have deadlines, its heartbeat.
+ *
+ * Its owner embeds `struct child` and learns what happens through callbacks from the event loop.
+ * A callback must not release the child: it notes what happened and lets the owner's own event
+ * act (machine_wake). Everything a child sends is hostile: a message that is not a valid reply is
+ * dropped.
+ */
+#ifndef POLYVISOR_VMMD_CHILD_H
+#define POLYVISOR_VMMD_CHILD_H
+
+#include "libshared/base/error.h"
+#include "libshared/ipc/channel.h"
+#include <event2/event.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+#include <sys/types.h>
+
+#define CHILD_HEARTBEAT_MS     2000
+#define CHILD_HEARTBEAT_MISSED 3 /* beats without an answer: the process hangs */
+
+struct child;
+
+/* What differs between the conversations with vcpud and devd. */
+struct child_protocol {
+    enum channel_kind kind;
+    const ProtobufCMessageDescriptor *reply_type;
+    void (*set_id)(ProtobufCMessage *request, uint64_t id);
+    uint64_t (*reply_id)(const ProtobufCMessage *reply);
+    /* False when the reply reports success. */
+    bool (*reply_error)(const ProtobufCMessage *reply, struct error *err);
+    void (*ping)(struct child *child);
+};
+extern const struct child_protocol child_protocol_vcpu;
+extern const struct child_protocol child_protocol_device;
+
+struct child_callbacks {
+    void (*exited)(struct child *child); /* once, after everything it had sent was received */
+    void (*hung)(struct child *child);   /* once: CHILD_HEARTBEAT_MISSED beats in a row missed */
+    void (*notice)(struct child *child, const ProtobufCMessage *message); /* unasked, id 0 */
+};
+
+/* The answer to a request: err is NULL on success; reply is NULL when none came (deadline passed:
+ * ERROR_TIMEOUT, the process ended: ERROR_CRASHED). */
+typedef void child_reply_fn(struct child *child, const struct error *err,
+                            const ProtobufCMessage *reply, uint64_t context);
+
+struct child {
+    char role[24]; /* "vcpud", "devd/disk0" */
+    pid_t pid;     /* 0: no process */
+    int pidfd;
+    uint64_t start_time; /* of process_start_time */
+    bool running;
+    int exit_code, exit_signal; /* once it has ended: status, or the signal that killed it */
+    void *owner;
+
+    const struct child_protocol *protocol;
+    const struct child_callbacks *callbacks;
+    struct event_base *base;
+    struct channel *channel;
+    struct event *exit_event, *settle_event, *receive_event, *send_event, *heartbeat_event;
+    uint64_t last_id;
+    TAILQ_HEAD(, child_request) requests; /* sent or waiting to be sent, in that order */
+    unsigned missed;
+    bool ping_pending, hang_reported;
+    uint64_t beat_ns;
+};
+
+/* Watch the process `pid` that was just spawned, whose pidfd becomes the child's, and connect to
+ * the control socket that it will bind. 0 or negative errno; either way child_release must follow.
+ */
+int child_attach(struct child *child, struct event_base *base,
+                 const struct child_protocol *protocol, const struct child_callbacks *callbacks,
+                 void *owner, const char *role, pid_t pid, int pidfd, const char *socket_path);
+/* Ask. The message is copied when it cannot be sent at once. `reply` is called exactly once, later,
+ * from the event loop, unless the child is released first. 0 or -ENOMEM. */
+int child_request(struct child *child, ProtobufCMessage *message, int deadline_ms,
+                  child_reply_fn *reply, uint64_t context);
+/* Begin to ping, once the process is configured; and cease, before it is asked to stop. */
+void child_heartbeat_start(struct child *child);
+void child_heartbeat_stop(struct child *child);
+/* SIGKILL. Its end is reported by `exited`. */
+void child_kill(struct child *child);
+/* Forget it; kills and waits when it still runs (only on the way out of a failed start). */
+void child_release(struct child *child);
+/* "was killed by signal 9 (Killed)" or "exited with status 1". */
+void child_describe_end(const struct child *child, char *text, size_t size);
+
+#endif

@@ -1,0 +1,573 @@
+#include "vmmd/control.h"
+
+#include "libshared/base/log.h"
+#include "libshared/ipc/channel.h"
+#include "libshared/ipc/error_message.h"
+#include "proto/control.pb-c.h"
+#include "proto/vcpu.pb-c.h"
+#include "vmmd/message.h"
+#include "vmmd/supervisor.h"
+#include "vmmd/validate.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CONTROL_BATCH        64   /* requests taken a wake-up */
+#define CONTROL_REQUESTS_MAX 4096 /* open at once */
+#define CONTROL_STATS_MAX    32
+
+/* What an open request waits for. */
+enum request_wait {
+    REQUEST_NOTHING,
+    REQUEST_READY,    /* start --hold: ready or further */
+    REQUEST_STARTED,  /* running or further */
+    REQUEST_ENDED,    /* no processes any more */
+    REQUEST_STATS,    /* vcpud's answer */
+    REQUEST_SHUTDOWN, /* all machines ended */
+};
+
+struct request {
+    TAILQ_ENTRY(request) link;
+    struct control *control;
+    struct channel_route *route;
+    uint64_t id;     /* the client's */
+    uint64_t serial; /* ours: finds the request again, if it is still there */
+    enum request_wait wait;
+    bool timeout_is_answer; /* WaitRequest: at its time the present state is the answer */
+    struct machine *machine;
+    struct event *timer;
+};
+
+struct control {
+    struct supervisor *supervisor;
+    struct event_base *base;
+    struct channel *channel;
+    struct event *receive_event;
+    TAILQ_HEAD(, request) requests;
+    size_t request_count;
+    uint64_t last_serial;
+};
+
+/* ---- answers ---- */
+
+static void request_free(struct request *request)
+{
+    TAILQ_REMOVE(&request->control->requests, request, link);
+    request->control->request_count--;
+    if (request->timer) {
+        event_free(request->timer);
+    }
+    channel_route_free(request->route);
+    free(request);
+}
+
+static void request_send(struct request *request, Polyvisor__Response *response)
+{
+    struct channel_route *route = request->route;
+
+    request->route = NULL;
+    response->id = request->id;
+    response->version = POLYVISOR_VERSION;
+    int result = channel_reply(request->control->channel, route, &response->base);
+    if (result) {
+        log_warning("cannot answer request %llu: %s", (unsigned long long)request->id,
+                    strerror(-result));
+    }
+    request_free(request);
+}
+
+static void request_fail(struct request *request, struct error *err)
+{
+    Polyvisor__Response response = POLYVISOR__RESPONSE__INIT;
+    Polyvisor__Error error;
+
+    error_component(err, "vmmd");
+    error_to_message(err, &error);
+    response.error = &error;
+    request_send(request, &response);
+}
+
+static void request_succeed(struct request *request)
+{
+    Polyvisor__Response response = POLYVISOR__RESPONSE__INIT;
+
+    request_send(request, &response);
+}
+
+/* Answer with `count` machines from `first` on. */
+static void request_answer_machines(struct request *request, struct machine *first, size_t count)
+{
+    Polyvisor__Response response = POLYVISOR__RESPONSE__INIT;
+    struct machine_view *views = calloc(count + 1, sizeof(*views));
+    Polyvisor__MachineInfo **list = calloc(count + 1, sizeof(Polyvisor__MachineInfo *));
+    struct error err;
+
+    if (!views || !list) {
+        error_set(&err, ERROR_INTERNAL, ENOMEM, "out of memory");
+        request_fail(request, &err);
+        goto out;
+    }
+    for (struct machine *machine = first; machine && response.n_machines < count;
+         machine = TAILQ_NEXT(machine, link)) {
+        machine_view_init(&views[response.n_machines], machine);
+        list[response.n_machines] = &views[response.n_machines].info;
+        response.n_machines++;
+    }
+    response.machines = list;
+    if (protobuf_c_message_get_packed_size(&response.base) > CHANNEL_MESSAGE_MAX - 256) {
+        error_set(&err, ERROR_PROTOCOL, EMSGSIZE, "%zu machines do not fit in one answer",
+                  response.n_machines);
+        error_hint(&err, "ask for each: vmctl show NAME");
+        request_fail(request, &err);
+    } else {
+        request_send(request, &response);
+    }
+out:
+    free(list);
+    free(views);
+}
+
+/* ---- waiting ---- */
+
+static void request_on_timer(evutil_socket_t fd, short what, void *argument)
+{
+    struct request *request = argument;
+    struct error err;
+    (void)fd, (void)what;
+
+    if (request->timeout_is_answer) {
+        request_answer_machines(request, request->machine, 1);
+        return;
+    }
+    error_set(&err, ERROR_TIMEOUT, 0, "not done within the time that was given");
+    error_hint(&err, "it goes on; look with: vmctl list");
+    request_fail(request, &err);
+}
+
+/* Keep the request open. timeout_ms 0: without a limit. */
+static void request_wait(struct request *request, enum request_wait wait, struct machine *machine,
+                         uint32_t timeout_ms)
+{
+    struct timeval timeout = {timeout_ms / 1000, (suseconds_t)(timeout_ms % 1000) * 1000};
+
+    request->wait = wait;
+    request->machine = machine;
+    if (timeout_ms) {
+        request->timer = evtimer_new(request->control->base, request_on_timer, request);
+        if (request->timer) {
+            evtimer_add(request->timer, &timeout);
+        }
+    }
+}
+
+static bool request_is_done(const struct request *request, const struct machine *machine)
+{
+    switch (request->wait) {
+    case REQUEST_READY:
+        return machine->state >= POLYVISOR__MACHINE_STATE__MACHINE_READY;
+    case REQUEST_STARTED:
+        return machine->state >= POLYVISOR__MACHINE_STATE__MACHINE_RUNNING;
+    case REQUEST_ENDED:
+        return machine_is_idle(machine);
+    default:
+        return false;
+    }
+}
+
+/* A start is under way until the machine is idle again, or stops before it ran. */
+static bool request_start_failed(const struct request *request, const struct machine *machine)
+{
+    bool wants_start = request->wait == REQUEST_READY || request->wait == REQUEST_STARTED;
+
+    return wants_start && (machine_is_idle(machine) ||
+                           (machine->state == POLYVISOR__MACHINE_STATE__MACHINE_STOPPING &&
+                            machine->end_reason[0] == '\0'));
+}
+
+static void request_fail_start(struct request *request, const struct machine *machine)
+{
+    struct error err = machine->last_error;
+
+    if (err.code == ERROR_OK) {
+        error_set(&err, ERROR_CANCELLED, 0, "machine '%s' was stopped while it started",
+                  machine->config->name);
+    }
+    request_fail(request, &err);
+}
+
+void control_machine_changed(struct control *control, struct machine *machine)
+{
+    struct request *request, *next;
+
+    for (request = TAILQ_FIRST(&control->requests); request; request = next) {
+        next = TAILQ_NEXT(request, link);
+        if (request->machine != machine) {
+            continue;
+        }
+        if (request_start_failed(request, machine)) {
+            request_fail_start(request, machine);
+        } else if (request_is_done(request, machine)) {
+            request_answer_machines(request, machine, 1);
+        }
+    }
+}
+
+void control_ended(struct control *control)
+{
+    struct request *request, *next;
+
+    for (request = TAILQ_FIRST(&control->requests); request; request = next) {
+        next = TAILQ_NEXT(request, link);
+        if (request->wait == REQUEST_SHUTDOWN) {
+            request_succeed(request);
+        }
+    }
+}
+
+/* ---- the requests ---- */
+
+/* The machine of that name; NULL when the request was refused for it. */
+static struct machine *control_machine(struct request *request, const char *name)
+{
+    struct machine *machine = supervisor_find(request->control->supervisor, name);
+    struct error err;
+
+    if (!machine) {
+        error_set(&err, ERROR_NOT_FOUND, 0, "there is no machine '%.60s'", name);
+        error_hint(&err, "those there are: vmctl list");
+        request_fail(request, &err);
+    }
+    return machine;
+}
+
+static void control_create(struct request *request, const Polyvisor__Request *message)
+{
+    struct supervisor *supervisor = request->control->supervisor;
+    Polyvisor__MachineConfig *config = NULL;
+    struct machine *machine = NULL;
+    struct error err;
+
+    if (!message->create->config) {
+        error_set(&err, ERROR_PROTOCOL, 0, "a request to create a machine without configuration");
+    } else if (supervisor_find(supervisor, message->create->config->name)) {
+        machine = supervisor_create(supervisor, message->create->config, &err); /* says EXISTS */
+    } else {
+        config = (Polyvisor__MachineConfig *)message_copy(&message->create->config->base);
+        if (!config) {
+            error_set(&err, ERROR_INTERNAL, ENOMEM, "out of memory");
+        } else if (!config_validate(config, supervisor_directory(supervisor), &err)) {
+            machine = supervisor_create(supervisor, config, &err);
+        }
+    }
+    if (machine) {
+        request_answer_machines(request, machine, 1);
+        return;
+    }
+    if (config) {
+        polyvisor__machine_config__free_unpacked(config, NULL);
+    }
+    request_fail(request, &err);
+}
+
+static void control_start(struct request *request, const Polyvisor__Request *message)
+{
+    struct machine *machine = control_machine(request, message->start->name);
+    bool hold = message->start->hold;
+    struct error err;
+
+    if (!machine) {
+        return;
+    }
+    if (supervisor_start(request->control->supervisor, machine, hold, &err)) {
+        request_fail(request, &err);
+        return;
+    }
+    request_wait(request, hold ? REQUEST_READY : REQUEST_STARTED, machine, message->deadline_ms);
+    if (request_is_done(request, machine)) {
+        request_answer_machines(request, machine, 1);
+    }
+}
+
+static void control_stop(struct request *request, const Polyvisor__Request *message)
+{
+    struct machine *machine = control_machine(request, message->stop->name);
+    struct error err;
+
+    if (!machine) {
+        return;
+    }
+    if (machine_stop(machine, message->stop->timeout_ms, &err)) {
+        request_fail(request, &err);
+        return;
+    }
+    request_wait(request, REQUEST_ENDED, machine, message->deadline_ms);
+}
+
+static void control_kill(struct request *request, const Polyvisor__Request *message)
+{
+    struct machine *machine = control_machine(request, message->kill->name);
+    struct error err;
+
+    if (!machine) {
+        return;
+    }
+    if (machine_kill(machine, &err)) {
+        request_fail(request, &err);
+        return;
+    }
+    request_wait(request, REQUEST_ENDED, machine, message->deadline_ms);
+}
+
+static void control_remove(struct request *request, const Polyvisor__Request *message)
+{
+    struct machine *machine = control_machine(request, message->remove->name);
+    struct error err;
+
+    if (!machine) {
+        return;
+    }
+    if (supervisor_remove(request->control->supervisor, machine, &err)) {
+        request_fail(request, &err);
+    } else {
+        request_succeed(request);
+    }
+}
+
+static void control_list(struct request *request, const Polyvisor__Request *message)
+{
+    struct supervisor *supervisor = request->control->supervisor;
+    (void)message;
+
+    request_answer_machines(request, supervisor_first(supervisor), supervisor_count(supervisor));
+}
+
+static void control_show(struct request *request, const Polyvisor__Request *message)
+{
+    struct machine *machine = control_machine(request, message->show->name);
+
+    if (machine) {
+        request_answer_machines(request, machine, 1);
+    }
+}
+
+static void control_wait(struct request *request, const Polyvisor__Request *message)
+{
+    struct machine *machine = control_machine(request, message->wait->name);
+
+    if (!machine) {
+        return;
+    }
+    if (machine_is_idle(machine) || !message->wait->timeout_ms) {
+        request_answer_machines(request, machine, 1);
+        return;
+    }
+    request->timeout_is_answer = true;
+    request_wait(request, REQUEST_ENDED, machine, message->wait->timeout_ms);
+}
+
+static void control_version(struct request *request, const Polyvisor__Request *message)
+{
+    (void)message;
+    request_succeed(request); /* every response carries it */
+}
+
+static void control_shutdown(struct request *request, const Polyvisor__Request *message)
+{
+    request_wait(request, REQUEST_SHUTDOWN, NULL, message->deadline_ms);
+    supervisor_end(request->control->supervisor, "on request");
+}
+
+/* vcpud's counters, each under its name in the message. */
+static size_t control_list_stats(const Polyvisor__VcpuStats *stats, Polyvisor__Statistic *list)
+{
+    const ProtobufCMessageDescriptor *descriptor = &polyvisor__vcpu_stats__descriptor;
+    size_t count = 0;
+
+    for (unsigned i = 0; i < descriptor->n_fields && count < CONTROL_STATS_MAX; i++) {
+        const ProtobufCFieldDescriptor *field = &descriptor->fields[i];
+        if (field->type != PROTOBUF_C_TYPE_UINT64 || field->label != PROTOBUF_C_LABEL_NONE) {
+            continue;
+        }
+        polyvisor__statistic__init(&list[count]);
+        list[count].name = (char *)field->name;
+        memcpy(&list[count].value, (const char *)stats + field->offset, sizeof(uint64_t));
+        count++;
+    }
+    return count;
+}
+
+static void control_stats_came(struct child *child, const struct error *error,
+                               const ProtobufCMessage *reply, uint64_t serial)
+{
+    struct machine *machine = child->owner;
+    struct control *control = supervisor_control(machine->host->context);
+    Polyvisor__Response response = POLYVISOR__RESPONSE__INIT;
+    Polyvisor__Statistic stats[CONTROL_STATS_MAX], *list[CONTROL_STATS_MAX];
+    struct request *request;
+
+    TAILQ_FOREACH(request, &control->requests, link)
+    {
+        if (request->serial == serial) {
+            break;
+        }
+    }
+    if (!request) {
+        return; /* its time was over */
+    }
+    if (error) {
+        struct error err = *error;
+        request_fail(request, &err);
+        return;
+    }
+    const Polyvisor__VcpuReply *answer = (const Polyvisor__VcpuReply *)reply;
+    if (answer->stats) {
+        response.n_stats = control_list_stats(answer->stats, stats);
+    }
+    for (size_t i = 0; i < response.n_stats; i++) {
+        list[i] = &stats[i];
+    }
+    response.stats = list;
+    request_send(request, &response);
+}
+
+static void control_stats(struct request *request, const Polyvisor__Request *message)
+{
+    struct machine *machine = control_machine(request, message->stats->name);
+    struct error err;
+
+    if (!machine) {
+        return;
+    }
+    if (machine_ask_stats(machine, control_stats_came, request->serial, &err)) {
+        request_fail(request, &err);
+        return;
+    }
+    request_wait(request, REQUEST_STATS, NULL, message->deadline_ms);
+}
+
+static const struct {
+    Polyvisor__Request__BodyCase body;
+    void (*handle)(struct request *request, const Polyvisor__Request *message);
+} control_handlers[] = {
+    {POLYVISOR__REQUEST__BODY_CREATE, control_create},
+    {POLYVISOR__REQUEST__BODY_START, control_start},
+    {POLYVISOR__REQUEST__BODY_STOP, control_stop},
+    {POLYVISOR__REQUEST__BODY_KILL, control_kill},
+    {POLYVISOR__REQUEST__BODY_REMOVE, control_remove},
+    {POLYVISOR__REQUEST__BODY_LIST, control_list},
+    {POLYVISOR__REQUEST__BODY_SHOW, control_show},
+    {POLYVISOR__REQUEST__BODY_WAIT, control_wait},
+    {POLYVISOR__REQUEST__BODY_VERSION, control_version},
+    {POLYVISOR__REQUEST__BODY_SHUTDOWN, control_shutdown},
+    {POLYVISOR__REQUEST__BODY_STATS, control_stats},
+};
+
+/* ---- the socket ---- */
+
+static void control_dispatch(struct request *request, const Polyvisor__Request *message)
+{
+    struct error err;
+
+    request->id = message->id;
+    if (request->control->request_count > CONTROL_REQUESTS_MAX) {
+        error_set(&err, ERROR_BUSY, 0, "%d requests are open already", CONTROL_REQUESTS_MAX);
+        request_fail(request, &err);
+        return;
+    }
+    for (size_t i = 0; i < sizeof(control_handlers) / sizeof(control_handlers[0]); i++) {
+        if (control_handlers[i].body == message->body_case) {
+            control_handlers[i].handle(request, message);
+            return;
+        }
+    }
+    error_set(&err, ERROR_PROTOCOL, 0, "an unknown request");
+    error_hint(&err, "vmctl and vmmd are of different versions: vmctl version");
+    request_fail(request, &err);
+}
+
+static struct request *request_new(struct control *control, struct channel_route *route)
+{
+    struct request *request = calloc(1, sizeof(*request));
+
+    if (!request) {
+        channel_route_free(route);
+        return NULL;
+    }
+    request->control = control;
+    request->route = route;
+    request->serial = ++control->last_serial;
+    TAILQ_INSERT_TAIL(&control->requests, request, link);
+    control->request_count++;
+    return request;
+}
+
+static void control_on_message(evutil_socket_t fd, short what, void *argument)
+{
+    struct control *control = argument;
+    struct error err;
+    (void)fd, (void)what;
+
+    for (int i = 0; i < CONTROL_BATCH; i++) {
+        ProtobufCMessage *message;
+        struct channel_route *route;
+        int result = channel_receive_request(control->channel, &polyvisor__request__descriptor,
+                                             &message, &route);
+        if (!route) {
+            return;
+        }
+        struct request *request = request_new(control, route);
+        if (request && result) {
+            error_set(&err, ERROR_PROTOCOL, -result,
+                      result == -EMSGSIZE
+                          ? "a message larger than %u bytes"
+                          : "a message that is no request (or larger than %u bytes)",
+                      CHANNEL_MESSAGE_MAX);
+            request_fail(request, &err);
+        } else if (request) {
+            control_dispatch(request, (const Polyvisor__Request *)message);
+        }
+        if (!result) {
+            protobuf_c_message_free_unpacked(message, NULL);
+        }
+    }
+}
+
+struct control *control_open(struct supervisor *supervisor, struct event_base *base,
+                             const char *path)
+{
+    struct control *control = calloc(1, sizeof(*control));
+
+    if (!control) {
+        return NULL;
+    }
+    control->supervisor = supervisor;
+    control->base = base;
+    TAILQ_INIT(&control->requests);
+    control->channel = channel_bind_server(CHANNEL_CONTROL, path);
+    if (control->channel) {
+        control->receive_event = event_new(base, channel_receive_fd(control->channel),
+                                           EV_READ | EV_PERSIST, control_on_message, control);
+    }
+    if (!control->receive_event || event_add(control->receive_event, NULL) < 0) {
+        int saved = errno;
+        control_close(control);
+        errno = saved;
+        return NULL;
+    }
+    return control;
+}
+
+void control_close(struct control *control)
+{
+    if (!control) {
+        return;
+    }
+    while (!TAILQ_EMPTY(&control->requests)) {
+        request_free(TAILQ_FIRST(&control->requests));
+    }
+    if (control->receive_event) {
+        event_free(control->receive_event);
+    }
+    channel_close(control->channel);
+    free(control);
+}

@@ -1,0 +1,58 @@
+#include "vmmd/events.h"
+
+#include "libshared/base/clock.h"
+#include "libshared/base/log.h"
+#include "libshared/ipc/channel.h"
+#include "proto/event.pb-c.h"
+#include <nanomsg/pubsub.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+struct publisher {
+    struct channel *channel;
+    uint64_t sequence;
+};
+
+struct publisher *publisher_open(const char *path)
+{
+    struct publisher *publisher = calloc(1, sizeof(*publisher));
+
+    if (!publisher) {
+        return NULL;
+    }
+    publisher->channel = channel_bind(CHANNEL_EVENT, NN_PUB, path);
+    if (!publisher->channel) {
+        free(publisher);
+        return NULL;
+    }
+    return publisher;
+}
+
+void publisher_close(struct publisher *publisher)
+{
+    if (publisher) {
+        channel_close(publisher->channel);
+        free(publisher);
+    }
+}
+
+void publisher_send(struct publisher *publisher, const char *kind, const char *machine,
+                    const char *component, const char *detail, ...)
+{
+    Polyvisor__Event event = POLYVISOR__EVENT__INIT;
+    char text[512];
+    va_list arguments;
+
+    va_start(arguments, detail);
+    vsnprintf(text, sizeof(text), detail, arguments);
+    va_end(arguments);
+    event.sequence = ++publisher->sequence;
+    event.time_ns = clock_realtime_ns();
+    event.kind = (char *)kind;
+    event.machine = (char *)machine;
+    event.component = (char *)component;
+    event.detail = text;
+    log_info("%s %s %s %s", kind, machine, component, text);
+    channel_send(publisher->channel, &event.base, 0);
+}

@@ -1,0 +1,114 @@
+/*
+ * A machine as the supervisor sees it: configuration, state, the memory and descriptors it owns,
+ * and its processes.
+ *
+ * The life of a running machine is one function, machine_step (machine.c): whatever happens - a
+ * request, an answer, a process's end, a deadline - is noted down and wakes the machine; the step
+ * looks at what is so and does what is next. So nothing is freed under a callback's feet.
+ * Everything runs on the event loop's thread and never waits.
+ */
+#ifndef POLYVISOR_VMMD_MACHINE_H
+#define POLYVISOR_VMMD_MACHINE_H
+
+#include "libshared/base/error.h"
+#include "proto/control.pb-c.h"
+#include "proto/state.pb-c.h"
+#include "vmmd/child.h"
+#include "vmmd/events.h"
+#include "vmmd/machine_device.h"
+#include <event2/event.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#define MACHINE_CONFIGURE_MS   10000 /* a process's answer to its configuration */
+#define MACHINE_VCPU_STOP_MS   5000
+#define MACHINE_DEVICE_STOP_MS 15000 /* its console may take 5 s to drain, its disk some to flush  \
+                                      */
+#define MACHINE_DIRECTORY_MAX 192
+#define MACHINE_PROCESSES_MAX (1 + DEVICES_MAX)
+
+/* What machines need of the supervisor they live in. */
+struct machine_host {
+    struct event_base *base;
+    struct publisher *publisher;
+    const char *directory; /* runtime directory */
+    const char *programs;  /* folder of vcpud and devd */
+    /* A machine's state changed, once for every change. Must not remove it. */
+    void (*changed)(struct machine *machine, void *context);
+    void *context;
+};
+
+enum machine_goal {
+    MACHINE_GOAL_HOLD, /* get ready, then wait for a second start */
+    MACHINE_GOAL_RUN,
+    MACHINE_GOAL_ASK, /* the guest is asked to power off; then as MACHINE_GOAL_END */
+    MACHINE_GOAL_END, /* stop each process in order */
+    MACHINE_GOAL_KILL,
+};
+
+struct machine {
+    TAILQ_ENTRY(machine) link;
+    const struct machine_host *host;
+    Polyvisor__MachineConfig *config; /* own copy, validated */
+    char directory[MACHINE_DIRECTORY_MAX];
+
+    Polyvisor__MachineState state;
+    Polyvisor__MachineState end_state; /* where it goes once all processes have ended */
+    enum machine_goal goal;
+    const char *end_reason; /* "" until the first end */
+    uint32_t guest_code;
+    uint64_t started_ns; /* CLOCK_REALTIME, 0 = never */
+    struct error last_error;
+
+    int ram_fd, codemap_fd, kernel_fd, initrd_fd, firmware_fd; /* -1 = none */
+    char vcpu_path[DEVICE_PATH_MAX];
+    struct child vcpu;
+    bool vcpu_ready; /* configured */
+    bool vcpu_start_sent;
+    bool vcpu_stop_sent;
+    bool guest_ended; /* power-off or failure was reported */
+    struct machine_device devices[DEVICES_MAX];
+    size_t device_count;
+
+    struct event *step_event, *timer_event;
+    uint64_t ask_ns, phase_ns; /* deadlines (clock_monotonic_ns), 0 = none */
+};
+
+/* A machine of this configuration, whose ownership it takes on success. Makes its directory and
+ * record. NULL with *err set. */
+struct machine *machine_create(const struct machine_host *host, Polyvisor__MachineConfig *config,
+                               struct error *err);
+/* A machine from the record that an earlier vmmd left; takes record->config on success. */
+struct machine *machine_load(const struct machine_host *host, Polyvisor__MachineRecord *record,
+                             struct error *err);
+/* Forget it. What still runs is killed; with `remove` its directory goes too. */
+void machine_destroy(struct machine *machine, bool remove);
+
+/* Start it, or let a held one go on. `promised` is the memory that the other machines may still
+ * take. 0 when under way: machine_host.changed tells the rest; or a negative code. */
+int machine_start(struct machine *machine, bool hold, uint64_t promised, struct error *err);
+/* Have the guest power off, if the machine has a way to ask; after timeout_ms, stop it. */
+int machine_stop(struct machine *machine, uint32_t timeout_ms, struct error *err);
+int machine_kill(struct machine *machine, struct error *err);
+/* The guest's counters; `reply` as for child_request. */
+int machine_ask_stats(struct machine *machine, child_reply_fn *reply, uint64_t context,
+                      struct error *err);
+
+/* No processes: created, stopped or crashed. */
+bool machine_is_idle(const struct machine *machine);
+/* Memory that it was promised and has not touched. */
+uint64_t machine_promised_bytes(const struct machine *machine);
+/* Have machine_step run soon. */
+void machine_wake(struct machine *machine);
+
+/* A machine's description for a response; points into the machine. */
+struct machine_view {
+    Polyvisor__MachineInfo info;
+    Polyvisor__Error error;
+    Polyvisor__ProcessInfo processes[MACHINE_PROCESSES_MAX];
+    Polyvisor__ProcessInfo *process_list[MACHINE_PROCESSES_MAX];
+};
+void machine_view_init(struct machine_view *view, struct machine *machine);
+
+#endif

@@ -1,0 +1,231 @@
+#include "vmmd/machine_device.h"
+
+#include "libshared/mem/memory.h"
+#include "libshared/mmio/channel.h"
+#include "libshared/virtio/state.h"
+#include "vmmd/storage.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+static const struct machine_device_kind device_fixed[] = {
+    {.id = "serial0", .kind = "serial", .has_console = true},
+    {.id = "rtc0", .kind = "rtc"},
+    {.id = "rng0", .kind = "virtio-rng", .is_virtio = true, .queue_count = 1},
+    /* Four queues: receive, transmit, and the control pair of the multiport feature. */
+    {.id = "console0",
+     .kind = "virtio-console",
+     .is_virtio = true,
+     .has_console = true,
+     .queue_count = 4},
+};
+
+static const struct machine_device_kind device_disk = {
+    .id = "disk",
+    .kind = "virtio-blk",
+    .is_virtio = true,
+    .queue_count = 1,
+};
+
+_Static_assert(sizeof(device_fixed) / sizeof(device_fixed[0]) + CONFIG_DISKS_MAX == DEVICES_MAX,
+               "room for every device");
+
+static void device_init(struct machine_device *device, const struct machine_device_kind *kind,
+                        const char *id, const char *directory)
+{
+    memset(device, 0, sizeof(*device));
+    device->kind = kind;
+    snprintf(device->id, sizeof(device->id), "%s", id);
+    device->state_fd = device->reply_fd = device->backend_fd = device->console_fd = -1;
+    memset(device->kick_fds, -1, sizeof(device->kick_fds));
+    memset(device->call_fds, -1, sizeof(device->call_fds));
+    snprintf(device->control_path, DEVICE_PATH_MAX, "%s/%s.sock", directory, device->id);
+    if (kind->is_virtio) {
+        snprintf(device->transport_path, DEVICE_PATH_MAX, "%s/%s.transport.sock", directory,
+                 device->id);
+    }
+    if (kind->has_console) {
+        snprintf(device->console_path, DEVICE_PATH_MAX, "%s/%s.console.sock", directory,
+                 device->id);
+    }
+}
+
+size_t machine_device_plan(struct machine_device *devices, const Polyvisor__MachineConfig *config,
+                           const char *directory)
+{
+    size_t count = 0;
+    unsigned slot = 1;
+
+    for (size_t i = 0; i < sizeof(device_fixed) / sizeof(device_fixed[0]); i++) {
+        struct machine_device *device = &devices[count++];
+        device_init(device, &device_fixed[i], device_fixed[i].id, directory);
+        device->pci_slot = device->kind->is_virtio ? slot++ : 0;
+    }
+    for (size_t i = 0; i < config->n_disks && count < DEVICES_MAX; i++) {
+        struct machine_device *device = &devices[count++];
+        char id[16];
+        snprintf(id, sizeof(id), "%s%zu", device_disk.id, i);
+        device_init(device, &device_disk, id, directory);
+        device->pci_slot = slot++;
+        device->disk = config->disks[i];
+    }
+    return count;
+}
+
+/* How many doorbells there are in each direction. Virtio has one more call: the change of its
+ * configuration. */
+static unsigned device_kick_count(const struct machine_device *device)
+{
+    return device->kind->is_virtio ? device->kind->queue_count : 1;
+}
+
+static unsigned device_call_count(const struct machine_device *device)
+{
+    return device->kind->is_virtio ? device->kind->queue_count + 1 : 1;
+}
+
+static int device_open_eventfds(struct machine_device *device)
+{
+    for (unsigned i = 0; i < device_kick_count(device); i++) {
+        device->kick_fds[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        if (device->kick_fds[i] < 0) {
+            return -errno;
+        }
+    }
+    for (unsigned i = 0; i < device_call_count(device); i++) {
+        device->call_fds[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        if (device->call_fds[i] < 0) {
+            return -errno;
+        }
+    }
+    if (!device->kind->is_virtio) {
+        device->reply_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        if (device->reply_fd < 0) {
+            return -errno;
+        }
+    }
+    return 0;
+}
+
+/* The shared state: zeros but for magic and version, which are the first words of both kinds. */
+static int device_open_state(struct machine_device *device)
+{
+    const uint32_t virtio_head[] = {VIRTIO_STATE_MAGIC, VIRTIO_STATE_VERSION};
+    const uint32_t mmio_head[] = {MMIO_CHANNEL_MAGIC, MMIO_CHANNEL_VERSION};
+    bool is_virtio = device->kind->is_virtio;
+    char name[32];
+
+    snprintf(name, sizeof(name), "state-%s", device->id);
+    int fd = memory_create_fd(name, is_virtio ? VIRTIO_STATE_SIZE : MMIO_STATE_SIZE);
+    if (fd < 0) {
+        return fd;
+    }
+    device->state_fd = fd;
+    if (pwrite(fd, is_virtio ? virtio_head : mmio_head, sizeof(mmio_head), 0) !=
+        (ssize_t)sizeof(mmio_head)) {
+        return -EIO;
+    }
+    return 0;
+}
+
+static int device_open_console(struct machine_device *device)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+    memcpy(address.sun_path, device->console_path, sizeof(address.sun_path));
+    unlink(device->console_path);
+    device->console_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (device->console_fd < 0 ||
+        bind(device->console_fd, (struct sockaddr *)&address, sizeof(address)) < 0 ||
+        listen(device->console_fd, 16) < 0) {
+        return -errno;
+    }
+    return 0;
+}
+
+int machine_device_open(struct machine_device *device, struct error *err)
+{
+    int result = device_open_state(device);
+
+    result = result ? result : device_open_eventfds(device);
+    if (!result && device->kind->has_console) {
+        result = device_open_console(device);
+    }
+    if (result) {
+        return error_set(err, ERROR_IO, -result, "cannot set up device '%s': %s", device->id,
+                         strerror(-result));
+    }
+    if (device->disk) {
+        device->backend_fd = storage_open_disk(device->disk, err);
+        if (device->backend_fd < 0) {
+            return device->backend_fd;
+        }
+    }
+    return 0;
+}
+
+static void device_close_fd(int *fd)
+{
+    if (*fd >= 0) {
+        close(*fd);
+    }
+    *fd = -1;
+}
+
+void machine_device_close(struct machine_device *device)
+{
+    device_close_fd(&device->state_fd);
+    device_close_fd(&device->reply_fd);
+    device_close_fd(&device->backend_fd);
+    for (unsigned i = 0; i < DEVICE_QUEUES_MAX; i++) {
+        device_close_fd(&device->kick_fds[i]);
+    }
+    for (unsigned i = 0; i < DEVICE_QUEUES_MAX + 1; i++) {
+        device_close_fd(&device->call_fds[i]);
+    }
+    if (device->console_fd >= 0) {
+        unlink(device->console_path);
+        device_close_fd(&device->console_fd);
+    }
+}
+
+/* One descriptor under `prefix` and `name`, where there is one. */
+static int device_list_fd(struct fdlist *list, int fd, const char *prefix, const char *name)
+{
+    return fd < 0 ? 0 : fdlist_add(list, fd, "%s%s", prefix, name);
+}
+
+static int device_list_shared(const struct machine_device *device, struct fdlist *list,
+                              const char *prefix)
+{
+    int result = device_list_fd(list, device->state_fd, prefix, "state");
+
+    for (unsigned i = 0; i < device_kick_count(device) && !result; i++) {
+        result = fdlist_add(list, device->kick_fds[i], "%skick.%u", prefix, i);
+    }
+    for (unsigned i = 0; i < device_call_count(device) && !result; i++) {
+        result = fdlist_add(list, device->call_fds[i], "%scall.%u", prefix, i);
+    }
+    return result ? result : device_list_fd(list, device->reply_fd, prefix, "reply");
+}
+
+int machine_device_list_own(const struct machine_device *device, struct fdlist *list)
+{
+    int result = device_list_shared(device, list, "");
+
+    result = result ? result : device_list_fd(list, device->backend_fd, "", "backend");
+    return result ? result : device_list_fd(list, device->console_fd, "", "console");
+}
+
+int machine_device_list_vcpu(const struct machine_device *device, struct fdlist *list)
+{
+    char prefix[32];
+
+    snprintf(prefix, sizeof(prefix), "dev.%s.", device->id);
+    return device_list_shared(device, list, prefix);
+}

@@ -1,0 +1,69 @@
+/*
+ * The devices of a machine and what each of them owns at run time: shared state, doorbells, its
+ * backend, its console socket. vmmd holds all of it, so a device process can be replaced at any
+ * time by one that inherits the same descriptors.
+ *
+ * Every machine has, in this order: serial0, rtc0 (plain MMIO), rng0 in PCI slot 1, console0 in
+ * slot 2, then disk0 and on from slot 3.
+ */
+#ifndef POLYVISOR_VMMD_MACHINE_DEVICE_H
+#define POLYVISOR_VMMD_MACHINE_DEVICE_H
+
+#include "libshared/base/error.h"
+#include "libshared/ipc/fdlist.h"
+#include "proto/control.pb-c.h"
+#include "vmmd/child.h"
+#include "vmmd/validate.h"
+#include <stdbool.h>
+#include <stddef.h>
+
+#define DEVICE_QUEUES_MAX 4
+#define DEVICES_MAX       (4 + CONFIG_DISKS_MAX)
+#define DEVICE_PATH_MAX   108 /* sun_path */
+
+struct machine_device_kind {
+    const char *id;   /* the id, or what a number is put after */
+    const char *kind; /* name in the messages */
+    bool is_virtio;   /* else plain MMIO */
+    bool has_console;
+    unsigned queue_count; /* virtio only */
+};
+
+struct machine;
+
+struct machine_device {
+    const struct machine_device_kind *kind;
+    const Polyvisor__DiskConfig *disk;              /* of the machine's configuration, or NULL */
+    char id[16];                                    /* "serial0", "disk0" */
+    unsigned pci_slot;                              /* 0 for plain MMIO */
+    int state_fd, reply_fd, backend_fd, console_fd; /* -1 where there is none */
+    int kick_fds[DEVICE_QUEUES_MAX];
+    int call_fds[DEVICE_QUEUES_MAX + 1];
+    char control_path[DEVICE_PATH_MAX];   /* of its process */
+    char transport_path[DEVICE_PATH_MAX]; /* virtio: towards vcpud, which binds it */
+    char console_path[DEVICE_PATH_MAX];
+
+    /* Its process; kept by machine.c and recovery.c. */
+    struct machine *machine;
+    struct child child;
+    bool ready;    /* answered its configuration */
+    bool stopping; /* was asked to stop */
+    bool failed;   /* given up */
+    struct error error;
+    unsigned deaths;                 /* in a row */
+    uint64_t started_ns, restart_ns; /* clock_monotonic_ns; restart_ns 0: no restart is due */
+};
+
+/* Describe the devices of `config` whose sockets are in `directory`. The number of devices (at
+ * most DEVICES_MAX). `config` must outlive them. */
+size_t machine_device_plan(struct machine_device *devices, const Polyvisor__MachineConfig *config,
+                           const char *directory);
+/* Make what it owns: state, doorbells, disk, console. 0 or a negative error code; on error what
+ * was made is still closed by machine_device_close. */
+int machine_device_open(struct machine_device *device, struct error *err);
+void machine_device_close(struct machine_device *device);
+/* The descriptors that its process, and those that vcpud, inherits. 0 or negative errno. */
+int machine_device_list_own(const struct machine_device *device, struct fdlist *list);
+int machine_device_list_vcpu(const struct machine_device *device, struct fdlist *list);
+
+#endif

@@ -1,0 +1,36 @@
+/* Between the files that make up a machine: machine.c its life, machine_start.c its resources and
+ * processes, machine_recovery.c its devices' restarts, machine_record.c what is told about it. */
+#ifndef POLYVISOR_VMMD_MACHINE_INTERNAL_H
+#define POLYVISOR_VMMD_MACHINE_INTERNAL_H
+
+#include "vmmd/machine.h"
+
+/* Make memory, devices and processes, which then run and are being configured. 0, or a negative
+ * code with nothing left. */
+int machine_launch(struct machine *machine, struct error *err);
+/* Close everything that machine_launch made; kills what still runs. */
+void machine_release(struct machine *machine);
+/* Start a device's process again, after its death. 0 or a negative code. */
+int machine_relaunch_device(struct machine_device *device, struct error *err);
+
+/* Write down what a later vmmd needs. Failure is logged: it only matters if vmmd is killed. */
+void machine_save(struct machine *machine);
+
+/* Restart devices whose processes died, those whose time has come. The time of the next restart
+ * that is due (clock_monotonic_ns), or 0. */
+uint64_t machine_recover_devices(struct machine *machine);
+
+/* "" or the text of an error for people: message and hint. */
+void machine_event(struct machine *machine, const char *kind, const char *component,
+                   const char *detail, ...) __attribute__((format(printf, 4, 5)));
+
+/* Callbacks of its children. */
+extern const struct child_callbacks machine_vcpu_callbacks;
+extern const struct child_callbacks machine_device_callbacks;
+/* The answers to configurations. */
+void machine_vcpu_configured(struct child *child, const struct error *err,
+                             const ProtobufCMessage *reply, uint64_t context);
+void machine_device_configured(struct child *child, const struct error *err,
+                               const ProtobufCMessage *reply, uint64_t context);
+
+#endif

@@ -1,0 +1,105 @@
+/* What is told about a machine: its record for a later vmmd, its description, its events. */
+#include "libshared/base/log.h"
+#include "libshared/ipc/error_message.h"
+#include "vmmd/machine_internal.h"
+#include "vmmd/record.h"
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+struct process_list {
+    Polyvisor__ProcessRecord records[MACHINE_PROCESSES_MAX];
+    Polyvisor__ProcessRecord *list[MACHINE_PROCESSES_MAX];
+    size_t count;
+};
+
+static void process_list_add(struct process_list *processes, struct child *child,
+                             const char *program)
+{
+    if (!child->pid || processes->count >= MACHINE_PROCESSES_MAX) {
+        return;
+    }
+    Polyvisor__ProcessRecord *record = &processes->records[processes->count];
+    polyvisor__process_record__init(record);
+    record->role = child->role;
+    record->program = (char *)program;
+    record->pid = child->pid;
+    record->start_time = child->start_time;
+    processes->list[processes->count++] = record;
+}
+
+void machine_save(struct machine *machine)
+{
+    Polyvisor__MachineRecord record = POLYVISOR__MACHINE_RECORD__INIT;
+    Polyvisor__Error error;
+    struct process_list processes = {.count = 0};
+
+    process_list_add(&processes, &machine->vcpu, "vcpud");
+    for (size_t i = 0; i < machine->device_count; i++) {
+        process_list_add(&processes, &machine->devices[i].child, "devd");
+    }
+    record.config = machine->config;
+    record.state = machine->state;
+    record.n_processes = processes.count;
+    record.processes = processes.list;
+    record.end_reason = (char *)machine->end_reason;
+    record.guest_code = machine->guest_code;
+    if (machine->last_error.code != ERROR_OK) {
+        error_to_message(&machine->last_error, &error);
+        record.last_error = &error;
+    }
+    int result = record_write(machine->directory, &record);
+    if (result) {
+        log_error("cannot write the record of '%s': %s", machine->config->name, strerror(-result));
+    }
+}
+
+void machine_event(struct machine *machine, const char *kind, const char *component,
+                   const char *detail, ...)
+{
+    char text[512];
+    va_list arguments;
+
+    va_start(arguments, detail);
+    vsnprintf(text, sizeof(text), detail, arguments);
+    va_end(arguments);
+    publisher_send(machine->host->publisher, kind, machine->config->name, component, "%s", text);
+}
+
+static void machine_view_add(struct machine_view *view, struct child *child)
+{
+    size_t at = view->info.n_processes;
+
+    if (child->pid && child->running && at < MACHINE_PROCESSES_MAX) {
+        polyvisor__process_info__init(&view->processes[at]);
+        view->processes[at].role = child->role;
+        view->processes[at].pid = child->pid;
+        view->process_list[at] = &view->processes[at];
+        view->info.n_processes++;
+    }
+}
+
+void machine_view_init(struct machine_view *view, struct machine *machine)
+{
+    Polyvisor__MachineInfo *info = &view->info;
+
+    polyvisor__machine_info__init(info);
+    info->config = machine->config;
+    info->state = machine->state;
+    info->processes = view->process_list;
+    info->started_ns = machine->started_ns;
+    info->end_reason = (char *)machine->end_reason;
+    info->guest_code = machine->guest_code;
+    machine_view_add(view, &machine->vcpu);
+    for (size_t i = 0; i < machine->device_count; i++) {
+        struct machine_device *device = &machine->devices[i];
+        machine_view_add(view, &device->child);
+        if (device->console_path[0] && !info->console_path[0]) {
+            info->console_path = device->console_path;
+        }
+    }
+    if (machine->last_error.code != ERROR_OK) {
+        error_to_message(&machine->last_error, &view->error);
+        info->last_error = &view->error;
+    }
+}

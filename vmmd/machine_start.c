@@ -1,0 +1,315 @@
+/* What a running machine owns, and the start of its processes. */
+#include "libshared/base/log.h"
+#include "libshared/mem/memory.h"
+#include "proto/device.pb-c.h"
+#include "proto/vcpu.pb-c.h"
+#include "vmmd/machine_internal.h"
+#include "vmmd/record.h"
+#include "vmmd/spawn.h"
+#include "vmmd/storage.h"
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Where RAM begins in the guest's physical address space. */
+static const struct machine_arch {
+    const char *arch;
+    uint64_t ram_base;
+} machine_archs[] = {
+    {"riscv64", 0x80000000},
+};
+
+static uint64_t machine_ram_base(const struct machine *machine)
+{
+    for (size_t i = 0; i < sizeof(machine_archs) / sizeof(machine_archs[0]); i++) {
+        if (!strcmp(machine_archs[i].arch, machine->config->arch)) {
+            return machine_archs[i].ram_base;
+        }
+    }
+    return 0;
+}
+
+static int machine_open_memory(struct machine *machine, struct error *err)
+{
+    uint64_t bytes = machine->config->memory_bytes;
+
+    machine->ram_fd = memory_create_fd("guest-ram", bytes);
+    if (machine->ram_fd >= 0) {
+        machine->codemap_fd = memory_create_fd("guest-codemap", memory_codemap_size(bytes));
+    }
+    int result = machine->ram_fd < 0 ? machine->ram_fd : machine->codemap_fd;
+    if (result < 0) {
+        return error_set(err, ERROR_MEMORY, -result, "cannot make the memory of '%s': %s",
+                         machine->config->name, strerror(-result));
+    }
+    return 0;
+}
+
+static int machine_open_images(struct machine *machine, struct error *err)
+{
+    const struct {
+        const char *what, *path;
+        int *fd;
+    } images[] = {
+        {"kernel", machine->config->kernel, &machine->kernel_fd},
+        {"initrd", machine->config->initrd, &machine->initrd_fd},
+        {"firmware", machine->config->firmware, &machine->firmware_fd},
+    };
+
+    for (size_t i = 0; i < sizeof(images) / sizeof(images[0]); i++) {
+        uint64_t size;
+        if (!images[i].path[0]) {
+            continue;
+        }
+        int fd = storage_open_image(images[i].what, images[i].path, &size, err);
+        if (fd < 0) {
+            return fd;
+        }
+        *images[i].fd = fd;
+    }
+    return 0;
+}
+
+static int machine_open_devices(struct machine *machine, struct error *err)
+{
+    machine->device_count =
+        machine_device_plan(machine->devices, machine->config, machine->directory);
+    for (size_t i = 0; i < machine->device_count; i++) {
+        machine->devices[i].machine = machine;
+        int result = machine_device_open(&machine->devices[i], err);
+        if (result) {
+            return result;
+        }
+    }
+    return 0;
+}
+
+static int machine_list_vcpu(const struct machine *machine, struct fdlist *list)
+{
+    const struct {
+        const char *name;
+        int fd;
+    } own[] = {
+        {"ram", machine->ram_fd},           {"codemap", machine->codemap_fd},
+        {"kernel", machine->kernel_fd},     {"initrd", machine->initrd_fd},
+        {"firmware", machine->firmware_fd},
+    };
+    int result = 0;
+
+    for (size_t i = 0; i < sizeof(own) / sizeof(own[0]) && !result; i++) {
+        result = own[i].fd < 0 ? 0 : fdlist_add(list, own[i].fd, "%s", own[i].name);
+    }
+    for (size_t i = 0; i < machine->device_count && !result; i++) {
+        result = machine_device_list_vcpu(&machine->devices[i], list);
+    }
+    return result;
+}
+
+static int machine_list_device(const struct machine_device *device, struct fdlist *list)
+{
+    int result = fdlist_add(list, device->machine->ram_fd, "ram");
+
+    result = result ? result : fdlist_add(list, device->machine->codemap_fd, "codemap");
+    return result ? result : machine_device_list_own(device, list);
+}
+
+/* Fork one process and attach to it. The gate keeps it from running yet. */
+static int machine_spawn(struct machine *machine, struct spawn_gate *gate, struct child *child,
+                         const char *program, const char *role, const char *socket_path,
+                         const struct fdlist *list, void *owner)
+{
+    bool is_vcpu = child == &machine->vcpu;
+    char path[PATH_MAX];
+    pid_t pid;
+    int pidfd;
+
+    if ((size_t)snprintf(path, sizeof(path), "%s/%s", machine->host->programs, program) >=
+        sizeof(path)) {
+        return -ENAMETOOLONG;
+    }
+    if (access(path, X_OK) < 0) {
+        return -errno;
+    }
+    int result = spawn_process(gate, path, socket_path, list, &pid, &pidfd);
+    if (result) {
+        return result;
+    }
+    return child_attach(child, machine->host->base,
+                        is_vcpu ? &child_protocol_vcpu : &child_protocol_device,
+                        is_vcpu ? &machine_vcpu_callbacks : &machine_device_callbacks, owner, role,
+                        pid, pidfd, socket_path);
+}
+
+static int machine_spawn_vcpu(struct machine *machine, struct spawn_gate *gate)
+{
+    struct fdlist list = {0};
+    int result = machine_list_vcpu(machine, &list);
+
+    return result ? result
+                  : machine_spawn(machine, gate, &machine->vcpu, "vcpud", "vcpud",
+                                  machine->vcpu_path, &list, machine);
+}
+
+static int machine_spawn_device(struct machine_device *device, struct spawn_gate *gate)
+{
+    struct fdlist list = {0};
+    char role[sizeof(device->child.role)];
+    int result = machine_list_device(device, &list);
+
+    snprintf(role, sizeof(role), "devd/%.18s", device->id);
+    device->ready = device->stopping = false;
+    return result ? result
+                  : machine_spawn(device->machine, gate, &device->child, "devd", role,
+                                  device->control_path, &list, device);
+}
+
+static int machine_configure_vcpu(struct machine *machine)
+{
+    Polyvisor__VcpuRequest request = POLYVISOR__VCPU_REQUEST__INIT;
+    Polyvisor__VcpuConfigure configure = POLYVISOR__VCPU_CONFIGURE__INIT;
+    Polyvisor__VcpuDevice devices[DEVICES_MAX], *list[DEVICES_MAX];
+    const Polyvisor__MachineConfig *config = machine->config;
+
+    for (size_t i = 0; i < machine->device_count; i++) {
+        struct machine_device *device = &machine->devices[i];
+        polyvisor__vcpu_device__init(&devices[i]);
+        devices[i].id = device->id;
+        devices[i].kind = (char *)device->kind->kind;
+        devices[i].transport_path = device->transport_path;
+        devices[i].pci_slot = device->pci_slot;
+        devices[i].queue_count = device->kind->queue_count;
+        list[i] = &devices[i];
+    }
+    configure.name = config->name;
+    configure.arch = config->arch;
+    configure.engine = config->engine;
+    configure.cpus = config->cpus;
+    configure.memory_bytes = config->memory_bytes;
+    configure.append = config->append;
+    configure.n_devices = machine->device_count;
+    configure.devices = list;
+    request.body_case = POLYVISOR__VCPU_REQUEST__BODY_CONFIGURE;
+    request.configure = &configure;
+    return child_request(&machine->vcpu, &request.base, MACHINE_CONFIGURE_MS,
+                         machine_vcpu_configured, 0);
+}
+
+static int machine_configure_device(struct machine_device *device, bool restart)
+{
+    Polyvisor__DeviceRequest request = POLYVISOR__DEVICE_REQUEST__INIT;
+    Polyvisor__DeviceConfigure configure = POLYVISOR__DEVICE_CONFIGURE__INIT;
+    const struct machine *machine = device->machine;
+    char serial[32];
+
+    snprintf(serial, sizeof(serial), "polyvisor-%s", device->id);
+    configure.id = device->id;
+    configure.kind = (char *)device->kind->kind;
+    configure.transport_path = device->transport_path;
+    configure.memory_base = machine_ram_base(machine);
+    configure.memory_bytes = machine->config->memory_bytes;
+    configure.restart = restart;
+    if (device->disk) {
+        configure.read_only = device->disk->read_only;
+        configure.serial = serial;
+    }
+    request.body_case = POLYVISOR__DEVICE_REQUEST__BODY_CONFIGURE;
+    request.configure = &configure;
+    return child_request(&device->child, &request.base, MACHINE_CONFIGURE_MS,
+                         machine_device_configured, 0);
+}
+
+static int machine_spawn_all(struct machine *machine, struct error *err)
+{
+    struct spawn_gate gate;
+    int result = spawn_gate_open(&gate);
+
+    if (result) {
+        return error_set(err, ERROR_IO, -result, "cannot make a pipe: %s", strerror(-result));
+    }
+    const char *program = "vcpud";
+    result = machine_spawn_vcpu(machine, &gate);
+    result = result ? result : machine_configure_vcpu(machine);
+    for (size_t i = 0; i < machine->device_count && !result; i++) {
+        program = "devd";
+        result = machine_spawn_device(&machine->devices[i], &gate);
+        result = result ? result : machine_configure_device(&machine->devices[i], false);
+    }
+    if (!result) {
+        machine_save(machine);
+        spawn_gate_release(&gate);
+    } else {
+        error_set(err, ERROR_IO, -result, "cannot start %s/%s: %s", machine->host->programs,
+                  program, strerror(-result));
+    }
+    spawn_gate_close(&gate);
+    return result ? -ERROR_IO : 0;
+}
+
+int machine_launch(struct machine *machine, struct error *err)
+{
+    int result = machine_open_images(machine, err);
+
+    result = result ? result : machine_open_memory(machine, err);
+    result = result ? result : machine_open_devices(machine, err);
+    result = result ? result : machine_spawn_all(machine, err);
+    if (result) {
+        machine_release(machine);
+    }
+    return result;
+}
+
+int machine_relaunch_device(struct machine_device *device, struct error *err)
+{
+    struct spawn_gate gate;
+    int result = spawn_gate_open(&gate);
+
+    if (!result) {
+        result = machine_spawn_device(device, &gate);
+        result = result ? result : machine_configure_device(device, true);
+        if (!result) {
+            machine_save(device->machine);
+            spawn_gate_release(&gate);
+        }
+        spawn_gate_close(&gate);
+    }
+    if (result) {
+        child_release(&device->child);
+        return error_set(err, ERROR_IO, -result, "cannot start devd for '%s': %s", device->id,
+                         strerror(-result));
+    }
+    return 0;
+}
+
+static void machine_close_fd(int *fd)
+{
+    if (*fd >= 0) {
+        close(*fd);
+    }
+    *fd = -1;
+}
+
+void machine_release(struct machine *machine)
+{
+    child_release(&machine->vcpu);
+    for (size_t i = 0; i < machine->device_count; i++) {
+        struct machine_device *device = &machine->devices[i];
+        child_release(&device->child);
+        machine_device_close(device);
+        /* A process that was killed leaves its sockets. */
+        unlink(device->control_path);
+        if (device->transport_path[0]) {
+            unlink(device->transport_path);
+        }
+    }
+    machine->device_count = 0;
+    unlink(machine->vcpu_path);
+    machine_close_fd(&machine->kernel_fd);
+    machine_close_fd(&machine->initrd_fd);
+    machine_close_fd(&machine->firmware_fd);
+    machine_close_fd(&machine->codemap_fd);
+    machine_close_fd(&machine->ram_fd);
+    machine->vcpu_ready = machine->vcpu_start_sent = machine->vcpu_stop_sent = false;
+    machine->guest_ended = false;
+}

@@ -1,0 +1,12 @@
+/* What protobuf-c leaves out: copying messages and setting their strings. */
+#ifndef POLYVISOR_VMMD_MESSAGE_H
+#define POLYVISOR_VMMD_MESSAGE_H
+
+#include <protobuf-c/protobuf-c.h>
+
+/* A deep copy, to be freed with protobuf_c_message_free_unpacked; NULL without memory. */
+ProtobufCMessage *message_copy(const ProtobufCMessage *message);
+/* Replace a string of an unpacked (or copied) message. 0 or -ENOMEM. */
+int message_set_string(char **field, const char *value);
+
+#endif

@@ -1,0 +1,187 @@
+#include "vmmd/storage.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* O_NONBLOCK: opening a pipe or a device must not hold up the event loop. */
+#define STORAGE_OPEN_FLAGS (O_CLOEXEC | O_NOCTTY | O_NONBLOCK)
+
+int storage_open_image(const char *what, const char *path, uint64_t *size, struct error *err)
+{
+    struct stat status;
+    int result;
+    int fd = open(path, O_RDONLY | STORAGE_OPEN_FLAGS);
+
+    if (fd < 0) {
+        return error_set(err, ERROR_KERNEL, errno, "cannot open %s '%s': %s", what, path,
+                         strerror(errno));
+    }
+    if (fstat(fd, &status) < 0) {
+        result = error_set(err, ERROR_IO, errno, "cannot look at %s '%s': %s", what, path,
+                           strerror(errno));
+    } else if (S_ISDIR(status.st_mode)) {
+        result = error_set(err, ERROR_KERNEL, EISDIR, "%s '%s' is a directory", what, path);
+    } else if (!S_ISREG(status.st_mode)) {
+        result = error_set(err, ERROR_KERNEL, 0, "%s '%s' is not a regular file", what, path);
+    } else if (status.st_size == 0) {
+        result = error_set(err, ERROR_KERNEL, 0, "%s '%s' is empty", what, path);
+    } else {
+        *size = (uint64_t)status.st_size;
+        return fd;
+    }
+    close(fd);
+    return result;
+}
+
+/* Which format a file's first bytes announce, for those that are not raw. */
+static const char *storage_detect_format(int fd)
+{
+    static const struct {
+        const char *format;
+        const char *magic;
+        size_t length;
+    } signatures[] = {
+        {"qcow2", "QFI\xfb", 4},
+        {"vmdk", "KDMV", 4},
+        {"vhdx", "vhdxfile", 8},
+    };
+    char head[8] = {0};
+
+    if (pread(fd, head, sizeof(head), 0) < 0) {
+        return NULL;
+    }
+    for (size_t i = 0; i < sizeof(signatures) / sizeof(signatures[0]); i++) {
+        if (!memcmp(head, signatures[i].magic, signatures[i].length)) {
+            return signatures[i].format;
+        }
+    }
+    return NULL;
+}
+
+static int storage_check_format(int fd, const Polyvisor__DiskConfig *disk, struct error *err)
+{
+    if (!strcmp(disk->format, "raw")) {
+        return 0; /* the user says so: a guest may keep any bytes on its disk */
+    }
+    if (disk->format[0]) {
+        error_set(err, ERROR_UNSUPPORTED, 0, "disk format '%s' is not supported", disk->format);
+        error_hint(err, "convert it: qemu-img convert -O raw '%s' disk.raw", disk->path);
+        return -ERROR_UNSUPPORTED;
+    }
+    const char *detected = storage_detect_format(fd);
+    if (detected) {
+        error_set(err, ERROR_UNSUPPORTED, 0,
+                  "disk '%s' looks like a %s image, only raw is supported", disk->path, detected);
+        error_hint(err, "convert it with qemu-img convert -O raw, or say format=raw if it is raw");
+        return -ERROR_UNSUPPORTED;
+    }
+    return 0;
+}
+
+static int storage_check_size(int fd, const struct stat *status, const char *path,
+                              struct error *err)
+{
+    off_t size = S_ISBLK(status->st_mode) ? lseek(fd, 0, SEEK_END) : status->st_size;
+
+    if (size < 0) {
+        return error_set(err, ERROR_IO, errno, "cannot find the size of disk '%s': %s", path,
+                         strerror(errno));
+    }
+    if (size == 0) {
+        error_set(err, ERROR_DISK, 0, "disk '%s' is empty", path);
+        error_hint(err, "give it a size, for example: truncate -s 1G '%s'", path);
+        return -ERROR_DISK;
+    }
+    if (size % STORAGE_SECTOR) {
+        error_set(err, ERROR_DISK, 0, "the size of disk '%s' is not a multiple of %d bytes", path,
+                  STORAGE_SECTOR);
+        error_hint(err, "round it up: truncate -s %%%d '%s'", STORAGE_SECTOR, path);
+        return -ERROR_DISK;
+    }
+    return 0;
+}
+
+static int storage_lock(int fd, const Polyvisor__DiskConfig *disk, struct error *err)
+{
+    struct flock lock = {
+        .l_type = disk->read_only ? F_RDLCK : F_WRLCK,
+        .l_whence = SEEK_SET,
+    };
+
+    if (fcntl(fd, F_OFD_SETLK, &lock) == 0) {
+        return 0;
+    }
+    if (errno != EAGAIN && errno != EACCES) {
+        return error_set(err, ERROR_IO, errno, "cannot lock disk '%s': %s", disk->path,
+                         strerror(errno));
+    }
+    error_set(err, ERROR_BUSY, errno, "disk '%s' is in use by another virtual machine or process",
+              disk->path);
+    error_hint(err, disk->read_only ? "stop its user first"
+                                    : "stop its user first, or share it read-only on both sides");
+    return -ERROR_BUSY;
+}
+
+static int storage_open_error(const Polyvisor__DiskConfig *disk, int cause, struct error *err)
+{
+    bool write_refused = !disk->read_only && (cause == EACCES || cause == EROFS || cause == EPERM);
+
+    if (cause == EISDIR) {
+        return error_set(err, ERROR_DISK, cause, "disk '%s' is a directory", disk->path);
+    }
+    if (write_refused && access(disk->path, R_OK) == 0) {
+        error_set(err, ERROR_DISK, cause, "disk '%s' cannot be written: %s", disk->path,
+                  strerror(cause));
+        error_hint(err, "make it writable, or attach it read-only (readonly=on)");
+        return -ERROR_DISK;
+    }
+    return error_set(err, ERROR_DISK, cause, "cannot open disk '%s': %s", disk->path,
+                     strerror(cause));
+}
+
+/* Root may write to a file without write permission; someone took it away for a reason. */
+static bool storage_write_protected(const struct stat *status)
+{
+    return S_ISREG(status->st_mode) && !(status->st_mode & (S_IWUSR | S_IWGRP | S_IWOTH));
+}
+
+int storage_open_disk(const Polyvisor__DiskConfig *disk, struct error *err)
+{
+    struct stat status;
+    int fd = open(disk->path, (disk->read_only ? O_RDONLY : O_RDWR) | STORAGE_OPEN_FLAGS);
+    int result;
+
+    if (fd < 0) {
+        return storage_open_error(disk, errno, err);
+    }
+    if (fstat(fd, &status) < 0) {
+        result = error_set(err, ERROR_IO, errno, "cannot look at disk '%s': %s", disk->path,
+                           strerror(errno));
+    } else if (S_ISDIR(status.st_mode)) {
+        result = storage_open_error(disk, EISDIR, err);
+    } else if (!S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode)) {
+        result = error_set(err, ERROR_DISK, 0, "disk '%s' is neither a file nor a block device",
+                           disk->path);
+    } else if (!disk->read_only && storage_write_protected(&status)) {
+        result = storage_open_error(disk, EACCES, err);
+    } else {
+        result = storage_check_format(fd, disk, err);
+        if (!result) {
+            result = storage_check_size(fd, &status, disk->path, err);
+        }
+        if (!result) {
+            result = storage_lock(fd, disk, err);
+        }
+    }
+    if (result) {
+        close(fd);
+        return result;
+    }
+    /* The device process does plain blocking reads and writes. */
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+    return fd;
+}

@@ -1,0 +1,25 @@
+/*
+ * Files that a machine is given: boot images and disks. They are opened here, before anything is
+ * started, so that each mistake is reported as what it is; the processes inherit descriptors.
+ *
+ * A disk is locked with an open-file-description lock (fcntl(2)): shared when read-only, exclusive
+ * otherwise. The lock belongs to the description, so it lasts as long as vmmd or the
+ * device process has the descriptor open, and goes with the last of them however it ends.
+ */
+#ifndef POLYVISOR_VMMD_STORAGE_H
+#define POLYVISOR_VMMD_STORAGE_H
+
+#include "libshared/base/error.h"
+#include "proto/control.pb-c.h"
+#include <stdint.h>
+
+#define STORAGE_SECTOR 512
+
+/* Open a boot image for reading. `what` names it in messages ("kernel"). The descriptor, with its
+ * size in bytes in *size; or a negative error code (KERNEL, PERMISSION, IO). */
+int storage_open_image(const char *what, const char *path, uint64_t *size, struct error *err);
+/* Open and lock a disk image or block device. The descriptor, or a negative error code (DISK,
+ * BUSY, UNSUPPORTED, PERMISSION, IO). */
+int storage_open_disk(const Polyvisor__DiskConfig *disk, struct error *err);
+
+#endif

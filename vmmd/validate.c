@@ -1,0 +1,235 @@
+#include "vmmd/validate.h"
+
+#include "libshared/ipc/runtime.h"
+#include "vmmd/budget.h"
+#include "vmmd/message.h"
+#include "vmmd/storage.h"
+#include <inttypes.h>
+#include <limits.h>
+#include <string.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define MIB (UINT64_C(1) << 20)
+
+/* The longest socket of a machine: what must fit in sun_path after the machine's name. */
+#define CONFIG_SOCKET_SUFFIX "/console0.transport.sock"
+
+static int config_check_name(const Polyvisor__MachineConfig *config, const char *directory,
+                             struct error *err)
+{
+    if (!runtime_name_valid(config->name)) {
+        error_set(err, ERROR_CONFIG, 0, "'%.60s' is not a valid machine name", config->name);
+        error_hint(err,
+                   "1 to %d letters, digits, '-', '_' and '.', the first a letter, digit or '_'",
+                   MACHINE_NAME_MAX);
+        return -ERROR_CONFIG;
+    }
+    size_t length =
+        strlen(directory) + strlen("/vms/") + strlen(config->name) + strlen(CONFIG_SOCKET_SUFFIX);
+    if (length >= sizeof(((struct sockaddr_un *)0)->sun_path)) {
+        error_set(err, ERROR_CONFIG, 0, "the machine name '%s' is too long for sockets in '%s'",
+                  config->name, directory);
+        error_hint(err, "choose a shorter name or runtime directory");
+        return -ERROR_CONFIG;
+    }
+    return 0;
+}
+
+static int config_check_arch(Polyvisor__MachineConfig *config, struct error *err)
+{
+    static const char *const planned[] = {"arm64", "x86_64"};
+
+    if (!config->arch[0] && message_set_string(&config->arch, CONFIG_DEFAULT_ARCH) < 0) {
+        return error_set(err, ERROR_INTERNAL, 0, "out of memory");
+    }
+    if (!strcmp(config->arch, CONFIG_DEFAULT_ARCH)) {
+        return 0;
+    }
+    for (size_t i = 0; i < sizeof(planned) / sizeof(planned[0]); i++) {
+        if (!strcmp(config->arch, planned[i])) {
+            error_set(err, ERROR_UNSUPPORTED, 0, "architecture '%s' is not implemented yet",
+                      config->arch);
+            error_hint(err, "riscv64 is");
+            return -ERROR_UNSUPPORTED;
+        }
+    }
+    error_set(err, ERROR_CONFIG, 0, "unknown architecture '%.40s'", config->arch);
+    error_hint(err, "riscv64 is implemented; arm64 and x86_64 are planned");
+    return -ERROR_CONFIG;
+}
+
+static int config_check_engine(Polyvisor__MachineConfig *config, struct error *err)
+{
+    if (!config->engine[0] && message_set_string(&config->engine, "auto") < 0) {
+        return error_set(err, ERROR_INTERNAL, 0, "out of memory");
+    }
+    if (!strcmp(config->engine, "auto") || !strcmp(config->engine, "interp")) {
+        return 0;
+    }
+    bool planned = !strcmp(config->engine, "baseline");
+    int result = error_set(err, planned ? ERROR_UNSUPPORTED : ERROR_CONFIG, 0, "%s engine '%.40s'",
+                           planned ? "not implemented yet:" : "unknown", config->engine);
+    error_hint(err, "use 'interp', or 'auto' for the best there is");
+    return result;
+}
+
+static int config_check_cpus(const Polyvisor__MachineConfig *config, struct error *err)
+{
+    if (config->cpus >= 1 && config->cpus <= CONFIG_CPUS_MAX) {
+        return 0;
+    }
+    return error_set(err, ERROR_CONFIG, 0, "%" PRIu32 " CPUs wanted, 1 to %d are possible",
+                     config->cpus, CONFIG_CPUS_MAX);
+}
+
+static int config_check_memory(const Polyvisor__MachineConfig *config, struct error *err)
+{
+    uint64_t bytes = config->memory_bytes;
+
+    if (bytes < CONFIG_MEMORY_MIN) {
+        error_set(err, ERROR_MEMORY, 0,
+                  "%" PRIu64 " bytes of memory wanted, a machine needs at least %" PRIu64 " MiB",
+                  bytes, CONFIG_MEMORY_MIN / MIB);
+        error_hint(err, "for example --memory 512M");
+        return -ERROR_MEMORY;
+    }
+    if (bytes % MIB) {
+        error_set(err, ERROR_MEMORY, 0, "%" PRIu64 " bytes of memory are not a multiple of 1 MiB",
+                  bytes);
+        error_hint(err, "the next that is: %" PRIu64 "M", bytes / MIB + 1);
+        return -ERROR_MEMORY;
+    }
+    return budget_check(bytes, 0, err);
+}
+
+static int config_check_path(const char *what, const char *path, enum error_code code,
+                             struct error *err)
+{
+    if (path[0] != '/') {
+        return error_set(err, code, 0, "the path of %s '%.100s' is not absolute", what, path);
+    }
+    if (strlen(path) >= PATH_MAX) {
+        return error_set(err, code, 0, "the path of %s is longer than %d bytes", what,
+                         PATH_MAX - 1);
+    }
+    return 0;
+}
+
+static int config_check_images(const Polyvisor__MachineConfig *config, struct error *err)
+{
+    const struct {
+        const char *what, *path;
+    } images[] = {
+        {"kernel", config->kernel},
+        {"initrd", config->initrd},
+        {"firmware", config->firmware},
+    };
+    uint64_t total = 0;
+
+    if (!config->kernel[0] && !config->firmware[0]) {
+        error_set(err, ERROR_KERNEL, 0, "machine '%s' has neither kernel nor firmware",
+                  config->name);
+        error_hint(err, "give one with --kernel or --firmware");
+        return -ERROR_KERNEL;
+    }
+    if (config->initrd[0] && !config->kernel[0]) {
+        error_set(err, ERROR_CONFIG, 0, "an initrd without a kernel");
+        error_hint(err, "give the kernel with --kernel");
+        return -ERROR_CONFIG;
+    }
+    for (size_t i = 0; i < sizeof(images) / sizeof(images[0]); i++) {
+        uint64_t size = 0;
+        if (!images[i].path[0]) {
+            continue;
+        }
+        int result = config_check_path(images[i].what, images[i].path, ERROR_KERNEL, err);
+        if (result) {
+            return result;
+        }
+        int fd = storage_open_image(images[i].what, images[i].path, &size, err);
+        if (fd < 0) {
+            return fd;
+        }
+        close(fd);
+        total += size;
+        if (size >= config->memory_bytes || total >= config->memory_bytes) {
+            error_set(err, ERROR_MEMORY, 0,
+                      "%s '%s' (%" PRIu64 " MiB) does not fit in %" PRIu64 " MiB of memory",
+                      images[i].what, images[i].path, (size + MIB - 1) / MIB,
+                      config->memory_bytes / MIB);
+            error_hint(err, "give the machine more memory (--memory)");
+            return -ERROR_MEMORY;
+        }
+    }
+    return 0;
+}
+
+static int config_check_append(const Polyvisor__MachineConfig *config, struct error *err)
+{
+    size_t length = strlen(config->append);
+
+    if (length <= CONFIG_APPEND_MAX) {
+        return 0;
+    }
+    return error_set(err, ERROR_CONFIG, 0, "the kernel command line has %zu bytes, the most is %d",
+                     length, CONFIG_APPEND_MAX);
+}
+
+/* All disks are held open at once, so that one that is named twice meets its own lock. */
+static int config_check_disks(Polyvisor__MachineConfig *config, struct error *err)
+{
+    int fds[CONFIG_DISKS_MAX];
+    size_t count = 0;
+    int result = 0;
+
+    if (config->n_disks > CONFIG_DISKS_MAX) {
+        return error_set(err, ERROR_CONFIG, 0, "%zu disks wanted, the most is %d", config->n_disks,
+                         CONFIG_DISKS_MAX);
+    }
+    while (!result && count < config->n_disks) {
+        Polyvisor__DiskConfig *disk = config->disks[count];
+        result = config_check_path("disk", disk->path, ERROR_DISK, err);
+        if (result) {
+            break;
+        }
+        int fd = storage_open_disk(disk, err);
+        if (fd < 0) {
+            result = fd;
+            break;
+        }
+        fds[count++] = fd;
+        if (!disk->format[0] && message_set_string(&disk->format, "raw") < 0) {
+            result = error_set(err, ERROR_INTERNAL, 0, "out of memory");
+        }
+    }
+    while (count > 0) {
+        close(fds[--count]);
+    }
+    return result;
+}
+
+static int config_check_net(const Polyvisor__MachineConfig *config, struct error *err)
+{
+    if (!config->n_net) {
+        return 0;
+    }
+    error_set(err, ERROR_UNSUPPORTED, 0, "network devices are not implemented yet");
+    error_hint(err, "leave out --net");
+    return -ERROR_UNSUPPORTED;
+}
+
+int config_validate(Polyvisor__MachineConfig *config, const char *directory, struct error *err)
+{
+    int result = config_check_name(config, directory, err);
+
+    result = result ? result : config_check_arch(config, err);
+    result = result ? result : config_check_engine(config, err);
+    result = result ? result : config_check_cpus(config, err);
+    result = result ? result : config_check_memory(config, err);
+    result = result ? result : config_check_append(config, err);
+    result = result ? result : config_check_images(config, err);
+    result = result ? result : config_check_disks(config, err);
+    result = result ? result : config_check_net(config, err);
+    return result;
+}
