@@ -21,10 +21,11 @@
 #include <stdint.h>
 #include <sys/queue.h>
 
-#define MACHINE_CONFIGURE_MS   10000 /* a process's answer to its configuration */
-#define MACHINE_VCPU_STOP_MS   5000
-#define MACHINE_DEVICE_STOP_MS 15000 /* its console may take 5 s to drain, its disk some to flush  \
-                                      */
+#define MACHINE_CONFIGURE_MS 10000 /* a process's answer to its configuration */
+#define MACHINE_VCPU_STOP_MS 5000
+#define MACHINE_DEVICE_STOP_MS                                                                     \
+    15000 /* its console may take 5 s to drain, its disk some to flush                             \
+           */
 #define MACHINE_DIRECTORY_MAX 192
 #define MACHINE_PROCESSES_MAX (1 + DEVICES_MAX)
 

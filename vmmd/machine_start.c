@@ -115,54 +115,73 @@ static int machine_list_device(const struct machine_device *device, struct fdlis
     return result ? result : machine_device_list_own(device, list);
 }
 
-/* Fork one process and attach to it. The gate keeps it from running yet. */
-static int machine_spawn(struct machine *machine, struct spawn_gate *gate, struct child *child,
-                         const char *program, const char *role, const char *socket_path,
-                         const struct fdlist *list, void *owner)
+/* What vmmd knows of a process that it is about to start. */
+struct machine_process {
+    const char *program; /* "vcpud", "devd" */
+    const char *control_path;
+    const struct child_protocol *protocol;
+    const struct child_callbacks *callbacks;
+    void *owner;
+    char *argv[8];
+    struct fdlist list;
+};
+
+/* Fork it and attach `child` to it. The gate keeps it from running yet. */
+static int machine_spawn(const struct machine *machine, struct spawn_gate *gate,
+                         const struct machine_process *process, const char *role,
+                         struct child *child)
 {
-    bool is_vcpu = child == &machine->vcpu;
     char path[PATH_MAX];
     pid_t pid;
     int pidfd;
 
-    if ((size_t)snprintf(path, sizeof(path), "%s/%s", machine->host->programs, program) >=
+    if ((size_t)snprintf(path, sizeof(path), "%s/%s", machine->host->programs, process->program) >=
         sizeof(path)) {
         return -ENAMETOOLONG;
     }
     if (access(path, X_OK) < 0) {
         return -errno;
     }
-    int result = spawn_process(gate, path, socket_path, list, &pid, &pidfd);
+    int result = spawn_process(gate, path, process->argv, &process->list, &pid, &pidfd);
     if (result) {
         return result;
     }
-    return child_attach(child, machine->host->base,
-                        is_vcpu ? &child_protocol_vcpu : &child_protocol_device,
-                        is_vcpu ? &machine_vcpu_callbacks : &machine_device_callbacks, owner, role,
-                        pid, pidfd, socket_path);
+    return child_attach(child, machine->host->base, process->protocol, process->callbacks,
+                        process->owner, role, pid, pidfd, process->control_path);
 }
 
 static int machine_spawn_vcpu(struct machine *machine, struct spawn_gate *gate)
 {
-    struct fdlist list = {0};
-    int result = machine_list_vcpu(machine, &list);
+    struct machine_process process = {
+        .program = "vcpud",
+        .control_path = machine->vcpu_path,
+        .protocol = &child_protocol_vcpu,
+        .callbacks = &machine_vcpu_callbacks,
+        .owner = machine,
+        .argv = {"vcpud", "--control", machine->vcpu_path},
+    };
+    int result = machine_list_vcpu(machine, &process.list);
 
-    return result ? result
-                  : machine_spawn(machine, gate, &machine->vcpu, "vcpud", "vcpud",
-                                  machine->vcpu_path, &list, machine);
+    return result ? result : machine_spawn(machine, gate, &process, "vcpud", &machine->vcpu);
 }
 
 static int machine_spawn_device(struct machine_device *device, struct spawn_gate *gate)
 {
-    struct fdlist list = {0};
+    struct machine_process process = {
+        .program = "devd",
+        .control_path = device->control_path,
+        .protocol = &child_protocol_device,
+        .callbacks = &machine_device_callbacks,
+        .owner = device,
+        .argv = {"devd", "--control", device->control_path, "--id", device->id, "--kind",
+                 (char *)device->kind->kind},
+    };
     char role[sizeof(device->child.role)];
-    int result = machine_list_device(device, &list);
+    int result = machine_list_device(device, &process.list);
 
-    snprintf(role, sizeof(role), "devd/%.18s", device->id);
+    snprintf(role, sizeof(role), "devd/%s", device->id);
     device->ready = device->stopping = false;
-    return result ? result
-                  : machine_spawn(device->machine, gate, &device->child, "devd", role,
-                                  device->control_path, &list, device);
+    return result ? result : machine_spawn(device->machine, gate, &process, role, &device->child);
 }
 
 static int machine_configure_vcpu(struct machine *machine)

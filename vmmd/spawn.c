@@ -98,10 +98,9 @@ static void spawn_child(const struct spawn_gate *gate, const char *program, char
     _exit(SPAWN_CANNOT_RUN);
 }
 
-int spawn_process(struct spawn_gate *gate, const char *program, const char *argument,
+int spawn_process(struct spawn_gate *gate, const char *program, char *const argv[],
                   const struct fdlist *list, pid_t *pid, int *pidfd)
 {
-    char *argv[] = {(char *)program, (char *)argument, NULL};
     sigset_t all, before;
     int result = 0;
     char *descriptors = fdlist_environment(list);

@@ -23,10 +23,10 @@ void spawn_gate_release(struct spawn_gate *gate);
 /* Those that were not released exit. */
 void spawn_gate_close(struct spawn_gate *gate);
 
-/* Fork a process that will run `program` (a path) with one argument and the descriptors of
- * `list`. 0 with *pid and *pidfd (the caller's, close-on-exec) set, or negative errno. The
- * program runs when the gate is released; it exits with status 127 when it cannot be run. */
-int spawn_process(struct spawn_gate *gate, const char *program, const char *argument,
+/* Fork a process that will run `program` (a path) with `argv` and the descriptors of `list`. 0 with
+ * *pid and *pidfd (the caller's, close-on-exec) set, or negative errno. The program runs when the
+ * gate is released; it exits with status 127 when it cannot be run. */
+int spawn_process(struct spawn_gate *gate, const char *program, char *const argv[],
                   const struct fdlist *list, pid_t *pid, int *pidfd);
 
 /* Mark every open descriptor from `first` on close-on-exec. For main, before anything is

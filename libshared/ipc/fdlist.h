@@ -3,15 +3,16 @@
  *
  * vmmd passes them as "name=number" words in one environment variable, POLYVISOR_FDS; the child
  * takes each once by name. Names in use:
- *   vcpud: ram, codemap, kernel, initrd, firmware (the last three when given), 
+ *   vcpud: ram, codemap, kernel, initrd, firmware (the last three when given),
  *          dev.<id>.state, dev.<id>.kick.<n>, dev.<id>.call.<n>, dev.<id>.reply
  *   devd:  ram, codemap, state, kick.<n>, call.<n>, reply, backend, console
  * `<id>` is the device id of the machine's configuration ("serial0", "disk0"). virtio devices have
  * kick.0 to kick.<queue_count - 1> and call.0 to call.<queue_count>; plain MMIO devices kick.0,
  * call.0 and reply. `backend` is there for disks, `console` (a listening socket) for consoles.
  *
- * The one argument of vcpud and of devd is the path of the control socket that it binds. Standard
- * input is /dev/null, standard output and error are vmmd's standard error.
+ * vmmd runs `vcpud --control PATH` and `devd --control PATH --id ID --kind KIND`, where PATH is the
+ * control socket that the process binds. Standard input is /dev/null, standard output and error
+ * are vmmd's standard error.
  */
 #ifndef POLYVISOR_IPC_FDLIST_H
 #define POLYVISOR_IPC_FDLIST_H
