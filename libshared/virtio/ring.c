@@ -317,8 +317,8 @@ static void request_publish(struct virtqueue *queue, uint16_t head)
     uint16_t *element = used_ring(queue, queue->next_used);
     struct virtqueue_used_element value = {.id = head, .length = entry->written};
 
-    memory_device_wrote(queue->memory, queue->device_area, used_bytes(queue->size));
     memcpy(element, &value, sizeof(value));
+    memory_device_wrote(queue->memory, queue->device_area, used_bytes(queue->size));
     VIRTQUEUE_STEP(); /* C3 */
     guest_store(&queue->used[AREA_INDEX], (uint16_t)(queue->next_used + 1));
     VIRTQUEUE_STEP(); /* C4 */

@@ -1,0 +1,194 @@
+#include "devd/control.h"
+#include "libshared/base/clock.h"
+#include "libshared/base/log.h"
+#include "libshared/ipc/channel.h"
+#include "libshared/ipc/error_message.h"
+#include <errno.h>
+#include <nanomsg/pair.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* vmmd waits for its answers; when it died there is nobody to wait for. */
+#define REPLY_TIMEOUT_MS 200
+
+struct control {
+    struct channel *channel;
+    struct event *readable;
+    Polyvisor__DeviceRequest *configure; /* being acted on */
+    uint64_t stop_id;                    /* to answer; 0: none */
+    void (*stop)(void *context);
+    void *context;
+};
+
+static void control_reply(struct control *control, uint64_t id, const struct error *failure)
+{
+    Polyvisor__DeviceReply reply = POLYVISOR__DEVICE_REPLY__INIT;
+    Polyvisor__Error message;
+    struct error copy;
+
+    reply.id = id;
+    if (failure) {
+        copy = *failure;
+        error_to_message(&copy, &message);
+        reply.error = &message;
+    }
+    int status = channel_send(control->channel, &reply.base, REPLY_TIMEOUT_MS);
+    if (status < 0) {
+        log_warning("cannot answer vmmd: %s", strerror(-status));
+    }
+}
+
+static void control_refuse(struct control *control, uint64_t id, const char *why)
+{
+    struct error err;
+    error_set(&err, ERROR_STATE, 0, "%s", why);
+    control_reply(control, id, &err);
+}
+
+/* One request, or NULL with the (negative) reason. Rubbish is dropped. */
+static Polyvisor__DeviceRequest *control_receive(struct control *control, int timeout_ms,
+                                                 int *status)
+{
+    ProtobufCMessage *message = NULL;
+
+    *status = channel_receive(control->channel, &polyvisor__device_request__descriptor, &message,
+                              timeout_ms);
+    if (*status == -EBADMSG) {
+        log_warning("vmmd sent something that is no request");
+    }
+    return (Polyvisor__DeviceRequest *)message;
+}
+
+static void request_free(Polyvisor__DeviceRequest *request)
+{
+    polyvisor__device_request__free_unpacked(request, NULL);
+}
+
+struct control *control_open(const char *path, struct error *err)
+{
+    struct control *control = calloc(1, sizeof(*control));
+
+    if (!control) {
+        error_set(err, ERROR_INTERNAL, ENOMEM, "no memory");
+        return NULL;
+    }
+    control->channel = channel_bind(CHANNEL_DEVICE, NN_PAIR, path);
+    if (!control->channel) {
+        error_set(err, ERROR_INTERNAL, errno, "cannot bind the control socket %s: %s", path,
+                  strerror(errno));
+        free(control);
+        return NULL;
+    }
+    return control;
+}
+
+void control_close(struct control *control)
+{
+    if (!control) {
+        return;
+    }
+    if (control->readable) {
+        event_free(control->readable);
+    }
+    if (control->configure) {
+        request_free(control->configure);
+    }
+    channel_close(control->channel);
+    free(control);
+}
+
+const Polyvisor__DeviceConfigure *control_await_configure(struct control *control, int timeout_ms,
+                                                          struct error *err)
+{
+    uint64_t end = clock_monotonic_ns() + (uint64_t)timeout_ms * 1000000;
+
+    for (;;) {
+        uint64_t now = clock_monotonic_ns();
+        int status;
+        if (now >= end) {
+            error_set(err, ERROR_TIMEOUT, 0, "vmmd sent no configuration");
+            return NULL;
+        }
+        Polyvisor__DeviceRequest *request =
+            control_receive(control, (int)((end - now) / 1000000) + 1, &status);
+        if (!request) {
+            if (status != -EBADMSG && status != -EAGAIN && status != -ETIMEDOUT) {
+                error_set(err, ERROR_INTERNAL, -status, "the control channel failed: %s",
+                          strerror(-status));
+                return NULL;
+            }
+            continue;
+        }
+        if (request->body_case == POLYVISOR__DEVICE_REQUEST__BODY_CONFIGURE) {
+            control->configure = request;
+            return request->configure;
+        }
+        if (request->body_case == POLYVISOR__DEVICE_REQUEST__BODY_PING) {
+            control_reply(control, request->id, NULL);
+        } else {
+            control_refuse(control, request->id, "the device is not configured yet");
+        }
+        request_free(request);
+    }
+}
+
+void control_configured(struct control *control, const struct error *failure)
+{
+    control_reply(control, control->configure->id, failure);
+    request_free(control->configure);
+    control->configure = NULL;
+}
+
+static void control_request(struct control *control, const Polyvisor__DeviceRequest *request)
+{
+    switch (request->body_case) {
+    case POLYVISOR__DEVICE_REQUEST__BODY_PING:
+        control_reply(control, request->id, NULL);
+        break;
+    case POLYVISOR__DEVICE_REQUEST__BODY_STOP:
+        /* A repeated one takes the place of the first, whose asker may be gone. */
+        control->stop_id = request->id;
+        control->stop(control->context);
+        break;
+    case POLYVISOR__DEVICE_REQUEST__BODY_CONFIGURE:
+        control_refuse(control, request->id, "the device is configured already");
+        break;
+    default:
+        control_refuse(control, request->id, "unknown request");
+        break;
+    }
+}
+
+static void control_readable(evutil_socket_t fd, short what, void *context)
+{
+    struct control *control = context;
+    int status;
+
+    (void)fd;
+    (void)what;
+    do {
+        Polyvisor__DeviceRequest *request = control_receive(control, 0, &status);
+        if (request) {
+            control_request(control, request);
+            request_free(request);
+        }
+    } while (status == 0 || status == -EBADMSG);
+}
+
+int control_serve(struct control *control, struct event_base *base, void (*stop)(void *context),
+                  void *context)
+{
+    control->stop = stop;
+    control->context = context;
+    control->readable = event_new(base, channel_receive_fd(control->channel), EV_READ | EV_PERSIST,
+                                  control_readable, control);
+    return control->readable && event_add(control->readable, NULL) == 0 ? 0 : -ENOMEM;
+}
+
+void control_stopped(struct control *control)
+{
+    if (control->stop_id) {
+        control_reply(control, control->stop_id, NULL);
+    }
+}

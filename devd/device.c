@@ -1,0 +1,199 @@
+#include "devd/device.h"
+#include "devd/mmio.h"
+#include "devd/virtio.h"
+#include "libshared/base/log.h"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The linker makes these around the section that DEVICE_MODEL fills; a program without any device
+ * has neither. */
+extern const struct device_model *const __start_device_models[] __attribute__((weak));
+extern const struct device_model *const __stop_device_models[] __attribute__((weak));
+
+const struct device_model *device_model_find(const char *kind)
+{
+    for (const struct device_model *const *entry = __start_device_models;
+         entry < __stop_device_models; entry++) {
+        if (strcmp((*entry)->kind, kind) == 0) {
+            return *entry;
+        }
+    }
+    return NULL;
+}
+
+void device_descriptors_clear(struct device_descriptors *descriptors)
+{
+    memset(descriptors, 0xff, sizeof(*descriptors));
+}
+
+static void descriptor_close(int *fd)
+{
+    if (*fd >= 0) {
+        close(*fd);
+        *fd = -1;
+    }
+}
+
+void device_descriptors_close(struct device_descriptors *descriptors)
+{
+    descriptor_close(&descriptors->state);
+    descriptor_close(&descriptors->reply);
+    descriptor_close(&descriptors->backend);
+    descriptor_close(&descriptors->console);
+    for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++) {
+        descriptor_close(&descriptors->kick[i]);
+    }
+    for (unsigned i = 0; i < VIRTIO_QUEUES_MAX + 1; i++) {
+        descriptor_close(&descriptors->call[i]);
+    }
+}
+
+static int device_open_console(struct device *device, struct device_descriptors *descriptors,
+                               struct error *err)
+{
+    int listener = descriptors->console;
+
+    descriptors->console = -1;
+    device->console = console_create(device->base, listener, device->model->console, device);
+    if (!device->console) {
+        return error_set(err, ERROR_INTERNAL, errno, "cannot serve the console of device %s",
+                         device->id);
+    }
+    return 0;
+}
+
+/* The class's state first: the model's init fills it in. */
+static int device_open(struct device *device, const struct device_settings *settings,
+                       struct device_descriptors *descriptors, struct error *err)
+{
+    const struct device_model *model = device->model;
+    bool mmio = model->device_class == DEVICE_MMIO;
+
+    if (model->needs_backend && descriptors->backend < 0) {
+        return error_set(err, ERROR_CONFIG, 0, "device %s got no backend", device->id);
+    }
+    if (model->console && descriptors->console < 0) {
+        return error_set(err, ERROR_CONFIG, 0, "device %s got no console socket", device->id);
+    }
+    device->backend = descriptors->backend;
+    descriptors->backend = -1;
+    int status = mmio ? mmio_device_open(device, descriptors, err)
+                      : virtio_device_open(device, descriptors, err);
+    if (status == 0 && model->console) {
+        status = device_open_console(device, descriptors, err);
+    }
+    if (status == 0) {
+        status = model->init(device, err);
+    }
+    if (status == 0) {
+        status = mmio ? mmio_device_start(device, settings->restart, err)
+                      : virtio_device_start(device, settings->restart, err);
+    }
+    return status;
+}
+
+struct device *device_create(const struct device_model *model,
+                             const struct device_settings *settings, struct memory *memory,
+                             struct event_base *base, struct device_descriptors *descriptors,
+                             struct error *err)
+{
+    struct device *device = calloc(1, sizeof(*device));
+    if (!device) {
+        error_set(err, ERROR_INTERNAL, ENOMEM, "no memory for device %s", settings->id);
+        device_descriptors_close(descriptors);
+        return NULL;
+    }
+    device->model = model;
+    device->memory = memory;
+    device->base = base;
+    device->backend = -1;
+    device->read_only = settings->read_only;
+    snprintf(device->id, sizeof(device->id), "%s", settings->id);
+    snprintf(device->serial, sizeof(device->serial), "%s",
+             settings->serial ? settings->serial : "");
+
+    int status = device_open(device, settings, descriptors, err);
+    device_descriptors_close(descriptors);
+    if (status < 0) {
+        device_destroy(device);
+        return NULL;
+    }
+    return device;
+}
+
+void device_destroy(struct device *device)
+{
+    if (!device) {
+        return;
+    }
+    device->model->destroy(device);
+    console_destroy(device->console);
+    mmio_device_close(device);
+    virtio_device_close(device);
+    descriptor_close(&device->backend);
+    free(device);
+}
+
+/* The last step of a stop. */
+static void device_drained(void *context)
+{
+    struct device *device = context;
+    void (*stopped)(void *) = device->stopped;
+
+    device->stopped = NULL;
+    stopped(device->stopped_context);
+}
+
+static void device_finish(struct device *device)
+{
+    const struct device_model *model = device->model;
+    int status = model->flush ? model->flush(device) : 0;
+
+    if (status < 0) {
+        log_error("cannot flush the backend: %s", strerror(-status));
+    }
+    if (device->console) {
+        console_drain(device->console, DEVICE_STOP_MS, device_drained, device);
+    } else {
+        device_drained(device);
+    }
+}
+
+static bool device_busy(const struct device *device)
+{
+    return device->model->busy && device->model->busy(device);
+}
+
+void device_stop(struct device *device, void (*stopped)(void *context), void *context)
+{
+    /* What the guest has posted before it ended is still done, kick or not. */
+    if (device->mmio) {
+        mmio_device_drain(device);
+    } else {
+        for (unsigned i = 0; i < device->model->virtio.queue_count; i++) {
+            virtio_queue_pump(device, i);
+        }
+    }
+    device->stopping = true;
+    device->stopped = stopped;
+    device->stopped_context = context;
+    if (!device_busy(device)) {
+        device_finish(device);
+    }
+}
+
+void device_settled(struct device *device)
+{
+    if (device_busy(device)) {
+        return;
+    }
+    if (device->virtio) {
+        virtio_device_settled(device);
+    }
+    if (device->stopping && device->stopped) {
+        device_finish(device);
+    }
+}

@@ -1,0 +1,140 @@
+/*
+ * One device model and what its process gives it. A model is a self-contained file in
+ * devd/devices/ that registers itself with DEVICE_MODEL; the process chooses one by its kind.
+ *
+ * All functions run on the process's main thread, inside its event loop. A model may have threads
+ * of its own, which never call anything here.
+ */
+#ifndef POLYVISOR_DEVD_DEVICE_H
+#define POLYVISOR_DEVD_DEVICE_H
+
+#include "devd/console.h"
+#include "libshared/base/error.h"
+#include "libshared/mem/memory.h"
+#include "libshared/virtio/ring.h"
+#include <event2/event.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct device;
+struct mmio_device;
+struct virtio_device;
+
+enum device_class { DEVICE_MMIO, DEVICE_VIRTIO };
+
+/* A plain register device: devd/mmio.h drives it. */
+struct mmio_operations {
+    /* size is 1, 2, 4 or 8; any offset may come. */
+    uint64_t (*read)(struct device *device, uint32_t offset, unsigned size);
+    void (*write)(struct device *device, uint32_t offset, unsigned size, uint64_t value);
+    bool (*interrupt)(const struct device *device); /* level of the line now */
+    /* Registers that may be read without asking, at offsets 0 to 15: fill the values, return a
+     * bit for each that is exact until the next call. NULL: none. */
+    uint32_t (*shadows)(const struct device *device, uint64_t values[]);
+    /* Registers were filled from an earlier life's: make them sane, start timers. NULL: nothing. */
+    void (*restored)(struct device *device);
+    uint32_t registers_version; /* of the structure that device->registers points to */
+    uint32_t registers_size;    /* bytes, at most MMIO_REGISTERS_MAX */
+};
+
+/* A virtio device: devd/virtio.h drives it. Queue processing stops by itself at reset and stop. */
+struct virtio_operations {
+    uint32_t device_id; /* virtio device type */
+    uint32_t queue_count;
+    uint16_t queue_size; /* largest */
+    uint64_t features;   /* besides the ring's; init may add to device->virtio's */
+    /* Whether the device can take another request of that queue now. NULL: always. When it turns
+     * true on its own, the device calls virtio_queue_pump. */
+    bool (*ready)(const struct device *device, unsigned queue);
+    /* A request, new or resubmitted by a restarted process; `chain` is valid during the call
+     * (virtqueue_chain_copy keeps it). Completed now or later with virtio_request_complete. */
+    void (*request)(struct device *device, unsigned queue, const struct virtqueue_chain *chain);
+    /* Features and queues are final; `resumed`: they are those of an earlier process. Called before
+     * any request. NULL: nothing to do. */
+    void (*activated)(struct device *device, bool resumed);
+    /* The driver reset the device: forget requests (none is busy). NULL: nothing to do. */
+    void (*reset)(struct device *device);
+    /* The driver wrote to configuration space. 0 or -EINVAL. NULL: refuse. */
+    int (*config_write)(struct device *device, uint32_t offset, const uint8_t *data, unsigned size);
+};
+
+struct device_model {
+    const char *kind; /* "virtio-blk" */
+    enum device_class device_class;
+    bool needs_backend; /* descriptor `backend` */
+    /* Not NULL: has a console, on descriptor `console`; calls come with the device as context. */
+    const struct console_operations *console;
+    /* Allocate device->own, set registers or config and features. */
+    int (*init)(struct device *device, struct error *err);
+    void (*destroy)(struct device *device); /* also after a failed init */
+    /* Whether requests are being worked on. When it turns false the device calls
+     * device_settled. NULL: never. */
+    bool (*busy)(const struct device *device);
+    int (*flush)(
+        struct device *device); /* make finished requests durable; 0 or -errno. NULL: no need */
+    struct mmio_operations mmio;
+    struct virtio_operations virtio;
+};
+
+/* Register `name`, which is then `device_model_<name>`. */
+#define DEVICE_MODEL(name)                                                                         \
+    extern const struct device_model device_model_##name;                                          \
+    static const struct device_model *const device_model_entry_##name                              \
+        __attribute__((used, section("device_models"), no_sanitize("address"))) =                  \
+            &device_model_##name;                                                                  \
+    const struct device_model device_model_##name
+
+/* The registered model of that kind, or NULL. */
+const struct device_model *device_model_find(const char *kind);
+
+/* The descriptors of one device; -1 where there is none. The device owns them once created. */
+struct device_descriptors {
+    int state, reply, backend, console;
+    int kick[VIRTIO_QUEUES_MAX];
+    int call[VIRTIO_QUEUES_MAX + 1]; /* the one after the last queue: configuration changed */
+};
+
+struct device_settings {
+    const char *id;     /* "disk0" */
+    const char *serial; /* virtio-blk, cut to 20 bytes */
+    bool read_only;
+    bool restart; /* the shared state holds an earlier life: go on from there */
+};
+
+#define DEVICE_STOP_MS 5000 /* the longest a stop waits for console clients */
+
+struct device {
+    const struct device_model *model;
+    struct event_base *base; /* borrowed */
+    struct memory *memory;   /* borrowed */
+    char id[48];
+    char serial[24];
+    bool read_only;
+    bool stopping;
+    int backend;             /* descriptor or -1 */
+    struct console *console; /* or NULL */
+    void *registers;         /* the model's, mmio only */
+    void *own;               /* the model's */
+    struct mmio_device *mmio;
+    struct virtio_device *virtio;
+    void (*stopped)(void *context);
+    void *stopped_context;
+};
+
+void device_descriptors_clear(struct device_descriptors *descriptors); /* all -1 */
+void device_descriptors_close(struct device_descriptors *descriptors);
+
+/* Build the device. Takes the descriptors, also on failure. NULL with *err set. */
+struct device *device_create(const struct device_model *model,
+                             const struct device_settings *settings, struct memory *memory,
+                             struct event_base *base, struct device_descriptors *descriptors,
+                             struct error *err);
+void device_destroy(struct device *device);
+
+/* Take no more requests, finish those in flight, flush, deliver console output for at most
+ * DEVICE_STOP_MS, then call `stopped` once, perhaps before this returns. */
+void device_stop(struct device *device, void (*stopped)(void *context), void *context);
+/* From the model: busy() turned false. */
+void device_settled(struct device *device);
+
+#endif

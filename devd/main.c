@@ -1,0 +1,304 @@
+/*
+ * devd: one device of one virtual machine. Started by vmmd with the descriptors it needs; it opens
+ * nothing by name but its two sockets. See docs/design/devices.md.
+ */
+#include "devd/control.h"
+#include "devd/device.h"
+#include "devd/transport.h"
+#include "libshared/base/error.h"
+#include "libshared/base/log.h"
+#include "libshared/ipc/fdlist.h"
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+/* vmmd configures a device at once; one that it forgot must not stay for ever. */
+#define CONFIGURE_TIMEOUT_MS 60000
+/* nanomsg sends from a thread of its own and drops what it has not sent when the socket closes. */
+#define LINGER_MS      50
+#define OPEN_FILES_MAX 256
+
+struct devd {
+    const char *control_path, *id, *kind;
+    const struct device_model *model;
+    struct fdlist descriptors;
+    struct event_base *base;
+    struct event *terminate;
+    struct control *control;
+    struct memory memory;
+    struct device *device;
+    struct transport *transport;
+    bool stopping;
+};
+
+static int parse_arguments(struct devd *devd, int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"control", required_argument, NULL, 'c'},
+        {"id", required_argument, NULL, 'i'},
+        {"kind", required_argument, NULL, 'k'},
+        {NULL, 0, NULL, 0},
+    };
+    int option;
+
+    opterr = 0;
+    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        switch (option) {
+        case 'c':
+            devd->control_path = optarg;
+            break;
+        case 'i':
+            devd->id = optarg;
+            break;
+        case 'k':
+            devd->kind = optarg;
+            break;
+        default:
+            return -EINVAL;
+        }
+    }
+    return devd->control_path && devd->id && devd->kind && optind == argc ? 0 : -EINVAL;
+}
+
+/* What can be given up before anything of the guest is looked at. */
+static int confine(struct error *err)
+{
+    const struct rlimit no_core = {0, 0};
+    const struct rlimit files = {OPEN_FILES_MAX, OPEN_FILES_MAX};
+
+    /* A core would hold the guest's memory. */
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || setrlimit(RLIMIT_CORE, &no_core) < 0 ||
+        setrlimit(RLIMIT_NOFILE, &files) < 0) {
+        return error_set(err, ERROR_INTERNAL, errno, "cannot confine the process: %s",
+                         strerror(errno));
+    }
+    return 0;
+}
+
+static int map_memory(struct devd *devd, const Polyvisor__DeviceConfigure *configure,
+                      struct error *err)
+{
+    int ram = fdlist_take(&devd->descriptors, "ram");
+    int codemap = fdlist_take(&devd->descriptors, "codemap");
+    int status = ram < 0 || codemap < 0 ? -EBADF : 0;
+
+    if (status == 0) {
+        status =
+            memory_add_region(&devd->memory, ram, configure->memory_base, configure->memory_bytes);
+    }
+    if (status == 0) {
+        status = memory_attach_codemap(&devd->memory, codemap);
+    }
+    if (ram >= 0) {
+        close(ram);
+    }
+    if (codemap >= 0) {
+        close(codemap);
+    }
+    return status == 0 ? 0
+                       : error_set(err, ERROR_MEMORY, -status, "cannot map guest memory: %s",
+                                   strerror(-status));
+}
+
+/* -ENOENT becomes the -1 of "there is none". */
+static int take_descriptor(struct devd *devd, const char *name)
+{
+    int fd = fdlist_take(&devd->descriptors, "%s", name);
+    return fd < 0 ? -1 : fd;
+}
+
+static void take_descriptors(struct devd *devd, struct device_descriptors *descriptors)
+{
+    device_descriptors_clear(descriptors);
+    descriptors->state = take_descriptor(devd, "state");
+    descriptors->reply = take_descriptor(devd, "reply");
+    descriptors->backend = take_descriptor(devd, "backend");
+    descriptors->console = take_descriptor(devd, "console");
+    for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++) {
+        int fd = fdlist_take(&devd->descriptors, "kick.%u", i);
+        descriptors->kick[i] = fd < 0 ? -1 : fd;
+    }
+    for (unsigned i = 0; i < VIRTIO_QUEUES_MAX + 1; i++) {
+        int fd = fdlist_take(&devd->descriptors, "call.%u", i);
+        descriptors->call[i] = fd < 0 ? -1 : fd;
+    }
+    /* Whatever else came along is not ours to keep. */
+    for (size_t i = 0; i < devd->descriptors.count; i++) {
+        close(devd->descriptors.entries[i].fd);
+    }
+    devd->descriptors.count = 0;
+}
+
+static int create_device(struct devd *devd, const Polyvisor__DeviceConfigure *configure,
+                         struct error *err)
+{
+    struct device_descriptors descriptors;
+    struct device_settings settings = {
+        .id = devd->id,
+        .serial = configure->serial,
+        .read_only = configure->read_only,
+        .restart = configure->restart,
+    };
+
+    if (strcmp(configure->id, devd->id) != 0 || strcmp(configure->kind, devd->kind) != 0) {
+        return error_set(err, ERROR_CONFIG, 0, "configuration of '%.40s' came to device '%s'",
+                         configure->id, devd->id);
+    }
+    int status = map_memory(devd, configure, err);
+    if (status < 0) {
+        return status;
+    }
+    take_descriptors(devd, &descriptors);
+    devd->device =
+        device_create(devd->model, &settings, &devd->memory, devd->base, &descriptors, err);
+    if (!devd->device) {
+        return -ERROR_INTERNAL;
+    }
+    if (devd->model->device_class == DEVICE_VIRTIO) {
+        devd->transport = transport_open(devd->device, configure->transport_path, err);
+        if (!devd->transport) {
+            return -ERROR_INTERNAL;
+        }
+    }
+    return 0;
+}
+
+/* Wait for the configuration, follow it, answer. */
+static int configure_device(struct devd *devd, struct error *err)
+{
+    const Polyvisor__DeviceConfigure *configure =
+        control_await_configure(devd->control, CONFIGURE_TIMEOUT_MS, err);
+
+    if (!configure) {
+        return -ERROR_TIMEOUT;
+    }
+    int status = create_device(devd, configure, err);
+    if (status < 0) {
+        char component[sizeof(err->component)];
+        snprintf(component, sizeof(component), "devd/%s", devd->id);
+        error_component(err, component);
+    }
+    control_configured(devd->control, status < 0 ? err : NULL);
+    return status;
+}
+
+static void stopped(void *context)
+{
+    struct devd *devd = context;
+
+    control_stopped(devd->control);
+    event_base_loopexit(devd->base, NULL);
+}
+
+static void stop(void *context)
+{
+    struct devd *devd = context;
+
+    if (!devd->stopping) {
+        devd->stopping = true;
+        device_stop(devd->device, stopped, devd);
+    }
+}
+
+static void terminate(evutil_socket_t number, short what, void *context)
+{
+    (void)number;
+    (void)what;
+    stop(context);
+}
+
+static int serve(struct devd *devd, struct error *err)
+{
+    devd->terminate = evsignal_new(devd->base, SIGTERM, terminate, devd);
+    if (!devd->terminate || event_add(devd->terminate, NULL) < 0 ||
+        control_serve(devd->control, devd->base, stop, devd) < 0) {
+        return error_set(err, ERROR_INTERNAL, ENOMEM, "no memory for the event loop");
+    }
+    if (event_base_dispatch(devd->base) < 0 || !devd->stopping) {
+        return error_set(err, ERROR_INTERNAL, errno, "the event loop failed");
+    }
+    return 0;
+}
+
+/* Give the last answer time to leave. */
+static void linger(void)
+{
+    const struct timespec time = {.tv_nsec = LINGER_MS * 1000000};
+    nanosleep(&time, NULL);
+}
+
+static void release(struct devd *devd)
+{
+    transport_close(devd->transport);
+    device_destroy(devd->device);
+    memory_close(&devd->memory);
+    control_close(devd->control);
+    if (devd->terminate) {
+        event_free(devd->terminate);
+    }
+    if (devd->base) {
+        event_base_free(devd->base);
+    }
+}
+
+static int live(struct devd *devd, struct error *err)
+{
+    devd->model = device_model_find(devd->kind);
+    if (!devd->model) {
+        return error_set(err, ERROR_UNSUPPORTED, 0, "no device of kind '%.40s'", devd->kind);
+    }
+    if (fdlist_inherit(&devd->descriptors) < 0) {
+        return error_set(err, ERROR_CONFIG, 0, "the inherited descriptors are not as announced");
+    }
+    devd->control = control_open(devd->control_path, err);
+    if (!devd->control) {
+        return -ERROR_INTERNAL;
+    }
+    int status = confine(err);
+    if (status < 0) {
+        return status;
+    }
+    devd->base = event_base_new();
+    if (!devd->base) {
+        return error_set(err, ERROR_INTERNAL, ENOMEM, "no memory for the event loop");
+    }
+    status = configure_device(devd, err);
+    if (status == 0) {
+        status = serve(devd, err);
+    }
+    linger();
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    static struct devd devd;
+    struct error err;
+    char name[64];
+
+    error_clear(&err);
+    if (parse_arguments(&devd, argc, argv) < 0) {
+        fprintf(stderr, "usage: devd --control SOCKET --id ID --kind KIND (started by vmmd)\n");
+        return error_exit_status(ERROR_USAGE);
+    }
+    snprintf(name, sizeof(name), "devd/%s", devd.id);
+    log_open(name);
+    /* The terminal's keys are for the guest and for vmctl; a client that left is no event. */
+    signal(SIGINT, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN);
+
+    int status = live(&devd, &err);
+    if (status < 0) {
+        log_error("%s", err.message);
+    }
+    release(&devd);
+    return status < 0 ? error_exit_status(err.code) : 0;
+}

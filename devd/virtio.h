@@ -1,0 +1,60 @@
+/*
+ * What all virtio devices share: the state in shared memory, activation and reset on the
+ * transport's word, kicks, interrupts, and going on where an earlier process stopped.
+ *
+ * A driver that breaks a rule puts the device in needs-reset and stops its queues; nothing a guest
+ * does ends the process. Main thread only.
+ */
+#ifndef POLYVISOR_DEVD_VIRTIO_H
+#define POLYVISOR_DEVD_VIRTIO_H
+
+#include "devd/device.h"
+
+struct virtio_device {
+    struct virtio_state *state; /* shared with the transport and with the next process */
+    uint64_t features;          /* offered; init may add */
+    uint64_t driver_features;   /* negotiated, valid while active */
+    bool active;
+    void (*reset_done)(void *context);
+    void *reset_context;
+    int config_call; /* eventfd */
+    struct virtio_queue {
+        struct device *device;
+        unsigned index;
+        bool open; /* configured and enabled in this activation */
+        int kick_fd, call_fd;
+        struct event *kick;  /* the driver said there is something */
+        struct event *again; /* more to do than one turn of the loop should take */
+        struct virtqueue ring;
+    } queues[VIRTIO_QUEUES_MAX];
+    struct virtqueue_chain chain; /* being handed to the model */
+};
+
+/* Called by device_create: take the descriptors and map the state; then, after the model's init,
+ * publish it, or with `restart` go on. */
+int virtio_device_open(struct device *device, struct device_descriptors *descriptors,
+                       struct error *err);
+int virtio_device_start(struct device *device, bool restart, struct error *err);
+void virtio_device_close(struct device *device);
+
+/* The transport's requests. Activation is idempotent. 0 or negative errno. */
+int virtio_device_activate(struct device *device);
+/* Calls `done` once no request is in flight any more, perhaps before this returns. */
+void virtio_device_reset(struct device *device, void (*done)(void *context), void *context);
+int virtio_device_config_write(struct device *device, uint32_t offset, const uint8_t *data,
+                               size_t size);
+/* From device_settled: a reset may go on. */
+void virtio_device_settled(struct device *device);
+
+/* For models. Give the device requests while it is ready for them. */
+void virtio_queue_pump(struct device *device, unsigned queue);
+/* Publish; the interrupt waits for virtio_queue_signal, so that several share one. */
+void virtio_request_complete(struct device *device, unsigned queue,
+                             const struct virtqueue_chain *chain, uint32_t written);
+void virtio_queue_signal(struct device *device, unsigned queue);
+/* The driver broke a rule: needs-reset, and no more work until it does. */
+void virtio_device_fail(struct device *device, const char *fault);
+/* Set configuration bytes during init, or later (then the driver is told). */
+void virtio_config_set(struct device *device, size_t offset, const void *bytes, size_t size);
+
+#endif
