@@ -250,7 +250,9 @@ void attachment_poll(struct attachment *attachment, struct pollfd *watched, size
     struct pollfd polls[OWN_COUNT + ATTACHMENT_WATCH_MAX];
 
     fill_polls(attachment, polls);
-    memcpy(polls + OWN_COUNT, watched, watched_count * sizeof(*watched));
+    for (size_t i = 0; i < watched_count; i++) {
+        polls[OWN_COUNT + i] = watched[i];
+    }
     int ready = poll(polls, OWN_COUNT + watched_count, timeout_ms);
 
     for (size_t i = 0; i < watched_count; i++) {

@@ -202,7 +202,7 @@ void completion_print_zsh(FILE *file)
         fputs("'\n", file);
     }
     fputs("    )\n    _describe command names\n}\n\n"
-          "_vmctl() {\n    local -a rules\n    local context state state_descr line\n"
+          "_vmctl() {\n    local -a rules\n    local context state state_descr line result=1\n"
           "    typeset -A opt_args\n"
           "    _arguments -C \\\n",
           file);
@@ -210,11 +210,14 @@ void completion_print_zsh(FILE *file)
         fputs("    ", file);
         print_zsh_option(file, option, " \\");
     }
-    fputs("        '1:command:_vmctl_commands' \\\n        '*::argument:->arguments' && return\n"
+    fputs("        '1:command:_vmctl_commands' \\\n        '*::argument:->arguments' && result=0\n"
+          "    [[ $state = arguments ]] || return $result\n"
           "    case $line[1] in\n",
           file);
     for (size_t i = 0; commands[i] != NULL; i++) {
         print_zsh_command(file, commands[i]);
     }
-    fputs("    *) return 1 ;;\n    esac\n    _arguments $rules\n}\n\n_vmctl \"$@\"\n", file);
+    fputs("    *) return 1 ;;\n    esac\n    _arguments $rules && result=0\n    return "
+          "$result\n}\n\n_vmctl \"$@\"\n",
+          file);
 }
