@@ -28,7 +28,7 @@ enum request_wait {
 
 struct request {
     TAILQ_ENTRY(request) link;
-    struct control *control;
+    struct control_socket *control;
     struct channel_route *route;
     uint64_t id;     /* the client's */
     uint64_t serial; /* ours: finds the request again, if it is still there */
@@ -38,7 +38,7 @@ struct request {
     struct event *timer;
 };
 
-struct control {
+struct control_socket {
     struct supervisor *supervisor;
     struct event_base *base;
     struct channel *channel;
@@ -195,7 +195,7 @@ static void request_fail_start(struct request *request, const struct machine *ma
     request_fail(request, &err);
 }
 
-void control_machine_changed(struct control *control, struct machine *machine)
+void control_socket_machine_changed(struct control_socket *control, struct machine *machine)
 {
     struct request *request, *next;
 
@@ -212,7 +212,7 @@ void control_machine_changed(struct control *control, struct machine *machine)
     }
 }
 
-void control_ended(struct control *control)
+void control_socket_ended(struct control_socket *control)
 {
     struct request *request, *next;
 
@@ -400,7 +400,7 @@ static void control_stats_came(struct child *child, const struct error *error,
                                const ProtobufCMessage *reply, uint64_t serial)
 {
     struct machine *machine = child->owner;
-    struct control *control = supervisor_control(machine->host->context);
+    struct control_socket *control = supervisor_control(machine->host->context);
     Polyvisor__Response response = POLYVISOR__RESPONSE__INIT;
     Polyvisor__Statistic stats[CONTROL_STATS_MAX], *list[CONTROL_STATS_MAX];
     struct request *request;
@@ -485,7 +485,7 @@ static void control_dispatch(struct request *request, const Polyvisor__Request *
     request_fail(request, &err);
 }
 
-static struct request *request_new(struct control *control, struct channel_route *route)
+static struct request *request_new(struct control_socket *control, struct channel_route *route)
 {
     struct request *request = calloc(1, sizeof(*request));
 
@@ -503,7 +503,7 @@ static struct request *request_new(struct control *control, struct channel_route
 
 static void control_on_message(evutil_socket_t fd, short what, void *argument)
 {
-    struct control *control = argument;
+    struct control_socket *control = argument;
     struct error err;
     (void)fd, (void)what;
 
@@ -532,10 +532,10 @@ static void control_on_message(evutil_socket_t fd, short what, void *argument)
     }
 }
 
-struct control *control_open(struct supervisor *supervisor, struct event_base *base,
-                             const char *path)
+struct control_socket *control_socket_open(struct supervisor *supervisor, struct event_base *base,
+                                           const char *path)
 {
-    struct control *control = calloc(1, sizeof(*control));
+    struct control_socket *control = calloc(1, sizeof(*control));
 
     if (!control) {
         return NULL;
@@ -550,14 +550,14 @@ struct control *control_open(struct supervisor *supervisor, struct event_base *b
     }
     if (!control->receive_event || event_add(control->receive_event, NULL) < 0) {
         int saved = errno;
-        control_close(control);
+        control_socket_close(control);
         errno = saved;
         return NULL;
     }
     return control;
 }
 
-void control_close(struct control *control)
+void control_socket_close(struct control_socket *control)
 {
     if (!control) {
         return;

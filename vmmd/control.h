@@ -9,18 +9,18 @@
 
 #include <event2/event.h>
 
-struct control;
+struct control_socket;
 struct machine;
 struct supervisor;
 
 /* NULL with errno set. */
-struct control *control_open(struct supervisor *supervisor, struct event_base *base,
-                             const char *path);
+struct control_socket *control_socket_open(struct supervisor *supervisor, struct event_base *base,
+                                           const char *path);
 /* Requests that are still open are dropped. */
-void control_close(struct control *control);
+void control_socket_close(struct control_socket *control);
 /* A machine's state changed: answer who waits for that. */
-void control_machine_changed(struct control *control, struct machine *machine);
+void control_socket_machine_changed(struct control_socket *control, struct machine *machine);
 /* Every machine has ended, and vmmd will: answer who asked for it. */
-void control_ended(struct control *control);
+void control_socket_ended(struct control_socket *control);
 
 #endif

@@ -21,7 +21,7 @@
 struct supervisor {
     struct supervisor_options options;
     struct machine_host host;
-    struct control *control;
+    struct control_socket *control;
     TAILQ_HEAD(, machine) machines;
     size_t machine_count;
     bool ending;
@@ -35,7 +35,7 @@ const char *supervisor_directory(const struct supervisor *supervisor)
     return supervisor->options.directory;
 }
 
-struct control *supervisor_control(const struct supervisor *supervisor)
+struct control_socket *supervisor_control(const struct supervisor *supervisor)
 {
     return supervisor->control;
 }
@@ -187,7 +187,7 @@ static void supervisor_check_end(struct supervisor *supervisor)
             return;
         }
     }
-    control_ended(supervisor->control);
+    control_socket_ended(supervisor->control);
     event_base_loopexit(supervisor->host.base, &linger);
 }
 
@@ -254,7 +254,7 @@ static void supervisor_on_change(struct machine *machine, void *context)
 {
     struct supervisor *supervisor = context;
 
-    control_machine_changed(supervisor->control, machine);
+    control_socket_machine_changed(supervisor->control, machine);
     if (supervisor->ending && machine_is_idle(machine)) {
         supervisor_check_end(supervisor);
     }
@@ -271,7 +271,7 @@ static int supervisor_open_sockets(struct supervisor *supervisor, struct error *
     if (supervisor->host.publisher) {
         /* Clients look for the control socket: it comes last. */
         snprintf(path, sizeof(path), "%s/control.sock", supervisor->options.directory);
-        supervisor->control = control_open(supervisor, supervisor->host.base, path);
+        supervisor->control = control_socket_open(supervisor, supervisor->host.base, path);
     }
     if (!supervisor->control) {
         return error_set(err, ERROR_IO, errno, "cannot bind '%s': %s", path, strerror(errno));
@@ -348,7 +348,7 @@ void supervisor_close(struct supervisor *supervisor)
     struct event *events[] = {supervisor->terminate, supervisor->interrupt, supervisor->leash,
                               supervisor->end_timer};
 
-    control_close(supervisor->control);
+    control_socket_close(supervisor->control);
     while (!TAILQ_EMPTY(&supervisor->machines)) {
         supervisor_forget(supervisor, TAILQ_FIRST(&supervisor->machines), false);
     }

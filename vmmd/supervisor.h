@@ -30,7 +30,7 @@ void supervisor_close(struct supervisor *supervisor);
 
 /* For control.c. */
 const char *supervisor_directory(const struct supervisor *supervisor);
-struct control *supervisor_control(const struct supervisor *supervisor);
+struct control_socket *supervisor_control(const struct supervisor *supervisor);
 struct machine *supervisor_find(struct supervisor *supervisor, const char *name);
 struct machine *supervisor_first(struct supervisor *supervisor); /* in order of names */
 size_t supervisor_count(const struct supervisor *supervisor);
