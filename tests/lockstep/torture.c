@@ -1,0 +1,182 @@
+/*
+ * Runs the torture guests (tests/guests/lockstep/torture) on the engine, each with the harts it is
+ * meant for, and prints a line for each.
+ */
+#include "tests/lockstep/bare_machine.h"
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define RAM_BASE    0x80000000ul
+#define RAM_SIZE    0x1000000ul
+#define DETAILS     (RAM_BASE + 0xfff000ul)
+#define MACHINE_BIT 256u
+
+enum disturbance {
+    CALM,
+    EVERY_STEP, /* an interrupt after every block */
+    ANY_TIME,   /* interrupts from another thread */
+};
+
+static const struct {
+    const char *name, *proves;
+    enum riscv64_privilege privilege;
+    unsigned harts;
+    enum disturbance disturbance;
+} guests[] = {
+    {"access", "accesses across pages", RISCV64_SUPERVISOR, 1, CALM},
+    {"faults", "exact faults", RISCV64_SUPERVISOR, 1, CALM},
+    {"mapping", "changing page tables", RISCV64_SUPERVISOR, 2, CALM},
+    {"code", "self-modifying code, 2 harts", RISCV64_SUPERVISOR, 2, CALM},
+    {"code", "self-modifying code, 4 harts", RISCV64_SUPERVISOR, 4, CALM},
+    {"interrupts", "interrupts at every block", RISCV64_MACHINE, 1, EVERY_STEP},
+    {"interrupts", "interrupts at any time", RISCV64_MACHINE, 1, ANY_TIME},
+    {"atomics", "atomics, 1 hart", RISCV64_MACHINE, 1, CALM},
+    {"atomics", "atomics, 4 harts", RISCV64_MACHINE, 4, CALM},
+};
+enum { GUESTS = sizeof(guests) / sizeof(guests[0]), HANG_SECONDS = 240 };
+
+struct hart {
+    struct bare_machine *machine;
+    unsigned index;
+    enum disturbance disturbance;
+    uint64_t result;
+};
+
+/* One hart that fails ends the run of all: the others would wait for it. */
+static void stop_others(struct bare_machine *machine, unsigned index, uint64_t result)
+{
+    for (unsigned i = 0; i < machine->cpu_count && result != 0; i++) {
+        if (i != index) {
+            machine->cpus[i].exited = true;
+            engine_kick(&machine->cpus[i].cpu->cpu, CPU_ATTENTION_STOP);
+        }
+    }
+}
+
+static uint64_t run_disturbed(struct hart *hart)
+{
+    struct bare_machine *machine = hart->machine;
+    struct cpu *cpu = &machine->cpus[hart->index].cpu->cpu;
+    machine->cpus[hart->index].exited = false;
+    cpu_attention(cpu, CPU_ATTENTION_STEP);
+    while (!machine->cpus[hart->index].exited) {
+        engine_run(cpu);
+        if (atomic_load(&machine->count)) {
+            riscv64_set_line(machine->cpus[hart->index].cpu, RISCV64_IRQ_MSOFT, true);
+        }
+    }
+    return machine->cpus[hart->index].exit_code;
+}
+
+static void *hart_thread(void *argument)
+{
+    struct hart *hart = argument;
+    hart->result = hart->disturbance == EVERY_STEP
+                       ? run_disturbed(hart)
+                       : bare_machine_run(hart->machine, hart->index, NULL);
+    stop_others(hart->machine, hart->index, hart->result);
+    return NULL;
+}
+
+struct disturber {
+    struct bare_machine *machine;
+    _Atomic bool end;
+};
+
+static void *disturber_thread(void *argument)
+{
+    struct disturber *disturber = argument;
+    while (!atomic_load(&disturber->end)) {
+        if (atomic_load(&disturber->machine->count)) {
+            struct riscv64_cpu *cpu = disturber->machine->cpus[0].cpu;
+            riscv64_set_line(cpu, RISCV64_IRQ_MSOFT, true);
+            engine_kick(&cpu->cpu, CPU_ATTENTION_INTERRUPT);
+        }
+    }
+    return NULL;
+}
+
+/* The image's size, or 0 with a message. */
+static size_t load(struct bare_machine *machine, const char *directory, const char *name)
+{
+    char path[512];
+    snprintf(path, sizeof(path), "%s/%s", directory, name);
+    FILE *file = fopen(path, "rb");
+    if (!file) {
+        perror(path);
+        return 0;
+    }
+    uint8_t *ram = memory_pointer(&machine->memory, RAM_BASE, RAM_SIZE);
+    size_t size = fread(ram, 1, RAM_SIZE, file);
+    fclose(file);
+    return size;
+}
+
+static uint64_t run_harts(struct bare_machine *machine, enum disturbance disturbance)
+{
+    pthread_t threads[BARE_CPUS_MAX], disturber_id;
+    struct hart harts[BARE_CPUS_MAX];
+    struct disturber disturber = {.machine = machine};
+    if (disturbance == ANY_TIME) {
+        pthread_create(&disturber_id, NULL, disturber_thread, &disturber);
+    }
+    for (unsigned i = 0; i < machine->cpu_count; i++) {
+        harts[i] = (struct hart){.machine = machine, .index = i, .disturbance = disturbance};
+        pthread_create(&threads[i], NULL, hart_thread, &harts[i]);
+    }
+    uint64_t result = 0;
+    for (unsigned i = 0; i < machine->cpu_count; i++) {
+        pthread_join(threads[i], NULL);
+        result = result ? result : harts[i].result;
+    }
+    if (disturbance == ANY_TIME) {
+        atomic_store(&disturber.end, true);
+        pthread_join(disturber_id, NULL);
+    }
+    return result;
+}
+
+static bool run_guest(unsigned which, const char *directory)
+{
+    unsigned count = guests[which].harts;
+    struct bare_machine *machine = bare_machine_create(RAM_BASE, RAM_SIZE, count);
+    if (!machine || load(machine, directory, guests[which].name) == 0) {
+        printf("not ok - torture: %s\n", guests[which].proves);
+        return false;
+    }
+    enum riscv64_privilege privilege = guests[which].privilege;
+    for (unsigned i = 0; i < count; i++) {
+        bare_machine_boot(machine, i, privilege, RAM_BASE,
+                          count | (privilege == RISCV64_MACHINE ? MACHINE_BIT : 0));
+    }
+    uint64_t line = run_harts(machine, guests[which].disturbance);
+    uint64_t details[3];
+    memcpy(details, memory_pointer(&machine->memory, DETAILS, sizeof(details)), sizeof(details));
+    printf("%s - torture: %s\n", line ? "not ok" : "ok", guests[which].proves);
+    if (line) {
+        printf("# %s.c, line %lu, hart %lu: %#lx, %#lx\n", guests[which].name, line, details[2],
+               details[0], details[1]);
+    }
+    fflush(stdout);
+    bare_machine_destroy(machine);
+    return line == 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 2 && argc != 3) {
+        fprintf(stderr, "usage: torture DIRECTORY [GUEST]\n");
+        return 2;
+    }
+    bool good = true;
+    for (unsigned i = 0; i < GUESTS; i++) {
+        if (argc == 2 || strcmp(argv[2], guests[i].name) == 0) {
+            alarm(HANG_SECONDS);
+            good = run_guest(i, argv[1]) && good;
+        }
+    }
+    return good ? 0 : 1;
+}
