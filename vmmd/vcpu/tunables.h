@@ -4,6 +4,8 @@
 
 /* How long a vCPU waits for a virtio device to activate, reset or take a configuration write. */
 #define TUNABLE_TRANSPORT_DEADLINE_MS 2000u
+/* The same at a machine reset: all devices in turn, and meanwhile vmmd's pings wait. */
+#define TUNABLE_MACHINE_RESET_DEADLINE_MS 500u
 /* The same for a device that missed its last deadline: enough for one that is back. */
 #define TUNABLE_TRANSPORT_RETRY_MS 50u
 /* How long a vCPU waits for a register read of a plain MMIO device, or for room in its ring. */

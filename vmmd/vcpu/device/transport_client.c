@@ -4,6 +4,7 @@
 #include "proto/transport.pb-c.h"
 #include "vmmd/vcpu/tunables.h"
 #include <errno.h>
+#include <limits.h>
 #include <nanomsg/nn.h>
 #include <nanomsg/pair.h>
 #include <stdbool.h>
@@ -104,10 +105,12 @@ static int wait_for_reply(struct transport_client *client, uint64_t wanted, uint
 }
 
 /* Send one request and wait for its answer. */
-static int request(struct transport_client *client, Polyvisor__TransportRequest *message)
+static int request(struct transport_client *client, Polyvisor__TransportRequest *message,
+                   unsigned limit_ms)
 {
     unsigned wait_ms = client->late ? TUNABLE_TRANSPORT_RETRY_MS : client->deadline_ms;
     wait_ms = wait_ms < client->deadline_ms ? wait_ms : client->deadline_ms;
+    wait_ms = wait_ms < limit_ms ? wait_ms : limit_ms;
     uint64_t deadline_ns = clock_monotonic_ns() + (uint64_t)wait_ms * 1000000;
 
     drain_replies(client);
@@ -126,16 +129,16 @@ int transport_client_activate(struct transport_client *client)
     Polyvisor__TransportActivate activate = POLYVISOR__TRANSPORT_ACTIVATE__INIT;
     message.body_case = POLYVISOR__TRANSPORT_REQUEST__BODY_ACTIVATE;
     message.activate = &activate;
-    return request(client, &message);
+    return request(client, &message, UINT_MAX);
 }
 
-int transport_client_reset(struct transport_client *client)
+int transport_client_reset(struct transport_client *client, unsigned limit_ms)
 {
     Polyvisor__TransportRequest message = POLYVISOR__TRANSPORT_REQUEST__INIT;
     Polyvisor__TransportReset reset = POLYVISOR__TRANSPORT_RESET__INIT;
     message.body_case = POLYVISOR__TRANSPORT_REQUEST__BODY_RESET;
     message.reset = &reset;
-    int result = request(client, &message);
+    int result = request(client, &message, limit_ms);
     client->reset_id = result == -ETIMEDOUT ? client->last_id : 0;
     client->reset_sent_ns = clock_monotonic_ns();
     return result;
@@ -149,7 +152,8 @@ int transport_client_reset_poll(struct transport_client *client)
     }
     uint64_t interval_ns = (uint64_t)client->deadline_ms * 1000000;
     if (clock_monotonic_ns() - client->reset_sent_ns >= interval_ns) {
-        int result = transport_client_reset(client); /* waits the short time: it is late */
+        int result =
+            transport_client_reset(client, UINT_MAX); /* waits the short time: it is late */
         return result == -ETIMEDOUT ? -EAGAIN : 0;
     }
     return -EAGAIN;
@@ -169,5 +173,5 @@ int transport_client_config_write(struct transport_client *client, uint32_t offs
     write.data.len = size <= sizeof(bytes) ? size : sizeof(bytes);
     message.body_case = POLYVISOR__TRANSPORT_REQUEST__BODY_CONFIG_WRITE;
     message.config_write = &write;
-    return request(client, &message);
+    return request(client, &message, UINT_MAX);
 }

@@ -23,7 +23,8 @@ void transport_client_destroy(struct transport_client *client);
  * negative errno. After a missed deadline the next requests wait only a short time, until the
  * device answers one. */
 int transport_client_activate(struct transport_client *client);
-int transport_client_reset(struct transport_client *client);
+/* `limit_ms` shortens the deadline (UINT_MAX: it does not). */
+int transport_client_reset(struct transport_client *client, unsigned limit_ms);
 /* `size` is 1, 2, 4 or 8; the value's bytes are sent little-endian. */
 int transport_client_config_write(struct transport_client *client, uint32_t offset, unsigned size,
                                   uint64_t value);

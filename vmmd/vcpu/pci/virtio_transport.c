@@ -2,7 +2,9 @@
  */
 #include "vmmd/vcpu/pci/virtio_transport.h"
 #include "libshared/base/log.h"
+#include "vmmd/vcpu/tunables.h"
 #include <errno.h>
+#include <limits.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_pci.h>
 #include <linux/virtio_ring.h>
@@ -152,7 +154,7 @@ static void finish_reset(struct virtio_transport *transport)
 
 /* Status first, so that a device which is just being restarted does not go on with old queues. It
  * reads as zero again only once the device lets go of guest memory (2.4.1). */
-static void reset(struct virtio_transport *transport)
+static void reset(struct virtio_transport *transport, unsigned limit_ms)
 {
     transport->config.set_live(transport->config.owner, false);
     publish_status(transport, 0);
@@ -160,7 +162,8 @@ static void reset(struct virtio_transport *transport)
     if (!transport->device_touched) {
         return;
     }
-    int result = request_done(transport, "reset", transport_client_reset(transport->config.client));
+    int result = request_done(transport, "reset",
+                              transport_client_reset(transport->config.client, limit_ms));
     transport->reset_pending = result == -ETIMEDOUT;
     if (!transport->reset_pending) {
         finish_reset(transport);
@@ -240,7 +243,7 @@ static void write_status(struct virtio_transport *transport, uint32_t value)
 {
     uint32_t status = atomic_load(&transport->status);
     if (value == 0) {
-        reset(transport);
+        reset(transport, UINT_MAX);
         return;
     }
     if (transport->reset_pending) {
@@ -281,7 +284,7 @@ static uint32_t read_status(struct virtio_transport *transport)
 void virtio_transport_reset(struct virtio_transport *transport)
 {
     pthread_mutex_lock(&transport->lock);
-    reset(transport);
+    reset(transport, TUNABLE_MACHINE_RESET_DEADLINE_MS);
     pthread_mutex_unlock(&transport->lock);
 }
 

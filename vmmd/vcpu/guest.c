@@ -1,0 +1,250 @@
+#include "vmmd/vcpu/guest.h"
+#include "vmmd/vcpu/cpu_threads.h"
+#include "vmmd/vcpu/devices.h"
+#include "vmmd/vcpu/interrupt_thread.h"
+#include "vmmd/vcpu/machine/machine.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum image { IMAGE_KERNEL, IMAGE_INITRD, IMAGE_FIRMWARE, IMAGE_COUNT };
+static const char *const IMAGE_NAMES[IMAGE_COUNT] = {"kernel", "initrd", "firmware"};
+
+struct guest {
+    struct notices *notices;
+    struct memory memory;
+    int images[IMAGE_COUNT]; /* kept for resets; -1 = none */
+    struct machine *machine;
+    struct interrupt_thread *interrupts;
+    struct devices *devices;
+    struct cpu_threads cpus;
+    bool has_threads;
+    bool running;
+};
+
+/* --- building -------------------------------------------------------------------------------- */
+
+/* On any thread: the guest ended, or wants a reset. */
+static void machine_event(void *context, enum machine_event event, unsigned guest_code)
+{
+    static const Polyvisor__VcpuNoticeKind kinds[] = {
+        [MACHINE_POWER_OFF] = POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_POWER_OFF,
+        [MACHINE_RESET] = POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_RESET,
+        [MACHINE_FAILURE] = POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_GUEST_FAILURE,
+    };
+    struct guest *guest = context;
+    notices_post(guest->notices, kinds[event], guest_code, NULL);
+}
+
+static const struct machine_model *find_model(const Polyvisor__VcpuConfigure *configure,
+                                              struct error *err)
+{
+    const struct machine_model *model = machine_model_find(configure->arch);
+    if (!model) {
+        error_set(err, ERROR_UNSUPPORTED, 0, "there is no machine of architecture '%.40s'",
+                  configure->arch);
+    }
+    return model;
+}
+
+/* This build has one tier; "auto" takes what there is. */
+static int check_engine(const char *engine, struct error *err)
+{
+    if (strcmp(engine, "") == 0 || strcmp(engine, "auto") == 0 || strcmp(engine, "interp") == 0) {
+        return 0;
+    }
+    error_set(err, ERROR_UNSUPPORTED, 0, "this build has no engine '%.40s'", engine);
+    error_hint(err, "use --engine interp or auto");
+    return -ERROR_UNSUPPORTED;
+}
+
+/* Map a region from an inherited descriptor, which is not needed afterwards. */
+static int map_memory(struct guest *guest, const struct machine_model *model, uint64_t bytes,
+                      struct fdlist *descriptors, struct error *err)
+{
+    int ram = fdlist_take(descriptors, "ram");
+    int codemap = fdlist_take(descriptors, "codemap");
+    int result = 0;
+    if (ram < 0 || codemap < 0) {
+        result = error_set(err, ERROR_INTERNAL, ENOENT, "no guest memory was handed over");
+        goto out;
+    }
+    int failure = memory_add_region(&guest->memory, ram, model->ram_base, bytes);
+    if (failure == 0) {
+        failure = memory_attach_codemap(&guest->memory, codemap);
+    }
+    if (failure != 0) {
+        result = error_set(err, ERROR_MEMORY, -failure, "cannot map %llu bytes of guest memory: %s",
+                           (unsigned long long)bytes, strerror(-failure));
+    }
+out:
+    if (ram >= 0) {
+        close(ram);
+    }
+    if (codemap >= 0) {
+        close(codemap);
+    }
+    return result;
+}
+
+static int create_machine(struct guest *guest, const struct machine_model *model,
+                          const Polyvisor__VcpuConfigure *configure, struct error *err)
+{
+    const struct machine_config config = {
+        .cpu_count = configure->cpus,
+        .memory_size = configure->memory_bytes,
+        .kernel_fd = guest->images[IMAGE_KERNEL],
+        .initrd_fd = guest->images[IMAGE_INITRD],
+        .firmware_fd = guest->images[IMAGE_FIRMWARE],
+        .append = configure->append,
+        .event = machine_event,
+        .event_context = guest,
+    };
+    guest->machine = model->create(&config, &guest->memory, err);
+    return guest->machine ? 0 : -ERROR_INTERNAL;
+}
+
+static int create_devices(struct guest *guest, const Polyvisor__VcpuConfigure *configure,
+                          struct fdlist *descriptors, struct error *err)
+{
+    guest->interrupts = interrupt_thread_create(err);
+    if (!guest->interrupts) {
+        return -ERROR_INTERNAL;
+    }
+    guest->devices = devices_create(configure, guest->machine, descriptors, guest->interrupts,
+                                    guest->notices, err);
+    if (!guest->devices) {
+        return -ERROR_INTERNAL;
+    }
+    return 0;
+}
+
+static int start_threads(struct guest *guest, struct error *err)
+{
+    int result = interrupt_thread_start(guest->interrupts, err);
+    if (result == 0) {
+        result = cpu_threads_create(&guest->cpus, guest->machine, err);
+    }
+    return result;
+}
+
+static int build(struct guest *guest, const Polyvisor__VcpuConfigure *configure,
+                 struct fdlist *descriptors, struct error *err)
+{
+    const struct machine_model *model = find_model(configure, err);
+    int result = model ? check_engine(configure->engine, err) : -ERROR_UNSUPPORTED;
+    if (result == 0) {
+        result = map_memory(guest, model, configure->memory_bytes, descriptors, err);
+    }
+    if (result == 0) {
+        result = create_machine(guest, model, configure, err);
+    }
+    if (result == 0) {
+        result = create_devices(guest, configure, descriptors, err);
+    }
+    if (result == 0) {
+        result = guest->machine->model->load(guest->machine, err);
+    }
+    return result;
+}
+
+struct guest *guest_create(const Polyvisor__VcpuConfigure *configure, struct fdlist *descriptors,
+                           struct notices *notices, struct error *err)
+{
+    struct guest *guest = calloc(1, sizeof(*guest));
+    if (!guest) {
+        error_set(err, ERROR_INTERNAL, ENOMEM, "no memory for the guest machine");
+        return NULL;
+    }
+    guest->notices = notices;
+    for (unsigned i = 0; i < IMAGE_COUNT; i++) {
+        int fd = fdlist_take(descriptors, "%s", IMAGE_NAMES[i]);
+        guest->images[i] = fd >= 0 ? fd : -1;
+    }
+    if (build(guest, configure, descriptors, err) != 0) {
+        guest_destroy(guest);
+        return NULL;
+    }
+    return guest;
+}
+
+void guest_destroy(struct guest *guest)
+{
+    if (!guest) {
+        return;
+    }
+    guest_end(guest);
+    interrupt_thread_destroy(guest->interrupts);
+    devices_destroy(guest->devices);
+    if (guest->machine) {
+        guest->machine->model->destroy(guest->machine);
+    }
+    memory_close(&guest->memory);
+    for (unsigned i = 0; i < IMAGE_COUNT; i++) {
+        if (guest->images[i] >= 0) {
+            close(guest->images[i]);
+        }
+    }
+    free(guest);
+}
+
+/* --- running --------------------------------------------------------------------------------- */
+
+int guest_run(struct guest *guest, struct error *err)
+{
+    if (!guest->has_threads) {
+        int result = start_threads(guest, err);
+        if (result != 0) {
+            return result;
+        }
+        guest->has_threads = true;
+    }
+    guest->running = true;
+    cpu_threads_resume(&guest->cpus);
+    return 0;
+}
+
+void guest_pause(struct guest *guest)
+{
+    if (guest->running) {
+        cpu_threads_pause(&guest->cpus);
+        guest->running = false;
+    }
+}
+
+void guest_end(struct guest *guest)
+{
+    cpu_threads_stop(&guest->cpus);
+    guest->running = false;
+}
+
+int guest_reset(struct guest *guest, struct error *err)
+{
+    bool was_running = guest->running;
+    guest_pause(guest);
+    devices_reset(guest->devices);
+    int result = guest->machine->model->load(guest->machine, err);
+    if (result == 0) {
+        devices_raise_levels(guest->devices);
+        if (was_running) {
+            result = guest_run(guest, err);
+        }
+    }
+    return result;
+}
+
+void guest_stats(struct guest *guest, Polyvisor__VcpuStats *stats)
+{
+    struct engine_stats engine = {0};
+    engine_stats(guest->machine->engine, &engine);
+    stats->retired = engine.retired;
+    stats->blocks_decoded = engine.blocks_decoded;
+    stats->blocks_dropped = engine.blocks_dropped;
+    stats->lookups = engine.lookups;
+    stats->tlb_misses = engine.tlb_misses;
+    stats->slow_accesses = engine.slow_accesses;
+    stats->exceptions = engine.exceptions;
+    stats->interrupts = engine.interrupts;
+    stats->block_bytes = engine.block_bytes;
+}

@@ -1,0 +1,34 @@
+/*
+ * The guest machine inside vcpud, assembled: RAM, CPUs and controllers (machine), devices, the CPU
+ * threads and the interrupt thread. All functions are called on the main thread.
+ */
+#ifndef POLYVISOR_VCPU_GUEST_H
+#define POLYVISOR_VCPU_GUEST_H
+
+#include "libshared/base/error.h"
+#include "libshared/ipc/fdlist.h"
+#include "proto/vcpu.pb-c.h"
+#include "vmmd/vcpu/notices.h"
+
+struct guest;
+
+/* Build everything from vmmd's configuration and the inherited descriptors, and load the images.
+ * What the guest does of its own accord (power off, ...) is posted to `notices`. NULL with *err
+ * set on failure, nothing is left then but descriptors taken. */
+struct guest *guest_create(const Polyvisor__VcpuConfigure *configure, struct fdlist *descriptors,
+                           struct notices *notices, struct error *err);
+/* Stops everything first. NULL is allowed. */
+void guest_destroy(struct guest *guest);
+
+/* Let the CPUs run, from the first instruction or after a pause. 0, or an error with *err set. */
+int guest_run(struct guest *guest, struct error *err);
+/* Returns when no guest instruction is executed any more. */
+void guest_pause(struct guest *guest);
+/* End the CPUs for good. */
+void guest_end(struct guest *guest);
+/* Reset devices, load the images again. The CPUs then run on if they ran before. On failure the
+ * guest is left paused. */
+int guest_reset(struct guest *guest, struct error *err);
+void guest_stats(struct guest *guest, Polyvisor__VcpuStats *stats);
+
+#endif
