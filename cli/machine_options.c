@@ -42,8 +42,12 @@ static int parse_disk_word(const char *word, struct disk_setting *disk, struct e
         disk->path = options_absolute_path("disk", word + 5, err);
         return disk->path != NULL ? 0 : -ERROR_USAGE;
     }
-    if (strcmp(word, "readonly") == 0) {
+    if (strcmp(word, "readonly") == 0 || strcmp(word, "readonly=on") == 0) {
         disk->read_only = true;
+        return 0;
+    }
+    if (strcmp(word, "readonly=off") == 0) {
+        disk->read_only = false;
         return 0;
     }
     if (strcmp(word, "format=raw") == 0) {
@@ -64,7 +68,7 @@ static int parse_disk(const struct option_spec *option, const char *value, void 
                       struct error *err)
 {
     struct disk_settings *disks = target;
-    struct disk_setting disk = {.format = "raw"};
+    struct disk_setting disk = {.format = ""}; /* vmmd looks what it is */
     char *word = malloc(strlen(value) + 1);
     int status = 0;
 

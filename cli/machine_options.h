@@ -87,7 +87,7 @@ extern const struct option_type option_net;  /* struct net_settings */
          .type = &option_disk,                                                                     \
          .argument = "path=FILE[,format=raw|qcow2][,readonly]",                                    \
          .summary = "add a disk; may be given several times. A comma in a path is written twice. " \
-                    "Without a format the image is raw",                                           \
+                    "Without a format, an image that looks like another than raw is refused",      \
          .offset = offsetof(struct machine_settings, disks)},                                      \
         {.name = "net",                                                                            \
          .type = &option_net,                                                                      \

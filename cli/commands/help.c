@@ -42,6 +42,13 @@ static int print_errors_json(struct error *err)
     return output_json(json_pack("{s:o}", "errors", codes), false, err);
 }
 
+static void print_names(void)
+{
+    for (size_t i = 0; commands[i] != NULL; i++) {
+        puts(commands[i]->name);
+    }
+}
+
 static int run(const struct invocation *invocation, struct error *err)
 {
     const struct help_settings *settings = invocation->settings;
@@ -68,6 +75,8 @@ static int run(const struct invocation *invocation, struct error *err)
         manual_print_global(stdout);
     } else if (about != NULL) {
         help_print_command(stdout, about);
+    } else if (invocation->globals->quiet) {
+        print_names();
     } else {
         help_print_global(stdout);
     }
@@ -78,7 +87,8 @@ const struct command command_help = {
     .name = "help",
     .summary = "explain a command",
     .usage = "[OPTION...] [COMMAND]",
-    .description = "Without a command, lists all of them. The manual pages and completion scripts "
+    .description = "Without a command, lists all of them; with --quiet, their names only. The "
+                   "manual pages and completion scripts "
                    "that 'make install' puts in place come from here, too.\n",
     .options = options,
     .settings_size = sizeof(struct help_settings),

@@ -426,12 +426,12 @@ START_TEST(disks_are_described_by_words)
 
     ck_assert_int_eq(PARSE_MACHINE(&settings, &err, "--disk", "path=/a", "--disk",
                                    "path=/with,,comma,format=qcow2,readonly", "--disk",
-                                   "readonly,path=/c,format=raw"),
+                                   "readonly=off,path=/c,format=raw,readonly=on"),
                      0);
     machine_config_build(&settings, "m", &message);
     ck_assert_uint_eq(message.config.n_disks, 3);
     ck_assert_str_eq(message.config.disks[0]->path, "/a");
-    ck_assert_str_eq(message.config.disks[0]->format, "raw");
+    ck_assert_str_eq(message.config.disks[0]->format, "");
     ck_assert(!message.config.disks[0]->read_only);
     ck_assert_str_eq(message.config.disks[1]->path, "/with,comma");
     ck_assert_str_eq(message.config.disks[1]->format, "qcow2");
@@ -449,7 +449,7 @@ START_TEST(bad_disks_and_networks_are_refused)
         {"--disk", "path="},
         {"--disk", "readonly"},
         {"--disk", "path=/a,format=vmdk"},
-        {"--disk", "path=/a,readonly=on"},
+        {"--disk", "path=/a,readonly=yes"},
         {"--disk", "path=/a,"},
         {"--net", "bridge"},
         {"--net", ""},
