@@ -57,20 +57,18 @@ void riscv64_set_line(struct riscv64_cpu *cpu, enum riscv64_interrupt line, bool
     }
 }
 
+/* The machine's timer thread drives the same line, and may look at the clock between our looks: so
+ * the line is lowered before it knows the deadline, and raised after. */
 void riscv64_update_supervisor_timer(struct riscv64_cpu *cpu)
 {
     const struct cpu_host *host = cpu->cpu.host;
-    uint64_t deadline = UINT64_MAX;
-    if (!host || !host->time) {
-        return;
+    uint64_t deadline = cpu->csr.menvcfg & ENVCFG_STCE ? cpu->csr.stimecmp : UINT64_MAX;
+    if (host->time(&cpu->cpu) < deadline) {
+        riscv64_set_line(cpu, RISCV64_IRQ_STIMER, false);
     }
-    if (cpu->csr.menvcfg & ENVCFG_STCE) {
-        deadline = cpu->csr.stimecmp;
-    }
-    /* The machine drives the line too, so it is told a deadline that has passed as well. */
-    riscv64_set_line(cpu, RISCV64_IRQ_STIMER, deadline <= host->time(&cpu->cpu));
-    if (host->timer_changed) {
-        host->timer_changed(&cpu->cpu, RISCV64_TIMER_STIMECMP, deadline);
+    host->timer_changed(&cpu->cpu, RISCV64_TIMER_STIMECMP, deadline);
+    if (host->time(&cpu->cpu) >= deadline) {
+        riscv64_set_line(cpu, RISCV64_IRQ_STIMER, true);
     }
 }
 
@@ -79,8 +77,8 @@ void riscv64_update_supervisor_timer(struct riscv64_cpu *cpu)
 static uint64_t confirmed_mip(struct riscv64_cpu *cpu)
 {
     uint64_t mip = riscv64_mip(cpu);
-    if ((mip & cpu->csr.mie & IRQ_STIMER) && (cpu->csr.menvcfg & ENVCFG_STCE) && cpu->cpu.host &&
-        cpu->cpu.host->time && cpu->cpu.host->time(&cpu->cpu) < cpu->csr.stimecmp) {
+    if ((mip & cpu->csr.mie & IRQ_STIMER) && (cpu->csr.menvcfg & ENVCFG_STCE) &&
+        cpu->cpu.host->time(&cpu->cpu) < cpu->csr.stimecmp) {
         riscv64_update_supervisor_timer(cpu);
         mip = riscv64_mip(cpu);
     }
