@@ -158,7 +158,7 @@ static int machine_spawn_vcpu(struct machine *machine, struct spawn_gate *gate)
         .protocol = &child_protocol_vcpu,
         .callbacks = &machine_vcpu_callbacks,
         .owner = machine,
-        .argv = {"vcpud", "--control", machine->vcpu_path},
+        .argv = {"vcpud", machine->vcpu_path},
     };
     int result = machine_list_vcpu(machine, &process.list);
 

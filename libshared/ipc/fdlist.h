@@ -10,7 +10,7 @@
  * kick.0 to kick.<queue_count - 1> and call.0 to call.<queue_count>; plain MMIO devices kick.0,
  * call.0 and reply. `backend` is there for disks, `console` (a listening socket) for consoles.
  *
- * vmmd runs `vcpud --control PATH` and `devd --control PATH --id ID --kind KIND`, where PATH is the
+ * vmmd runs `vcpud PATH` and `devd --control PATH --id ID --kind KIND`, where PATH is the
  * control socket that the process binds. Standard input is /dev/null, standard output and error
  * are vmmd's standard error.
  */
