@@ -22,6 +22,7 @@ enum cpu_attention {
     CPU_ATTENTION_PAUSE = 4,     /* stop at the next instruction border */
     CPU_ATTENTION_STOP = 8,      /* leave for good */
     CPU_ATTENTION_STEP = 16,     /* the engine: leave after each block (lockstep) */
+    CPU_ATTENTION_LEAVE = 32, /* the machine: return from engine_run before the next block */
 };
 
 /* Soft-TLB entry. A tag is the virtual page address with these low bits; all zero = invalid. The
@@ -42,6 +43,9 @@ enum cpu_access { CPU_ACCESS_READ, CPU_ACCESS_WRITE, CPU_ACCESS_EXECUTE };
 
 struct isa;
 struct cpu_host;
+struct block;
+struct block_exit;
+struct jump_entry;
 
 struct cpu {
     _Atomic uint32_t attention; /* any thread; enum cpu_attention */
@@ -63,7 +67,12 @@ struct cpu {
     const struct cpu_host *host;
     void *host_data; /* for cpu_host functions: the machine */
     struct memory *memory;
-    _Alignas(16) uint64_t temps[IR_TEMPS_MAX * 2]; /* the interpreter's temporaries, 16 bytes each */
+    struct block *block;      /* the engine's: the block that runs */
+    struct block_exit *exit;  /* the exit that could not be followed */
+    struct jump_entry *jumps; /* jump cache of the current execute mode */
+    /* The interpreter's temporaries, 16 bytes each. Two more: one to discard results in, one that
+     * stays zero. */
+    _Alignas(16) uint64_t temps[(IR_TEMPS_MAX + 2) * 2];
 };
 
 /* Which address space and permissions memory accesses use: the key of a TLB table. */

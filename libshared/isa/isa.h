@@ -39,6 +39,8 @@ struct isa {
     const struct ir_global *globals;
     const struct ir_helper *helpers;
     enum isa_nan_rule nan_rule;
+    bool precise_code_writes; /* a store into the instructions that follow is seen by them at once
+                                 (x86_64); otherwise at the next block or fetch barrier */
 
     /* Power-on state. The machine then sets pc and boot registers. */
     void (*reset)(struct cpu *cpu);

@@ -30,6 +30,7 @@ enum engine_exit {
     ENGINE_EXIT_PAUSE, /* CPU_ATTENTION_PAUSE was seen (and is cleared) */
     ENGINE_EXIT_STOP,  /* CPU_ATTENTION_STOP was seen (it stays set) */
     ENGINE_EXIT_STEP,  /* a single block ended, because CPU_ATTENTION_STEP is set (it stays set) */
+    ENGINE_EXIT_LEAVE, /* CPU_ATTENTION_LEAVE was seen (and is cleared) */
 };
 
 /* Run this CPU on the calling thread until something asks it to leave. Sleeps in the kernel while
@@ -43,6 +44,10 @@ void engine_kick(struct cpu *cpu, uint32_t reasons);
  * others need not wait for it; and back, which does what was asked meanwhile. */
 void engine_quiesce_begin(struct cpu *cpu);
 void engine_quiesce_end(struct cpu *cpu);
+
+/* A CPU's own thread, outside engine_run: sleep in the kernel until an attention bit is set (or
+ * return at once). FLUSH and INTERRUPT are cleared: engine_run looks after what they stand for. */
+void engine_sleep(struct cpu *cpu);
 
 /* A CPU's own thread, inside a helper or firmware call: flush on the CPUs in `cpu_mask` (bit =
  * index; may include the caller) and return when all have done it. Arguments as cpu_host.tlb_flush. */

@@ -1,0 +1,351 @@
+/*
+ * A block is in three structures: the hash (readers take no lock), the lists of its page or pages
+ * (to find what a store destroys), and, as a target, the links of blocks of the same page and the
+ * jump caches of CPUs. Dropping it takes it out of the first two and clears the links; jump caches
+ * find out by its mode, which becomes BLOCK_MODE_DEAD.
+ *
+ * A CPU may still be inside a dropped block, or hold it in a jump cache. So dropped blocks are
+ * gathered in batches. A full batch asks each CPU to empty its jump caches at its next block
+ * border; when all have (or are idle, and will before they run on), the batch is freed. Nobody
+ * waits for this: it is looked at again when the next block is dropped.
+ */
+#include "vmmd/vcpu/engine/block_cache.h"
+#include "vmmd/vcpu/engine/quiesce.h"
+#include "vmmd/vcpu/engine/soft_mmu.h"
+#include "vmmd/vcpu/engine/watch.h"
+#include <errno.h>
+#include <stdlib.h>
+
+#define GRANULE_SHIFT 6
+
+static size_t hash_of(uint64_t physical, uint32_t mode)
+{
+    uint64_t key = (physical >> 1) ^ (uint64_t)mode << 40;
+    return (key * UINT64_C(0x9e3779b97f4a7c15)) >> 32 & (ENGINE_HASH_BUCKETS - 1);
+}
+
+int block_cache_create(struct engine *engine)
+{
+    engine->buckets = calloc(ENGINE_HASH_BUCKETS, sizeof(*engine->buckets));
+    engine->dead_block = calloc(1, sizeof(*engine->dead_block));
+    engine->no_jumps = calloc(ENGINE_JUMP_ENTRIES, sizeof(*engine->no_jumps));
+    if (!engine->buckets || !engine->dead_block || !engine->no_jumps) {
+        return -ENOMEM;
+    }
+    engine->dead_block->mode = BLOCK_MODE_DEAD;
+    for (unsigned i = 0; i < ENGINE_JUMP_ENTRIES; i++) {
+        engine->no_jumps[i].block = engine->dead_block;
+    }
+    return 0;
+}
+
+/* --- finding -------------------------------------------------------------------------------- */
+
+struct block *block_cache_find(const struct engine *engine, uint64_t physical, uint32_t mode,
+                               uint64_t next_page)
+{
+    struct block *_Atomic *bucket = &engine->buckets[hash_of(physical, mode)];
+    struct block *block = atomic_load_explicit(bucket, memory_order_acquire);
+    while (block) {
+        if (block->physical == physical &&
+            atomic_load_explicit(&block->mode, memory_order_relaxed) == mode &&
+            (!block->straddles || block->physical_next == next_page)) {
+            return block;
+        }
+        block = atomic_load_explicit(&block->hash_next, memory_order_acquire);
+    }
+    return NULL;
+}
+
+bool block_cache_straddles(const struct engine *engine, uint64_t physical, uint32_t mode)
+{
+    struct block *_Atomic *bucket = &engine->buckets[hash_of(physical, mode)];
+    struct block *block = atomic_load_explicit(bucket, memory_order_acquire);
+    while (block) {
+        if (block->physical == physical && block->straddles &&
+            atomic_load_explicit(&block->mode, memory_order_relaxed) == mode) {
+            return true;
+        }
+        block = atomic_load_explicit(&block->hash_next, memory_order_acquire);
+    }
+    return false;
+}
+
+/* --- pages ---------------------------------------------------------------------------------- */
+
+struct code_page *block_cache_page(struct engine *engine, struct engine_cpu *self, uint64_t index)
+{
+    struct code_page *page = engine->code_pages[index];
+    if (page) {
+        return page;
+    }
+    page = calloc(1, sizeof(*page));
+    if (!page) {
+        return NULL;
+    }
+    page->index = index;
+    page->next = engine->all_pages;
+    page->link = &engine->all_pages;
+    if (page->next) {
+        page->next->link = &page->next;
+    }
+    engine->all_pages = page;
+    engine->code_pages[index] = page;
+    if (engine->memory->page_flags) {
+        atomic_fetch_or(&engine->memory->page_flags[index], MEMORY_PAGE_CODE);
+    }
+    watch_page(engine, self, index, WATCH_CODE);
+    return page;
+}
+
+void block_cache_settle(struct engine *engine, uint64_t index)
+{
+    struct code_page *page = engine->code_pages[index];
+    if (!page || page->blocks) {
+        return;
+    }
+    watch_clear(engine, index, WATCH_CODE);
+    if (engine->memory->page_flags) {
+        atomic_fetch_and(&engine->memory->page_flags[index], (uint8_t)~MEMORY_PAGE_CODE);
+    }
+    *page->link = page->next;
+    if (page->next) {
+        page->next->link = page->link;
+    }
+    engine->code_pages[index] = NULL;
+    free(page);
+}
+
+/* The bytes of `page` that the block covers. */
+static void block_range(const struct block *block, const struct code_page *page, unsigned *first,
+                        unsigned *last)
+{
+    unsigned end = block->start + block->length; /* may lie in the second page */
+    if (block->straddles && !block->pages[1]) {
+        *first = 0; /* both pages are mapped to this one: any store may hit it */
+        *last = PAGE_BYTES - 1;
+        return;
+    }
+    bool second = page != block->pages[0];
+    *first = second ? 0 : block->start;
+    *last = (second ? end - PAGE_BYTES : end < PAGE_BYTES ? end : PAGE_BYTES) - 1;
+}
+
+static uint64_t granule_bits(unsigned first, unsigned last)
+{
+    unsigned low = first >> GRANULE_SHIFT;
+    unsigned high = last >> GRANULE_SHIFT;
+    return (~(uint64_t)0 >> (63 - (high - low))) << low;
+}
+
+static uint64_t block_granules(const struct block *block, const struct code_page *page)
+{
+    unsigned first, last;
+    block_range(block, page, &first, &last);
+    return granule_bits(first, last);
+}
+
+static struct block **next_in_page(struct block *block, const struct code_page *page)
+{
+    return &block->page_next[block->pages[0] != page];
+}
+
+void block_cache_insert(struct engine *engine, struct block *block, struct code_page *pages[2])
+{
+    block->pages[0] = pages[0];
+    block->pages[1] = pages[1] != pages[0] ? pages[1] : NULL;
+    for (unsigned i = 0; i < 2 && block->pages[i]; i++) {
+        block->page_next[i] = pages[i]->blocks;
+        pages[i]->blocks = block;
+        pages[i]->granules |= block_granules(block, pages[i]);
+    }
+    uint32_t mode = atomic_load_explicit(&block->mode, memory_order_relaxed);
+    struct block *_Atomic *bucket = &engine->buckets[hash_of(block->physical, mode)];
+    struct block *head = atomic_load_explicit(bucket, memory_order_relaxed);
+    atomic_store_explicit(&block->hash_next, head, memory_order_relaxed);
+    atomic_store_explicit(bucket, block, memory_order_release);
+    atomic_fetch_add_explicit(&engine->block_bytes, block->bytes, memory_order_relaxed);
+}
+
+void block_cache_link(struct block *from, struct block_exit *exit, struct block *to)
+{
+    uint32_t mode = atomic_load_explicit(&from->mode, memory_order_relaxed);
+    if (mode != BLOCK_MODE_DEAD && !from->straddles && !to->straddles &&
+        mode == atomic_load_explicit(&to->mode, memory_order_relaxed) &&
+        from->pages[0] == to->pages[0] && exit->target == to->start) {
+        atomic_store_explicit(&exit->link, to, memory_order_release);
+    }
+}
+
+/* --- dropping ------------------------------------------------------------------------------- */
+
+static void unhash(struct engine *engine, struct block *block, uint32_t mode)
+{
+    struct block *_Atomic *place = &engine->buckets[hash_of(block->physical, mode)];
+    struct block *other = atomic_load_explicit(place, memory_order_relaxed);
+    while (other != block) {
+        place = &other->hash_next;
+        other = atomic_load_explicit(place, memory_order_relaxed);
+    }
+    /* The block's own hash_next stays: a reader may be standing on it. */
+    atomic_store_explicit(place, atomic_load_explicit(&block->hash_next, memory_order_relaxed),
+                          memory_order_release);
+}
+
+static void unlist(struct block *block, struct code_page *page)
+{
+    struct block **place = &page->blocks;
+    while (*place != block) {
+        place = next_in_page(*place, page);
+    }
+    *place = *next_in_page(block, page);
+}
+
+static void clear_links(struct block *block, const struct block *target)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        if (!target ||
+            atomic_load_explicit(&block->exits[i].link, memory_order_relaxed) == target) {
+            atomic_store_explicit(&block->exits[i].link, NULL, memory_order_relaxed);
+        }
+    }
+}
+
+static void free_list(struct block *block)
+{
+    while (block) {
+        struct block *next = block->retired_next;
+        free(block);
+        block = next;
+    }
+}
+
+static void release_batch(struct engine *engine);
+
+static void block_drop(struct engine *engine, struct engine_cpu *self, struct block *block)
+{
+    uint32_t mode = atomic_load_explicit(&block->mode, memory_order_relaxed);
+    unhash(engine, block, mode);
+    atomic_store_explicit(&block->mode, BLOCK_MODE_DEAD, memory_order_release);
+    for (struct block *other = block->pages[0]->blocks; other;
+         other = *next_in_page(other, block->pages[0])) {
+        clear_links(other, block);
+    }
+    clear_links(block, NULL);
+    for (unsigned i = 0; i < 2 && block->pages[i]; i++) {
+        unlist(block, block->pages[i]);
+    }
+    if (self && self->cpu->block == block) {
+        self->self_modified = true;
+    }
+    atomic_fetch_sub_explicit(&engine->block_bytes, block->bytes, memory_order_relaxed);
+    atomic_fetch_add_explicit(&engine->blocks_dropped, 1, memory_order_relaxed);
+    block->retired_next = engine->retired;
+    engine->retired = block;
+    if (++engine->retired_count >= ENGINE_RECLAIM_BLOCKS) {
+        release_batch(engine);
+    }
+}
+
+static void refresh_granules(struct code_page *page)
+{
+    page->granules = 0;
+    for (struct block *block = page->blocks; block; block = *next_in_page(block, page)) {
+        page->granules |= block_granules(block, page);
+    }
+}
+
+void block_cache_invalidate(struct engine *engine, struct engine_cpu *self, uint64_t index,
+                            uint64_t offset, unsigned size)
+{
+    struct code_page *page = engine->code_pages[index];
+    unsigned first = (unsigned)offset;
+    unsigned last = first + size - 1;
+    if (!page || !(page->granules & granule_bits(first, last))) {
+        return;
+    }
+    for (struct block *block = page->blocks, *next; block; block = next) {
+        next = *next_in_page(block, page);
+        unsigned block_first, block_last;
+        block_range(block, page, &block_first, &block_last);
+        if (block_first > last || first > block_last) {
+            continue;
+        }
+        struct code_page *other = block->pages[block->pages[0] == page];
+        block_drop(engine, self, block);
+        if (other) {
+            refresh_granules(other);
+            block_cache_settle(engine, other->index);
+        }
+    }
+    refresh_granules(page);
+    block_cache_settle(engine, index);
+}
+
+static void drop_everything(struct engine *engine, struct engine_cpu *self)
+{
+    while (engine->all_pages) {
+        uint64_t index = engine->all_pages->index;
+        block_cache_invalidate(engine, self, index, 0, PAGE_BYTES);
+        block_cache_settle(engine, index);
+    }
+}
+
+void block_cache_limit(struct engine *engine, struct engine_cpu *self)
+{
+    if (atomic_load_explicit(&engine->block_bytes, memory_order_relaxed) < ENGINE_BLOCK_BYTES_MAX) {
+        return;
+    }
+    drop_everything(engine, self);
+}
+
+/* --- giving memory back --------------------------------------------------------------------- */
+
+static bool batch_is_free(const struct engine *engine)
+{
+    for (unsigned i = 0; i < engine->cpu_count; i++) {
+        if (engine->cpus[i] &&
+            !quiesce_reached(engine->cpus[i], engine->batch_tickets[i], CPU_STATE_IDLE)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void release_batch(struct engine *engine)
+{
+    if (engine->batch) {
+        if (!batch_is_free(engine)) {
+            return;
+        }
+        free_list(engine->batch);
+    }
+    engine->batch = engine->retired;
+    engine->retired = NULL;
+    engine->retired_count = 0;
+    for (unsigned i = 0; i < engine->cpu_count; i++) {
+        if (engine->cpus[i]) {
+            atomic_store(&engine->cpus[i]->purge, true);
+            engine->batch_tickets[i] = quiesce_request(engine->cpus[i], NULL);
+        }
+    }
+}
+
+void block_cache_purge(struct engine_cpu *self)
+{
+    self->cpu->exit = NULL;
+    if (atomic_load_explicit(&self->purge, memory_order_relaxed) &&
+        atomic_exchange(&self->purge, false)) {
+        mmu_jumps_clear(self);
+    }
+}
+
+void block_cache_destroy(struct engine *engine)
+{
+    drop_everything(engine, NULL);
+    free_list(engine->retired);
+    free_list(engine->batch);
+    free(engine->buckets);
+    free(engine->dead_block);
+    free(engine->no_jumps);
+}

@@ -1,0 +1,39 @@
+/*
+ * The cache of decoded blocks of one machine: found by physical address and mode, dropped when
+ * their bytes change, given back once no CPU can hold them.
+ */
+#ifndef POLYVISOR_VCPU_ENGINE_BLOCK_CACHE_H
+#define POLYVISOR_VCPU_ENGINE_BLOCK_CACHE_H
+
+#include "vmmd/vcpu/engine/core.h"
+
+int block_cache_create(struct engine *engine); /* 0 or -ENOMEM */
+void block_cache_destroy(struct engine *engine);
+
+/* A live block at `physical` for `mode`, or NULL. Lock-free. `next_page` gives the second page's
+ * physical address, for blocks that straddle (UINT64_MAX: unknown, such blocks are passed over). */
+struct block *block_cache_find(const struct engine *engine, uint64_t physical, uint32_t mode,
+                               uint64_t next_page);
+/* Whether some block at `physical` for `mode` straddles: the caller then needs next_page. */
+bool block_cache_straddles(const struct engine *engine, uint64_t physical, uint32_t mode);
+
+/* --- with the watch lock held --------------------------------------------------------------- */
+/* The page's record, created as needed; NULL without memory. Sets the watch and waits for writers.
+ */
+struct code_page *block_cache_page(struct engine *engine, struct engine_cpu *self, uint64_t index);
+/* Publish a block; pages[1] is NULL unless it straddles. */
+void block_cache_insert(struct engine *engine, struct block *block, struct code_page *pages[2]);
+/* Let `exit` of `from` lead to `to` for good, when that is right. */
+void block_cache_link(struct block *from, struct block_exit *exit, struct block *to);
+/* Drop the blocks that overlap [offset, offset + size) of a page. `self` may be NULL. */
+void block_cache_invalidate(struct engine *engine, struct engine_cpu *self, uint64_t index,
+                            uint64_t offset, unsigned size);
+/* Stop watching a page that has no block. */
+void block_cache_settle(struct engine *engine, uint64_t index);
+/* Drop everything when the blocks hold too much memory. */
+void block_cache_limit(struct engine *engine, struct engine_cpu *self);
+
+/* The CPU's own thread, at a block border: forget pointers to dropped blocks when asked to. */
+void block_cache_purge(struct engine_cpu *self);
+
+#endif

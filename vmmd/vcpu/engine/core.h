@@ -1,0 +1,153 @@
+/*
+ * The engine's own structures, shared by its files and by nobody else.
+ *
+ * Locks, outermost first: `watch_lock` (engine), `request_lock` (a CPU), `tlb_lock` (a CPU). A CPU
+ * that waits for the watch lock counts as quiescent (quiesce.h), so its holder may wait for others.
+ */
+#ifndef POLYVISOR_VCPU_ENGINE_CORE_H
+#define POLYVISOR_VCPU_ENGINE_CORE_H
+
+#include "libshared/isa/isa.h"
+#include "vmmd/vcpu/engine/block.h"
+#include "vmmd/vcpu/engine/engine.h"
+#include "vmmd/vcpu/engine/tunables.h"
+#include <pthread.h>
+
+#define PAGE_BYTES 4096u
+#define PAGE_MASK  (~(uint64_t)(PAGE_BYTES - 1))
+
+/* How far from guest code a CPU is; others compare. */
+enum cpu_state {
+    CPU_STATE_RUNNING, /* may be between a TLB test and the access */
+    CPU_STATE_WAITING, /* inside a block, but uses no translation before it has served requests */
+    CPU_STATE_ENDING,  /* as WAITING, and the block ends with the current instruction */
+    CPU_STATE_IDLE,    /* holds no block at all */
+};
+
+/* What other CPUs ask of this one; fields as cpu_host.tlb_flush. */
+struct flush_request {
+    bool any_root, any_page;
+    uint64_t root, root_mask, va, size;
+};
+
+/* Translations under one mmu_key. Owner thread, but for what `tlb_lock` and tag_write allow. */
+struct mmu_context {
+    struct mmu_key key;
+    struct tlb_entry *table; /* replaced under tlb_lock */
+    uint64_t entries;        /* likewise */
+    uint64_t used;           /* entries filled since the last flush */
+    uint64_t fills, window;  /* replacing fills, and `retired` when their count began */
+    unsigned sparse_flushes;
+    bool has_large;
+    uint64_t large_base, large_mask; /* an aligned range that holds all large leaves */
+    struct jump_entry *jumps;        /* NULL until code runs in this context */
+    uint64_t jump_pages[8];          /* which pages (hashed) the jump cache may know */
+    bool jumps_used;
+    uint64_t last_use;
+};
+
+enum reservation_kind { RESERVATION_NONE, RESERVATION_VALUE, RESERVATION_WATCHED };
+
+/* Owner thread only. */
+struct reservation {
+    enum reservation_kind kind;
+    unsigned size; /* log2 */
+    uint8_t *host;
+    uint64_t value;
+};
+
+/* Owner writes, any thread reads; relaxed. */
+struct cpu_counters {
+    uint64_t blocks_decoded, lookups, tlb_misses, slow_accesses, exceptions, interrupts;
+};
+
+/* One CPU's engine data; cpu->engine points here. */
+struct engine_cpu {
+    struct cpu *cpu;
+    struct engine *engine;
+    struct cpu_host host;    /* what the CPU sees */
+    struct cpu_host machine; /* what the machine gave */
+
+    struct mmu_context contexts[ENGINE_CONTEXTS];
+    struct mmu_context *data, *execute;
+    uint64_t context_clock;
+    pthread_mutex_t tlb_lock; /* tables may be replaced / are scanned */
+
+    _Atomic uint32_t state; /* owner writes; enum cpu_state */
+    unsigned quiesce_depth; /* of engine_quiesce_begin; owner */
+    uint32_t quiesce_state; /* to go back to; owner */
+    pthread_mutex_t request_lock;
+    pthread_cond_t acknowledged; /* served, border or state grew */
+    pthread_cond_t wake;         /* for the sleeping CPU itself */
+    _Atomic uint32_t waiters, sleeping;
+    struct flush_request requests[ENGINE_FLUSH_REQUESTS]; /* request_lock */
+    unsigned request_count;                               /* request_lock */
+    bool request_all;                                     /* request_lock */
+    _Atomic uint64_t requested;                           /* tickets given out; request_lock */
+    _Atomic uint64_t served;                              /* all up to this one were served */
+    _Atomic uint64_t border; /* likewise, and the CPU left its block since */
+    _Atomic bool purge;      /* forget dropped blocks at the next border */
+
+    struct reservation reservation;
+    _Atomic uint64_t watched; /* watch lock: granule of a watched reservation | 1, 0 = none */
+
+    bool self_modified; /* a store of this CPU dropped the block that runs */
+    struct cpu_counters counters;
+
+    /* Decoder's scratch. */
+    struct ir_block ir;
+    struct xinsn code[IR_OPS_MAX * 2 + 8];
+    struct block_insn insns[IR_INSNS_MAX + 1];
+    struct xinsn rest[IR_OPS_MAX * 2 + 8]; /* remainder of an instruction that hit its own block */
+    uint8_t page[PAGE_BYTES], next_page[PAGE_BYTES];
+};
+
+/* Bits of engine->watch, a byte a page of RAM. The authoritative copy of the code map: what device
+ * processes can write must not decide whether this process is safe. */
+enum watch_flags {
+    WATCH_CODE = 1,     /* blocks were decoded from here */
+    WATCH_RESERVED = 2, /* a reservation looks for stores here */
+    WATCH_WRITERS = 4,  /* some TLB may allow writes without the slow path */
+};
+
+/* A page with decoded blocks. Watch lock. */
+struct code_page {
+    uint64_t index;    /* page of RAM */
+    uint64_t granules; /* a bit for each 64 bytes that hold code of some block */
+    struct block *blocks;
+    struct code_page *next, **link; /* all code pages */
+};
+
+struct engine {
+    const struct isa *isa;
+    struct memory *memory;
+    unsigned cpu_count;
+    struct engine_cpu *cpus[ENGINE_CPUS_MAX]; /* set before threads start */
+
+    pthread_mutex_t watch_lock;
+    _Atomic uint8_t *watch;        /* a byte a page; enum watch_flags */
+    uint8_t *reserved_stores;      /* a byte a page; watch lock */
+    struct code_page **code_pages; /* by page of RAM; watch lock */
+    struct code_page *all_pages;   /* watch lock */
+    uint64_t page_count;
+    _Atomic uint32_t device_wrote; /* the count last looked at; stored under the watch lock */
+
+    struct block *_Atomic *buckets;
+    struct block *dead_block;    /* fills empty jump cache entries */
+    struct jump_entry *no_jumps; /* an empty jump cache, for contexts that have none yet */
+
+    _Atomic uint64_t block_bytes, blocks_dropped;
+    struct block *retired;  /* dropped since the last batch; watch lock */
+    unsigned retired_count; /* watch lock */
+    struct block *batch;    /* waiting for all CPUs to pass a border; watch lock */
+    uint64_t batch_tickets[ENGINE_CPUS_MAX];
+};
+
+#define engine_count(counter) __atomic_store_n(&(counter), (counter) + 1, __ATOMIC_RELAXED)
+
+static inline struct engine_cpu *engine_cpu_of(const struct cpu *cpu)
+{
+    return cpu->engine;
+}
+
+#endif

@@ -1,0 +1,268 @@
+#include "vmmd/vcpu/engine/engine.h"
+#include "vmmd/vcpu/engine/block_cache.h"
+#include "vmmd/vcpu/engine/core.h"
+#include "vmmd/vcpu/engine/quiesce.h"
+#include "vmmd/vcpu/engine/soft_mmu.h"
+#include "vmmd/vcpu/engine/watch.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- device writes to code --------------------------------------------------------------------- */
+
+/* Drop the first page's code that a device overwrote. False: there is none. */
+static bool drop_overwritten(struct engine *engine)
+{
+    for (struct code_page *page = engine->all_pages; page; page = page->next) {
+        _Atomic uint8_t *flags = &engine->memory->page_flags[page->index];
+        if (atomic_load(flags) & MEMORY_PAGE_DEVICE_WROTE) {
+            atomic_fetch_and(flags, (uint8_t)~MEMORY_PAGE_DEVICE_WROTE);
+            block_cache_invalidate(engine, NULL, page->index, 0, PAGE_BYTES);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* `self`: the CPU on whose thread this runs, NULL on others. */
+static void device_wrote(struct engine *engine, struct engine_cpu *self)
+{
+    const struct memory_codemap_head *head = engine->memory->codemap;
+    if (!head || atomic_load(&head->device_wrote) == atomic_load(&engine->device_wrote)) {
+        return;
+    }
+    watch_acquire(engine, self);
+    atomic_store(&engine->device_wrote, atomic_load(&head->device_wrote));
+    while (drop_overwritten(engine)) {
+        /* The list may have lost any of its pages: begin again. */
+    }
+    watch_release(engine);
+}
+
+void engine_device_wrote(struct engine *engine)
+{
+    device_wrote(engine, NULL);
+}
+
+/* --- what CPUs see of their surroundings ------------------------------------------------------ */
+
+static void host_tlb_flush(struct cpu *cpu, bool any_root, uint64_t root, uint64_t root_mask,
+                           bool any_page, uint64_t va)
+{
+    struct flush_request request = {.any_root = any_root,
+                                    .any_page = any_page,
+                                    .root = root,
+                                    .root_mask = root_mask,
+                                    .va = va & PAGE_MASK,
+                                    .size = PAGE_BYTES};
+    mmu_flush(engine_cpu_of(cpu), &request);
+}
+
+/* Stores of CPUs drop code as they happen: what is left are devices', and order. */
+static void host_fetch_barrier(struct cpu *cpu)
+{
+    struct engine_cpu *self = engine_cpu_of(cpu);
+    device_wrote(self->engine, self);
+    atomic_thread_fence(memory_order_seq_cst);
+}
+
+/* Firmware may wait for other CPUs, by flushing or by a lock that one of them holds. */
+static bool host_firmware_call(struct cpu *cpu)
+{
+    struct engine_cpu *self = engine_cpu_of(cpu);
+    uint32_t previous = quiesce_enter(self, CPU_STATE_ENDING);
+    bool handled = self->machine.firmware_call(cpu);
+    quiesce_leave(self, previous);
+    return handled;
+}
+
+static bool no_firmware(struct cpu *cpu)
+{
+    (void)cpu;
+    return false;
+}
+
+static bool no_device_read(struct cpu *cpu, uint64_t address, unsigned size, uint64_t *value)
+{
+    (void)cpu;
+    (void)address;
+    (void)size;
+    (void)value;
+    return false;
+}
+
+static bool no_device_write(struct cpu *cpu, uint64_t address, unsigned size, uint64_t value)
+{
+    (void)cpu;
+    (void)address;
+    (void)size;
+    (void)value;
+    return false;
+}
+
+static void wire_host(struct engine_cpu *self, const struct cpu_host *host, void *host_data)
+{
+    self->machine = *host;
+    if (!self->machine.firmware_call) {
+        self->machine.firmware_call = no_firmware;
+    }
+    if (!self->machine.mmio_read) {
+        self->machine.mmio_read = no_device_read;
+    }
+    if (!self->machine.mmio_write) {
+        self->machine.mmio_write = no_device_write;
+    }
+    self->host = self->machine;
+    self->host.mmu_switch = mmu_switch;
+    self->host.tlb_flush = host_tlb_flush;
+    self->host.fetch_barrier = host_fetch_barrier;
+    self->host.firmware_call = host_firmware_call;
+    self->cpu->host = &self->host;
+    self->cpu->host_data = host_data;
+}
+
+/* --- life ----------------------------------------------------------------------------------- */
+
+static void cpu_destroy(struct engine_cpu *self)
+{
+    if (!self) {
+        return;
+    }
+    mmu_destroy(self);
+    pthread_cond_destroy(&self->wake);
+    pthread_cond_destroy(&self->acknowledged);
+    pthread_mutex_destroy(&self->request_lock);
+    pthread_mutex_destroy(&self->tlb_lock);
+    free(self->cpu);
+    free(self);
+}
+
+static void *allocate_zeroed(size_t size)
+{
+    size_t rounded = (size + 63) & ~(size_t)63;
+    void *memory = aligned_alloc(64, rounded);
+    if (memory) {
+        memset(memory, 0, rounded);
+    }
+    return memory;
+}
+
+struct cpu *engine_add_cpu(struct engine *engine, unsigned index, const struct cpu_host *host,
+                           void *host_data)
+{
+    if (index >= engine->cpu_count || engine->cpus[index]) {
+        return NULL;
+    }
+    struct engine_cpu *self = allocate_zeroed(sizeof(*self));
+    struct cpu *cpu = allocate_zeroed(engine->isa->cpu_size);
+    if (!self || !cpu) {
+        free(self);
+        free(cpu);
+        return NULL;
+    }
+    pthread_mutex_init(&self->tlb_lock, NULL);
+    pthread_mutex_init(&self->request_lock, NULL);
+    pthread_cond_init(&self->acknowledged, NULL);
+    pthread_cond_init(&self->wake, NULL);
+    self->cpu = cpu;
+    self->engine = engine;
+    atomic_init(&self->state, CPU_STATE_IDLE);
+    cpu->index = index;
+    cpu->engine = self;
+    cpu->isa = engine->isa;
+    cpu->memory = engine->memory;
+    wire_host(self, host, host_data);
+    if (mmu_create(self) != 0) {
+        cpu_destroy(self);
+        return NULL;
+    }
+    engine->isa->reset(cpu);
+    engine->cpus[index] = self;
+    return cpu;
+}
+
+struct cpu *engine_cpu(struct engine *engine, unsigned index)
+{
+    bool there = index < engine->cpu_count && engine->cpus[index];
+    return there ? engine->cpus[index]->cpu : NULL;
+}
+
+static bool allocate_tables(struct engine *engine)
+{
+    engine->watch = calloc(engine->page_count, sizeof(*engine->watch));
+    engine->reserved_stores = calloc(engine->page_count, 1);
+    engine->code_pages = calloc(engine->page_count, sizeof(struct code_page *));
+    return engine->watch && engine->reserved_stores && engine->code_pages &&
+           block_cache_create(engine) == 0;
+}
+
+struct engine *engine_create(const struct isa *isa, struct memory *memory, unsigned cpu_count,
+                             struct error *err)
+{
+    if (cpu_count == 0 || cpu_count > ENGINE_CPUS_MAX || memory->page_count == 0) {
+        error_set(err, ERROR_CONFIG, 0, "an engine needs memory and 1 to %u CPUs", ENGINE_CPUS_MAX);
+        return NULL;
+    }
+    struct engine *engine = calloc(1, sizeof(*engine));
+    if (!engine) {
+        error_set(err, ERROR_MEMORY, ENOMEM, "no memory for the execution engine");
+        return NULL;
+    }
+    engine->isa = isa;
+    engine->memory = memory;
+    engine->cpu_count = cpu_count;
+    engine->page_count = memory->page_count;
+    pthread_mutex_init(&engine->watch_lock, NULL);
+    if (!allocate_tables(engine)) {
+        engine_destroy(engine);
+        error_set(err, ERROR_MEMORY, ENOMEM, "no memory for the execution engine");
+        return NULL;
+    }
+    return engine;
+}
+
+void engine_destroy(struct engine *engine)
+{
+    if (!engine) {
+        return;
+    }
+    block_cache_destroy(engine);
+    for (unsigned i = 0; i < engine->cpu_count; i++) {
+        cpu_destroy(engine->cpus[i]);
+    }
+    pthread_mutex_destroy(&engine->watch_lock);
+    free(engine->code_pages);
+    free(engine->reserved_stores);
+    free(engine->watch);
+    free(engine);
+}
+
+/* --- statistics ---------------------------------------------------------------------- */
+
+/* The count is the owner's plain field; a reader may be a few blocks late. */
+__attribute__((no_sanitize("thread"))) static uint64_t retired_of(const struct cpu *cpu)
+{
+    return *(const volatile uint64_t *)&cpu->retired;
+}
+
+void engine_stats(struct engine *engine, struct engine_stats *stats)
+{
+    memset(stats, 0, sizeof(*stats));
+    for (unsigned i = 0; i < engine->cpu_count; i++) {
+        if (!engine->cpus[i]) {
+            continue;
+        }
+        const struct cpu_counters *counters = &engine->cpus[i]->counters;
+        stats->retired += retired_of(engine->cpus[i]->cpu);
+#define ADD(field) stats->field += __atomic_load_n(&counters->field, __ATOMIC_RELAXED)
+        ADD(blocks_decoded);
+        ADD(lookups);
+        ADD(tlb_misses);
+        ADD(slow_accesses);
+        ADD(exceptions);
+        ADD(interrupts);
+#undef ADD
+    }
+    stats->blocks_dropped = atomic_load_explicit(&engine->blocks_dropped, memory_order_relaxed);
+    stats->block_bytes = atomic_load_explicit(&engine->block_bytes, memory_order_relaxed);
+}

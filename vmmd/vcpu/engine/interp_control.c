@@ -1,0 +1,211 @@
+/*
+ * Helper calls and terminators.
+ *
+ * Within a page, a block's exit holds a link to the next block: following it needs no look-up and
+ * no check of the mapping, because page_base stays. Everywhere else the jump cache of the execute
+ * context is asked, and then the outer loop. Each way into a block tests the attention word.
+ */
+#include "vmmd/vcpu/engine/interp.h"
+
+INTERP_CALL void interp_leave(INTERP_PARAMETERS)
+{
+    (void)tlb;
+    (void)tlb_mask;
+    cpu->retired += ip->insn + 1u;
+    cpu->pc = cpu->page_base + block_insns(cpu->block)[ip->insn + 1].offset;
+}
+
+void interp_run(struct cpu *cpu, struct block *block)
+{
+    cpu->block = block;
+    cpu->page_base = cpu->pc & PAGE_MASK;
+    block->code[0].handler(cpu, block->code, (char *)cpu->tlb_data,
+                           cpu->tlb_data_mask * sizeof(struct tlb_entry));
+}
+
+/* --- helper calls --------------------------------------------------------------------------- */
+
+/* Two steps: the second one's imm is the helper's. */
+INTERP_HANDLER(helper_call)
+{
+    interp_sync(cpu, ip);
+    uint64_t result = ip->helper(cpu, SLOT(ip->a), SLOT(ip->b), (uint64_t)ip[1].imm);
+    if (__builtin_expect(cpu->exception != 0, 0)) {
+        return;
+    }
+    SLOT(ip->d) = result;
+    interp_unsync(cpu, ip);
+    INTERP_NEXT_RELOAD(2);
+}
+
+static void lower_helper(struct lowering *lowering, const struct ir_op *op,
+                         const struct interp_operation *operation)
+{
+    struct xinsn *step = lower_emit(lowering, op, operation->handlers[0]);
+    step->a = op->a == IR_NONE ? LOWER_ZERO_SLOT : step->a;
+    step->b = op->b == IR_NONE ? LOWER_ZERO_SLOT : step->b;
+    step->helper = lowering->isa->helpers[op->aux].function;
+    lower_emit(lowering, op, NULL);
+}
+const struct interp_operation interp_helper = {lower_helper, {helper_call}};
+
+/* --- into the next block -------------------------------------------------------------------- */
+
+static inline bool attention(struct cpu *cpu)
+{
+    return atomic_load_explicit(&cpu->attention, memory_order_relaxed) != 0;
+}
+
+static inline struct block *probe(struct cpu *cpu, uint64_t pc)
+{
+    return attention(cpu) ? NULL : jump_find(cpu, pc);
+}
+
+/* An exit without a link, or with attention asked for: cpu->exit says which. */
+static INTERP_CALL __attribute__((noinline)) void follow_exit(INTERP_PARAMETERS)
+{
+    uint64_t pc = cpu->page_base + (uint64_t)cpu->exit->target;
+    if ((uint64_t)cpu->exit->target >= PAGE_BYTES) {
+        cpu->exit = NULL;
+        struct block *block = probe(cpu, pc);
+        if (block) {
+            cpu->page_base = pc & PAGE_MASK;
+            cpu->block = block;
+            ip = block->code;
+            INTERP_JUMP(ip);
+        }
+    }
+    cpu->pc = pc;
+}
+
+#define FOLLOW(leaving)                                                                            \
+    do {                                                                                           \
+        struct block_exit *exit_ = (leaving);                                                      \
+        struct block *next_ = atomic_load_explicit(&exit_->link, memory_order_acquire);            \
+        if (__builtin_expect(next_ != NULL && !attention(cpu), 1)) {                               \
+            cpu->block = next_;                                                                    \
+            ip = next_->code;                                                                      \
+            INTERP_JUMP(ip);                                                                       \
+        }                                                                                          \
+        cpu->exit = exit_;                                                                         \
+        __attribute__((musttail)) return follow_exit(cpu, ip, tlb, tlb_mask);                      \
+    } while (0)
+
+/* Terminators count the block's instructions: `insn` is how many it has. */
+static struct xinsn *emit_terminator(struct lowering *lowering, const struct ir_op *op,
+                                     interp_handler *handler)
+{
+    uint16_t last = lowering->insn;
+    struct xinsn *step = lower_emit(lowering, op, handler);
+    step->insn = (uint16_t)(last + 1);
+    return step;
+}
+
+INTERP_HANDLER(jump_direct)
+{
+    cpu->retired += ip->insn;
+    FOLLOW(&ip->exits[0]);
+}
+
+static void lower_jump(struct lowering *lowering, const struct ir_op *op,
+                       const struct interp_operation *operation)
+{
+    lowering->exit_target[0] = (uint64_t)op->imm;
+    lowering->exits_at = (int)lowering->count;
+    emit_terminator(lowering, op, operation->handlers[0]);
+}
+const struct interp_operation interp_jump = {lower_jump, {jump_direct}};
+const struct interp_operation interp_call = {lower_jump, {jump_direct}};
+
+INTERP_HANDLER(jump_indirect)
+{
+    uint64_t pc = SLOT(ip->a);
+    cpu->retired += ip->insn;
+    struct block *block = probe(cpu, pc);
+    if (__builtin_expect(block != NULL, 1)) {
+        cpu->page_base = pc & PAGE_MASK;
+        cpu->block = block;
+        ip = block->code;
+        INTERP_JUMP(ip);
+    }
+    cpu->pc = pc;
+}
+
+static void lower_terminator(struct lowering *lowering, const struct ir_op *op,
+                             const struct interp_operation *operation)
+{
+    emit_terminator(lowering, op, operation->handlers[0]);
+}
+const struct interp_operation interp_jump_ind = {lower_terminator, {jump_indirect}};
+const struct interp_operation interp_call_ind = {lower_terminator, {jump_indirect}};
+const struct interp_operation interp_ret = {lower_terminator, {jump_indirect}};
+
+INTERP_HANDLER(exit_to)
+{
+    (void)tlb;
+    (void)tlb_mask;
+    cpu->retired += ip->insn;
+    cpu->pc = cpu->page_base + (uint64_t)ip->imm;
+}
+const struct interp_operation interp_exit = {lower_terminator, {exit_to}};
+
+INTERP_HANDLER(exit_set)
+{
+    (void)tlb;
+    (void)tlb_mask;
+    cpu->retired += ip->insn;
+}
+const struct interp_operation interp_exit_pc = {lower_terminator, {exit_set}};
+
+/* --- branches: exits[0] taken, exits[1] not; an immediate operand is in the step that follows --
+ */
+
+#define CONDITIONS(X)                                                                              \
+    X(IR_EQ, eq, a == b)                                                                           \
+    X(IR_NE, ne, a != b)                                                                           \
+    X(IR_LT, lt, (int64_t)a < (int64_t)b)                                                          \
+    X(IR_GE, ge, (int64_t)a >= (int64_t)b)                                                         \
+    X(IR_LTU, ltu, a < b)                                                                          \
+    X(IR_GEU, geu, a >= b)                                                                         \
+    X(IR_LE, le, (int64_t)a <= (int64_t)b)                                                         \
+    X(IR_GT, gt, (int64_t)a > (int64_t)b)                                                          \
+    X(IR_LEU, leu, a <= b)                                                                         \
+    X(IR_GTU, gtu, a > b)
+
+/* Two copies of the way on, so that the host predicts the taken and the other path apart. */
+#define HANDLER_BRANCH(name, second, expression)                                                   \
+    INTERP_HANDLER(name)                                                                           \
+    {                                                                                              \
+        uint64_t a = SLOT(ip->a);                                                                  \
+        uint64_t b = (second);                                                                     \
+        cpu->retired += ip->insn;                                                                  \
+        if (expression) {                                                                          \
+            FOLLOW(&ip->exits[0]);                                                                 \
+        }                                                                                          \
+        FOLLOW(&ip->exits[1]);                                                                     \
+    }
+
+#define X(condition, name, expression)                                                             \
+    HANDLER_BRANCH(branch_##name##_register, SLOT(ip->b), expression)                              \
+    HANDLER_BRANCH(branch_##name##_immediate, (uint64_t)ip[1].imm, expression)
+CONDITIONS(X)
+#undef X
+
+static void lower_branch(struct lowering *lowering, const struct ir_op *op,
+                         const struct interp_operation *operation)
+{
+    static interp_handler *const handlers[][2] = {
+#define X(condition, name, expression)                                                             \
+    [condition] = {branch_##name##_register, branch_##name##_immediate},
+        CONDITIONS(X)
+#undef X
+    };
+    (void)operation;
+    lowering->exit_target[0] = (uint64_t)(int64_t)op->imm2;
+    lowering->exits_at = (int)lowering->count;
+    emit_terminator(lowering, op, handlers[op->aux][op->b == IR_IMMEDIATE]);
+    if (op->b == IR_IMMEDIATE) {
+        lower_emit(lowering, op, NULL);
+    }
+}
+const struct interp_operation interp_branch = {lower_branch, {NULL}};

@@ -1,0 +1,46 @@
+/* Every limit and threshold of the engine, in one place. Each is a trade that was measured or may
+ * be. */
+#ifndef POLYVISOR_VCPU_ENGINE_TUNABLES_H
+#define POLYVISOR_VCPU_ENGINE_TUNABLES_H
+
+/* CPUs of one machine: CPU sets are one 64-bit word. */
+#define ENGINE_CPUS_MAX 64u
+
+/* Address spaces and privilege modes whose translations a CPU keeps. */
+#define ENGINE_CONTEXTS 16u
+
+/* Soft-TLB entries a context (powers of two): it starts small and doubles while more than one
+ * fill in ENGINE_TLB_GROW_INSNS instructions replaces something. */
+#define ENGINE_TLB_ENTRIES_MIN 256u
+#define ENGINE_TLB_ENTRIES_MAX 4096u
+#define ENGINE_TLB_GROW_INSNS  128u
+/* Flushes in a row that find the table less than an eighth full before it is halved. */
+#define ENGINE_TLB_SHRINK_FLUSHES 8u
+
+/* Virtual jump cache entries an execute context, a power of two. */
+#define ENGINE_JUMP_ENTRIES 2048u
+
+/* Buckets of the physical block hash, a power of two. */
+#define ENGINE_HASH_BUCKETS 65536u
+
+/* All blocks are dropped when they hold more than this. */
+#define ENGINE_BLOCK_BYTES_MAX (48u << 20)
+
+/* Guest instructions a block, at most IR_INSNS_MAX: bounds the delay of interrupts. */
+#define ENGINE_BLOCK_INSNS 64u
+
+/* Dropped blocks are given back in batches of this many. */
+#define ENGINE_RECLAIM_BLOCKS 256u
+
+/* Flush requests queued for another CPU before they are folded into "everything"; pages that one
+ * request may name before it becomes a flush of its address spaces. */
+#define ENGINE_FLUSH_REQUESTS 8u
+#define ENGINE_FLUSH_PAGES    32u
+
+/* Polls of another CPU's acknowledgement before the waiter sleeps. */
+#define ENGINE_WAIT_SPINS 2000u
+
+/* Watched stores to a page without reservation before it is released from the watch. */
+#define ENGINE_RESERVED_STORES 16u
+
+#endif
