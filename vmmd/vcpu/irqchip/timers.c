@@ -166,7 +166,9 @@ void timers_set(struct timers *timers, unsigned index, uint64_t deadline)
     uint64_t now = guest_clock_ticks(timers->clock);
     bool passed = deadline != TIMER_NEVER && now >= deadline;
     timers->deadlines[index] = deadline;
-    drive(timers, index, passed);
+    /* Driven even when it did not change: a CPU may have moved its own comparator's line. */
+    timers->levels[index] = passed;
+    irq_line_set(&timers->lines[index], passed);
     if (!passed && deadline != TIMER_NEVER) {
         /* A deadline that moved later costs one early wake-up instead of a signal each time. */
         uint64_t when = deadline_to_host_ns(timers->clock, now, deadline);
