@@ -103,7 +103,7 @@ static void *peer_main(void *argument)
 
 /* --- the machine ----------------------------------------------------------------------------- */
 
-static char directory[] = "/tmp/test-virtio-XXXXXX";
+static char directory[32];
 static char path[64];
 static struct machine_pci windows;
 static struct bus *bus;
@@ -211,6 +211,7 @@ static void map_bar(void)
 static void setup_with_deadline(unsigned deadline_ms)
 {
     struct error err = {0};
+    snprintf(directory, sizeof(directory), "/tmp/test-virtio-XXXXXX");
     ck_assert_ptr_nonnull(mkdtemp(directory));
     snprintf(path, sizeof(path), "%s/t.sock", directory);
     make_windows();

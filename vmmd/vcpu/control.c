@@ -303,8 +303,8 @@ static void on_notice(evutil_socket_t fd, short what, void *context)
         if (REACTIONS[notice.kind](control)) {
             notices_post(&control->outbox, notice.kind, notice.guest_code, notice.device);
         }
+        flush_outbox(control); /* each by itself: equal ones that wait together become one */
     }
-    flush_outbox(control);
 }
 
 static void on_retry(evutil_socket_t fd, short what, void *context)

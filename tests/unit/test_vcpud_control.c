@@ -1,0 +1,411 @@
+/* vcpud's whole life as vmmd sees it: configure, start, pause, reset, power off, stop, errors. The
+ * guest is a handful of instructions in a kernel image made here. */
+#include "libshared/ipc/channel.h"
+#include "libshared/ipc/error_message.h"
+#include "libshared/mem/memory.h"
+#include "proto/vcpu.pb-c.h"
+#include "vmmd/vcpu/control.h"
+#include <check.h>
+#include <errno.h>
+#include <nanomsg/nn.h>
+#include <nanomsg/pair.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define MEMORY_BYTES (UINT64_C(128) << 20)
+#define TIMEOUT_MS   20000
+
+static char directory[32];
+static char path[64];
+static struct fdlist descriptors;
+static struct control *control;
+static struct channel *vmmd;
+static pthread_t vcpud;
+static uint64_t last_id;
+static Polyvisor__VcpuReply *reply; /* the last one received */
+
+/* --- guests ---------------------------------------------------------------------------------- */
+
+/* The head of a RISC-V kernel Image, whose first instruction jumps over it. */
+struct image {
+    uint32_t code[2];
+    uint64_t text_offset, image_size, flags;
+    uint32_t version, reserved;
+    uint64_t reserved2;
+    char magic[8];
+    uint32_t magic2, reserved3;
+    uint32_t program[16];
+};
+
+#define SBI_RESET 0x535258b7, 0x35488893, 0x00000813, 0x00000593, 0x00000073, 0x0000006f
+
+static const uint32_t LOOP[] = {0x0000006f};
+/* a0 = 0: shut down */
+static const uint32_t POWER_OFF[] = {0x00000513, SBI_RESET};
+/* Counts its starts in memory that no image covers, and reboots until it is the third. */
+static const uint32_t REBOOT_TWICE[] = {
+    0x01000297, 0x0002a303, 0x00130313, 0x0062a023, 0x00300393, 0x00733533, SBI_RESET,
+};
+
+static int make_image(const uint32_t *program, size_t bytes)
+{
+    struct image image = {
+        .code = {0x0400006f, 0},
+        .text_offset = 0x200000,
+        .image_size = sizeof(image),
+        .version = 2,
+        .magic = "RISCV",
+        .magic2 = 0x05435352,
+    };
+    memcpy(image.program, program, bytes);
+    int fd = memfd_create("kernel", MFD_CLOEXEC);
+    ck_assert_int_eq(write(fd, &image, sizeof(image)), sizeof(image));
+    return fd;
+}
+
+/* --- vcpud in a thread ----------------------------------------------------------------------- */
+
+static void *vcpud_main(void *argument)
+{
+    (void)argument;
+    ck_assert_int_eq(control_loop(control), 0);
+    return NULL;
+}
+
+static void hand_over(const char *name, int fd)
+{
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(fdlist_add(&descriptors, fd, "%s", name), 0);
+}
+
+static void connect_vmmd(void)
+{
+    vmmd = channel_connect(CHANNEL_VCPU, NN_PAIR, path);
+    ck_assert_ptr_nonnull(vmmd);
+}
+
+static void setup(void)
+{
+    struct error err = {0};
+    sigset_t ending;
+    sigemptyset(&ending);
+    sigaddset(&ending, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &ending, NULL);
+    snprintf(directory, sizeof(directory), "/tmp/test-vcpud-XXXXXX");
+    ck_assert_ptr_nonnull(mkdtemp(directory));
+    snprintf(path, sizeof(path), "%s/vcpud.sock", directory);
+    memset(&descriptors, 0, sizeof(descriptors));
+    hand_over("ram", memory_create_fd("ram", MEMORY_BYTES));
+    hand_over("codemap", memory_create_fd("codemap", memory_codemap_size(MEMORY_BYTES)));
+    control = control_open(path, &descriptors, &err);
+    ck_assert_msg(control != NULL, "%s", err.message);
+    ck_assert_int_eq(pthread_create(&vcpud, NULL, vcpud_main, NULL), 0);
+    connect_vmmd();
+}
+
+static void forget_reply(void)
+{
+    if (reply) {
+        protobuf_c_message_free_unpacked(&reply->base, NULL);
+        reply = NULL;
+    }
+}
+
+/* After vcpud was told to end. */
+static void join(void)
+{
+    pthread_join(vcpud, NULL);
+    control_close(control);
+    channel_close(vmmd);
+    forget_reply();
+    while (descriptors.count > 0) {
+        close(descriptors.entries[--descriptors.count].fd);
+    }
+    struct stat info;
+    ck_assert(stat(path, &info) < 0 && errno == ENOENT);
+    rmdir(directory);
+}
+
+static void receive(void)
+{
+    ProtobufCMessage *message = NULL;
+    forget_reply();
+    ck_assert_int_eq(
+        channel_receive(vmmd, &polyvisor__vcpu_reply__descriptor, &message, TIMEOUT_MS), 0);
+    reply = (Polyvisor__VcpuReply *)message;
+}
+
+static void send_request(Polyvisor__VcpuRequest *request)
+{
+    request->id = ++last_id;
+    ck_assert_int_eq(channel_send(vmmd, &request->base, TIMEOUT_MS), 0);
+}
+
+/* Send a request without contents of its own and take the answer, which must be next. */
+static void ask(Polyvisor__VcpuRequest__BodyCase body)
+{
+    Polyvisor__VcpuRequest request = POLYVISOR__VCPU_REQUEST__INIT;
+    Polyvisor__VcpuStart start = POLYVISOR__VCPU_START__INIT;
+    Polyvisor__VcpuPause pause = POLYVISOR__VCPU_PAUSE__INIT;
+    Polyvisor__VcpuStop stop = POLYVISOR__VCPU_STOP__INIT;
+    Polyvisor__VcpuPowerButton power_button = POLYVISOR__VCPU_POWER_BUTTON__INIT;
+    Polyvisor__VcpuReset reset = POLYVISOR__VCPU_RESET__INIT;
+    Polyvisor__VcpuPing ping = POLYVISOR__VCPU_PING__INIT;
+    Polyvisor__VcpuStatsRequest stats = POLYVISOR__VCPU_STATS_REQUEST__INIT;
+    void *bodies[] = {
+        [POLYVISOR__VCPU_REQUEST__BODY_START] = &start,
+        [POLYVISOR__VCPU_REQUEST__BODY_PAUSE] = &pause,
+        [POLYVISOR__VCPU_REQUEST__BODY_STOP] = &stop,
+        [POLYVISOR__VCPU_REQUEST__BODY_POWER_BUTTON] = &power_button,
+        [POLYVISOR__VCPU_REQUEST__BODY_RESET] = &reset,
+        [POLYVISOR__VCPU_REQUEST__BODY_PING] = &ping,
+        [POLYVISOR__VCPU_REQUEST__BODY_STATS] = &stats,
+    };
+    request.body_case = body;
+    request.start = bodies[body]; /* the members of the union are all pointers */
+    send_request(&request);
+    receive();
+    ck_assert_uint_eq(reply->id, last_id);
+}
+
+#define ASK(body) ask(POLYVISOR__VCPU_REQUEST__BODY_##body)
+
+static void configure_as(const char *arch, const char *engine, unsigned cpus, uint64_t bytes,
+                         Polyvisor__VcpuDevice *device)
+{
+    Polyvisor__VcpuRequest request = POLYVISOR__VCPU_REQUEST__INIT;
+    Polyvisor__VcpuConfigure configure = POLYVISOR__VCPU_CONFIGURE__INIT;
+    configure.name = "test";
+    configure.arch = (char *)arch;
+    configure.engine = (char *)engine;
+    configure.cpus = cpus;
+    configure.memory_bytes = bytes;
+    configure.append = "";
+    configure.n_devices = device ? 1 : 0;
+    configure.devices = &device;
+    request.body_case = POLYVISOR__VCPU_REQUEST__BODY_CONFIGURE;
+    request.configure = &configure;
+    send_request(&request);
+    receive();
+    ck_assert_uint_eq(reply->id, last_id);
+}
+
+static void configure(unsigned cpus)
+{
+    configure_as("riscv64", "interp", cpus, MEMORY_BYTES, NULL);
+    ck_assert_msg(!reply->error, "%s", reply->error ? reply->error->message : "");
+}
+
+static void expect_error(enum error_code code)
+{
+    ck_assert_ptr_nonnull(reply->error);
+    ck_assert_str_eq(reply->error->code, error_code_text(code));
+    ck_assert_str_ne(reply->error->message, "");
+    ck_assert_str_eq(reply->error->component, "vcpud");
+}
+
+static void expect_notice(Polyvisor__VcpuNoticeKind kind)
+{
+    receive();
+    ck_assert_uint_eq(reply->id, 0);
+    ck_assert_int_eq((int)reply->notice, (int)kind);
+}
+
+#define NOTICE(kind) expect_notice(POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_##kind)
+
+/* --- tests ----------------------------------------------------------------------------------- */
+
+START_TEST(test_power_off)
+{
+    hand_over("kernel", make_image(POWER_OFF, sizeof(POWER_OFF)));
+    configure(4);
+    ASK(PING);
+    ck_assert_ptr_null(reply->error);
+    ASK(START);
+    ck_assert_ptr_null(reply->error);
+    NOTICE(POWER_OFF);
+    ASK(START);
+    expect_error(ERROR_STATE);
+    ASK(STATS);
+    ck_assert_ptr_nonnull(reply->stats);
+    ck_assert_uint_gt(reply->stats->retired, 5);
+    ASK(STOP);
+    ck_assert_ptr_null(reply->error);
+    join();
+}
+END_TEST
+
+START_TEST(test_guest_reboots_itself)
+{
+    hand_over("kernel", make_image(REBOOT_TWICE, sizeof(REBOOT_TWICE)));
+    configure(2);
+    ASK(START);
+    NOTICE(RESET);
+    NOTICE(RESET);
+    NOTICE(POWER_OFF);
+    ASK(STOP);
+    join();
+}
+END_TEST
+
+START_TEST(test_pause_and_reset_on_request)
+{
+    hand_over("kernel", make_image(LOOP, sizeof(LOOP)));
+    configure(2);
+    ASK(PAUSE);
+    expect_error(ERROR_STATE);
+    ASK(START);
+    ASK(START);
+    expect_error(ERROR_STATE);
+    for (unsigned i = 0; i < 20; i++) {
+        ASK(PAUSE);
+        ck_assert_ptr_null(reply->error);
+        ASK(STATS);
+        uint64_t retired = reply->stats->retired;
+        ASK(PING);
+        ASK(STATS);
+        ck_assert_uint_eq(reply->stats->retired, retired);
+        if (i % 3 == 0) {
+            ASK(RESET);
+            ck_assert_ptr_null(reply->error);
+        }
+        ASK(START);
+        ck_assert_ptr_null(reply->error);
+        ASK(RESET);
+        ck_assert_ptr_null(reply->error);
+    }
+    ASK(POWER_BUTTON);
+    expect_error(ERROR_UNSUPPORTED);
+    ASK(STOP);
+    join();
+}
+END_TEST
+
+START_TEST(test_vmmd_dies_and_comes_back)
+{
+    hand_over("kernel", make_image(REBOOT_TWICE, sizeof(REBOOT_TWICE)));
+    configure(1);
+    ASK(START);
+    channel_close(vmmd); /* what the guest does now, nobody hears */
+    usleep(100000);
+    connect_vmmd();
+    bool ended = false;
+    while (!ended) {
+        receive();
+        ck_assert_uint_eq(reply->id, 0);
+        ended = reply->notice == POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_POWER_OFF;
+    }
+    ASK(PING);
+    ASK(STOP);
+    join();
+}
+END_TEST
+
+START_TEST(test_requests_out_of_order)
+{
+    ASK(START);
+    expect_error(ERROR_STATE);
+    ASK(PAUSE);
+    expect_error(ERROR_STATE);
+    ASK(RESET);
+    expect_error(ERROR_STATE);
+    ASK(STATS);
+    expect_error(ERROR_STATE);
+    ASK(PING);
+    ck_assert_ptr_null(reply->error);
+    Polyvisor__VcpuRequest empty = POLYVISOR__VCPU_REQUEST__INIT;
+    send_request(&empty);
+    receive();
+    expect_error(ERROR_PROTOCOL);
+    ASK(STOP);
+    ck_assert_ptr_null(reply->error);
+    join();
+}
+END_TEST
+
+static const struct bad_configuration {
+    const char *arch, *engine;
+    unsigned cpus;
+    uint64_t bytes;
+    bool has_kernel;
+    Polyvisor__VcpuDevice device; /* kind NULL: none */
+    enum error_code code;
+} BAD[] = {
+    {"vax", "interp", 1, MEMORY_BYTES, true, {0}, ERROR_UNSUPPORTED},
+    {"riscv64", "warp", 1, MEMORY_BYTES, true, {0}, ERROR_UNSUPPORTED},
+    {"riscv64", "interp", 0, MEMORY_BYTES, true, {0}, ERROR_CONFIG},
+    {"riscv64", "interp", 9, MEMORY_BYTES, true, {0}, ERROR_CONFIG},
+    {"riscv64", "interp", 1, MEMORY_BYTES * 2, true, {0}, ERROR_MEMORY},
+    {"riscv64", "interp", 1, 12345, true, {0}, ERROR_MEMORY},
+    {"riscv64", "interp", 1, MEMORY_BYTES, false, {0}, ERROR_KERNEL},
+    {"riscv64",
+     "interp",
+     1,
+     MEMORY_BYTES,
+     true,
+     {.id = "x", .kind = "toaster"},
+     ERROR_INTERNAL}, /* its descriptors are missing */
+    {"riscv64",
+     "interp",
+     1,
+     MEMORY_BYTES,
+     true,
+     {.id = "x", .kind = "virtio-rng", .queue_count = 99},
+     ERROR_CONFIG},
+};
+
+START_TEST(test_bad_configurations)
+{
+    const struct bad_configuration *bad = &BAD[_i];
+    Polyvisor__VcpuDevice device = POLYVISOR__VCPU_DEVICE__INIT;
+    if (bad->has_kernel) {
+        hand_over("kernel", make_image(LOOP, sizeof(LOOP)));
+    }
+    device.id = bad->device.id;
+    device.kind = bad->device.kind;
+    device.queue_count = bad->device.queue_count;
+    configure_as(bad->arch, bad->engine, bad->cpus, bad->bytes, device.kind ? &device : NULL);
+    expect_error(bad->code);
+    ASK(START);
+    expect_error(ERROR_STATE);
+    ASK(STOP);
+    join();
+}
+END_TEST
+
+START_TEST(test_terminate_signal)
+{
+    hand_over("kernel", make_image(LOOP, sizeof(LOOP)));
+    configure(1);
+    ASK(START);
+    kill(getpid(), SIGTERM);
+    join();
+}
+END_TEST
+
+int main(void)
+{
+    TCase *cases = tcase_create("vcpud_control");
+    tcase_add_checked_fixture(cases, setup, NULL);
+    tcase_set_timeout(cases, 120);
+    tcase_add_test(cases, test_power_off);
+    tcase_add_test(cases, test_guest_reboots_itself);
+    tcase_add_test(cases, test_pause_and_reset_on_request);
+    tcase_add_test(cases, test_vmmd_dies_and_comes_back);
+    tcase_add_test(cases, test_requests_out_of_order);
+    tcase_add_loop_test(cases, test_bad_configurations, 0, sizeof(BAD) / sizeof(BAD[0]));
+    tcase_add_test(cases, test_terminate_signal);
+    Suite *suite = suite_create("vcpud_control");
+    suite_add_tcase(suite, cases);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
