@@ -415,6 +415,11 @@ START_TEST(firmware_lies_first_and_the_kernel_follows)
     no_overlap(&plan);
     plan = plan_of(kernel_file(&head), -1, file_of_size(code, sizeof(code), 3 * MIB), 128 * MIB);
     ck_assert_uint_eq(plan.kernel.address, LAYOUT_RAM_BASE + 4 * MIB);
+    /* A raw next stage is what it is, unless it is recognised as something that cannot run. */
+    plan = plan_of(file_of(code, 100), -1, file_of(code, sizeof(code)), 128 * MIB);
+    ck_assert_uint_eq(plan.kernel.entry, LAYOUT_RAM_BASE + 2 * MIB);
+    refused(file_of("\x1f\x8b\x08", 3), -1, file_of(code, sizeof(code)), 128 * MIB, ERROR_KERNEL,
+            "gzip");
     plan = plan_of(-1, -1, file_of(code, sizeof(code)), 16 * MIB);
     ck_assert(!plan.kernel.present);
     ck_assert_uint_ne(plan.tree_address, 0);

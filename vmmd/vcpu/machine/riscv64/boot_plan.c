@@ -95,7 +95,13 @@ static int parse_kernel(struct payload *kernel, bool has_firmware, uint64_t base
         return parse_elf(kernel, base, err);
     }
     if (!linux_riscv_recognise(head, size)) {
-        return refuse(&kernel->image, head, size, err);
+        if (!has_firmware || boot_identify(head, size)) {
+            return refuse(&kernel->image, head, size, err);
+        }
+        /* A raw binary for the next stage (U-Boot in supervisor mode): firmware knows. */
+        kernel->address = kernel->entry = base;
+        kernel->memory_size = kernel->image.size;
+        return 0;
     }
     struct linux_riscv header;
     status = linux_riscv_parse(&kernel->image, &header, err);
