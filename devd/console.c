@@ -12,7 +12,7 @@
 /* Output may run this far ahead of a lossless client; beyond the backlog it is called held. */
 #define RING_SIZE (CONSOLE_BACKLOG + CONSOLE_HEADROOM)
 /* Released again: some hysteresis, so that producer and client work in larger steps. */
-#define RELEASE_LAG (CONSOLE_BACKLOG / 4 * 3)
+#define RELEASE_LAG (int64_t)(CONSOLE_BACKLOG / 4 * 3)
 #define RETRY_MS    200
 /* Sent to one client in one turn of the event loop. */
 #define SEND_A_TURN  (256u << 10)
@@ -75,16 +75,16 @@ static void client_close(struct client *client)
     free(client);
 }
 
-/* How far the slowest lossless client is behind. */
-static uint64_t console_lag(const struct console *console)
+/* How far the slowest lossless client is behind; -1 when there is none. */
+static int64_t console_lag(const struct console *console)
 {
-    uint64_t lag = 0;
+    int64_t lag = -1;
 
     for (unsigned i = 0; i < CONSOLE_CLIENTS_MAX; i++) {
         const struct client *client = console->clients[i];
-        if (client && client->greeted && (client->flags & CONSOLE_LOSSLESS) &&
-            console->written - client->cursor > lag) {
-            lag = console->written - client->cursor;
+        if (client && client->greeted && (client->flags & CONSOLE_LOSSLESS)) {
+            int64_t behind = (int64_t)(console->written - client->cursor);
+            lag = behind > lag ? behind : lag;
         }
     }
     return lag;
@@ -366,9 +366,12 @@ static void console_flush(evutil_socket_t fd, short what, void *context)
 
 size_t console_write(struct console *console, const uint8_t *bytes, size_t count)
 {
-    size_t room = (size_t)(RING_SIZE - console_lag(console));
-    size_t taken = count < room ? count : room;
+    int64_t lag = console_lag(console);
+    size_t taken = count;
 
+    if (lag >= 0 && taken > RING_SIZE - (size_t)lag) {
+        taken = RING_SIZE - (size_t)lag;
+    }
     for (size_t done = 0; done < taken;) {
         size_t at = console->written % RING_SIZE;
         size_t part = RING_SIZE - at;
@@ -377,7 +380,7 @@ size_t console_write(struct console *console, const uint8_t *bytes, size_t count
         console->written += part;
         done += part;
     }
-    if (room - taken <= CONSOLE_HEADROOM) {
+    if (lag >= 0 && (size_t)lag + taken >= CONSOLE_BACKLOG) {
         console->held = true;
     }
     if (taken) {
