@@ -19,8 +19,8 @@
 /* What an open request waits for. */
 enum request_wait {
     REQUEST_NOTHING,
-    REQUEST_READY,    /* start --hold: ready or further */
-    REQUEST_STARTED,  /* running or further */
+    REQUEST_READY,    /* start --hold: ready or running */
+    REQUEST_STARTED,  /* running */
     REQUEST_ENDED,    /* no processes any more */
     REQUEST_STATS,    /* vcpud's answer */
     REQUEST_SHUTDOWN, /* all machines ended */
@@ -162,11 +162,13 @@ static void request_wait(struct request *request, enum request_wait wait, struct
 
 static bool request_is_done(const struct request *request, const struct machine *machine)
 {
+    bool runs = machine->state == POLYVISOR__MACHINE_STATE__MACHINE_RUNNING;
+
     switch (request->wait) {
     case REQUEST_READY:
-        return machine->state >= POLYVISOR__MACHINE_STATE__MACHINE_READY;
+        return runs || machine->state == POLYVISOR__MACHINE_STATE__MACHINE_READY;
     case REQUEST_STARTED:
-        return machine->state >= POLYVISOR__MACHINE_STATE__MACHINE_RUNNING;
+        return runs;
     case REQUEST_ENDED:
         return machine_is_idle(machine);
     default:
@@ -174,14 +176,13 @@ static bool request_is_done(const struct request *request, const struct machine 
     }
 }
 
-/* A start is under way until the machine is idle again, or stops before it ran. */
+/* A start that is still open when the machine is idle again has failed: every state on the way
+ * was seen. */
 static bool request_start_failed(const struct request *request, const struct machine *machine)
 {
     bool wants_start = request->wait == REQUEST_READY || request->wait == REQUEST_STARTED;
 
-    return wants_start && (machine_is_idle(machine) ||
-                           (machine->state == POLYVISOR__MACHINE_STATE__MACHINE_STOPPING &&
-                            machine->end_reason[0] == '\0'));
+    return wants_start && machine_is_idle(machine);
 }
 
 static void request_fail_start(struct request *request, const struct machine *machine)

@@ -1,0 +1,832 @@
+/*
+ * The supervisor as a whole: its real event loop and sockets, in a process of its own, with this
+ * same program standing in for vcpud and devd. What the stand-ins do wrong is said by the kernel
+ * command line (vcpud) and by FAKE_DEVD="<id>:<behaviour>" (devd).
+ */
+#include "libshared/base/clock.h"
+#include "libshared/ipc/channel.h"
+#include "libshared/ipc/error_message.h"
+#include "libshared/ipc/fdlist.h"
+#include "proto/control.pb-c.h"
+#include "proto/device.pb-c.h"
+#include "proto/event.pb-c.h"
+#include "proto/vcpu.pb-c.h"
+#include "vmmd/cleanup.h"
+#include "vmmd/supervisor.h"
+#include <check.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <nanomsg/pair.h>
+#include <nanomsg/pubsub.h>
+#include <nanomsg/reqrep.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define LONG_MS 60000 /* bounds a hang; nothing waits that long when all is well */
+
+/* ---- the stand-ins ---- */
+
+static struct fdlist fake_descriptors;
+
+static bool fake_says(const char *behaviour, const char *word)
+{
+    return behaviour && strstr(behaviour, word);
+}
+
+static void fake_sleep_ms(int milliseconds)
+{
+    struct timespec time = {.tv_nsec = milliseconds * 1000000L};
+    nanosleep(&time, NULL);
+}
+
+static void fake_vcpu_notice(struct channel *channel, Polyvisor__VcpuNoticeKind kind, uint32_t code)
+{
+    Polyvisor__VcpuReply notice = POLYVISOR__VCPU_REPLY__INIT;
+
+    notice.notice = kind;
+    notice.guest_code = code;
+    channel_send(channel, &notice.base, LONG_MS);
+}
+
+static void fake_vcpu_check_descriptors(const Polyvisor__VcpuConfigure *configure)
+{
+    static const char *const names[] = {"ram",
+                                        "codemap",
+                                        "kernel",
+                                        "dev.serial0.state",
+                                        "dev.serial0.reply",
+                                        "dev.console0.kick.3",
+                                        "dev.console0.call.4",
+                                        "dev.rng0.call.1"};
+
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (fdlist_take(&fake_descriptors, "%s", names[i]) < 0) {
+            _exit(99);
+        }
+    }
+    if (configure->n_devices < 4 || strcmp(configure->devices[2]->kind, "virtio-rng") ||
+        configure->devices[2]->pci_slot != 1 || configure->devices[3]->queue_count != 4) {
+        _exit(98);
+    }
+}
+
+static int fake_vcpud(struct channel *channel)
+{
+    char behaviour[128] = "";
+    ProtobufCMessage *message;
+
+    while (!channel_receive(channel, &polyvisor__vcpu_request__descriptor, &message, LONG_MS)) {
+        Polyvisor__VcpuRequest *request = (Polyvisor__VcpuRequest *)message;
+        Polyvisor__VcpuReply reply = POLYVISOR__VCPU_REPLY__INIT;
+        Polyvisor__VcpuStats stats = POLYVISOR__VCPU_STATS__INIT;
+        Polyvisor__Error error;
+        struct error err;
+        bool leave = request->body_case == POLYVISOR__VCPU_REQUEST__BODY_STOP;
+
+        reply.id = request->id;
+        if (request->body_case == POLYVISOR__VCPU_REQUEST__BODY_CONFIGURE) {
+            fake_vcpu_check_descriptors(request->configure);
+            snprintf(behaviour, sizeof(behaviour), "%s", request->configure->append);
+            if (fake_says(behaviour, "early-death")) {
+                _exit(3);
+            }
+            if (fake_says(behaviour, "refuse")) {
+                error_set(&err, ERROR_KERNEL, 0, "not a kernel");
+                error_to_message(&err, &error);
+                reply.error = &error;
+                leave = true;
+            }
+        } else if (request->body_case == POLYVISOR__VCPU_REQUEST__BODY_POWER_BUTTON) {
+            if (fake_says(behaviour, "button")) {
+                fake_vcpu_notice(channel, POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_POWER_OFF, 0);
+            } else if (!fake_says(behaviour, "deaf")) {
+                error_set(&err, ERROR_UNSUPPORTED, 0, "no button");
+                error_to_message(&err, &error);
+                reply.error = &error;
+            }
+        } else if (request->body_case == POLYVISOR__VCPU_REQUEST__BODY_STATS) {
+            stats.retired = 12345;
+            reply.stats = &stats;
+        }
+        if (leave && fake_says(behaviour, "stay")) {
+            protobuf_c_message_free_unpacked(message, NULL);
+            continue;
+        }
+        channel_send(channel, &reply.base, LONG_MS);
+        if (request->body_case == POLYVISOR__VCPU_REQUEST__BODY_START) {
+            if (fake_says(behaviour, "power-off")) {
+                fake_vcpu_notice(channel, POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_POWER_OFF, 0);
+            } else if (fake_says(behaviour, "failure")) {
+                fake_vcpu_notice(channel, POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_GUEST_FAILURE,
+                                 7);
+            } else if (fake_says(behaviour, "late-death")) {
+                fake_sleep_ms(20);
+                raise(SIGKILL);
+            } else if (fake_says(behaviour, "hang")) {
+                raise(SIGSTOP);
+            }
+        }
+        protobuf_c_message_free_unpacked(message, NULL);
+        if (leave) {
+            fake_sleep_ms(20);
+            return 0;
+        }
+    }
+    return 4;
+}
+
+static int fake_devd(struct channel *channel, const char *id)
+{
+    const char *all = getenv("FAKE_DEVD");
+    size_t length = strlen(id);
+    const char *behaviour =
+        all && !strncmp(all, id, length) && all[length] == ':' ? all + length + 1 : NULL;
+    ProtobufCMessage *message;
+
+    while (!channel_receive(channel, &polyvisor__device_request__descriptor, &message, LONG_MS)) {
+        Polyvisor__DeviceRequest *request = (Polyvisor__DeviceRequest *)message;
+        Polyvisor__DeviceReply reply = POLYVISOR__DEVICE_REPLY__INIT;
+        bool configure = request->body_case == POLYVISOR__DEVICE_REQUEST__BODY_CONFIGURE;
+        bool stop = request->body_case == POLYVISOR__DEVICE_REQUEST__BODY_STOP;
+        bool restart = configure && request->configure->restart;
+
+        reply.id = request->id;
+        protobuf_c_message_free_unpacked(message, NULL);
+        if (configure && fake_says(behaviour, "mute")) {
+            continue;
+        }
+        if (stop && fake_says(behaviour, "stay")) {
+            continue;
+        }
+        channel_send(channel, &reply.base, LONG_MS);
+        if (configure && ((fake_says(behaviour, "die-once") && !restart) ||
+                          fake_says(behaviour, "die-always"))) {
+            fake_sleep_ms(200);
+            return 5;
+        }
+        if (stop) {
+            fake_sleep_ms(20);
+            return 0;
+        }
+    }
+    return 4;
+}
+
+static int fake_main(int argc, char **argv, const char *name)
+{
+    bool is_vcpu = !strcmp(name, "vcpud");
+    const char *path = argc > 2 ? argv[2] : argc > 1 ? argv[1] : "";
+    struct channel *channel = channel_bind(is_vcpu ? CHANNEL_VCPU : CHANNEL_DEVICE, NN_PAIR, path);
+
+    if (!channel || fdlist_inherit(&fake_descriptors)) {
+        return 1;
+    }
+    int status = is_vcpu ? fake_vcpud(channel) : fake_devd(channel, argv[4]);
+    channel_close(channel);
+    return status;
+}
+
+/* ---- the supervisor and a client ---- */
+
+static char base[64], programs[96], control_path[96];
+static pid_t supervisor_pid;
+static struct channel *client, *events;
+static Polyvisor__Response *response;
+
+static void start_supervisor(void)
+{
+    char run[80];
+
+    snprintf(run, sizeof(run), "%s/run", base);
+    mkdir(run, 0700);
+    supervisor_pid = fork();
+    if (supervisor_pid == 0) {
+        struct error err;
+        struct supervisor_options options = {
+            .directory = run, .programs = programs, .leash_fd = -1, .load = true};
+        cleanup_runtime_directory(run, false);
+        struct supervisor *supervisor = supervisor_open(&options, &err);
+        if (!supervisor) {
+            fprintf(stderr, "%s\n", err.message);
+            exit(1);
+        }
+        supervisor_run(supervisor);
+        supervisor_close(supervisor);
+        exit(0);
+    }
+    snprintf(control_path, sizeof(control_path), "%s/control.sock", run);
+}
+
+static void connect_client(void)
+{
+    char path[96];
+
+    client = channel_connect(CHANNEL_CONTROL, NN_REQ, control_path);
+    snprintf(path, sizeof(path), "%s/run/events.sock", base);
+    events = channel_connect(CHANNEL_EVENT, NN_SUB, path);
+    ck_assert_ptr_nonnull(client);
+    ck_assert_ptr_nonnull(events);
+}
+
+static void disconnect_client(void)
+{
+    channel_close(client);
+    channel_close(events);
+    if (response) {
+        polyvisor__response__free_unpacked(response, NULL);
+        response = NULL;
+    }
+}
+
+static void set_up(void)
+{
+    char self[256], link[128];
+
+    strcpy(base, "/tmp/pv-super.XXXXXX");
+    ck_assert_ptr_nonnull(mkdtemp(base));
+    snprintf(programs, sizeof(programs), "%s/bin", base);
+    mkdir(programs, 0700);
+    ssize_t length = readlink("/proc/self/exe", self, sizeof(self) - 1);
+    ck_assert_int_gt(length, 0);
+    self[length] = '\0';
+    snprintf(link, sizeof(link), "%s/vcpud", programs);
+    ck_assert_int_eq(symlink(self, link), 0);
+    snprintf(link, sizeof(link), "%s/devd", programs);
+    ck_assert_int_eq(symlink(self, link), 0);
+    start_supervisor();
+    connect_client();
+}
+
+static void end_supervisor(int signal)
+{
+    int status;
+
+    disconnect_client();
+    ck_assert_int_eq(kill(supervisor_pid, signal), 0);
+    ck_assert_int_eq(waitpid(supervisor_pid, &status, 0), supervisor_pid);
+    if (signal == SIGTERM) {
+        ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %x", status);
+    }
+}
+
+static int count_sockets(const char *directory)
+{
+    DIR *stream = opendir(directory);
+    int count = 0;
+
+    for (struct dirent *entry; stream && (entry = readdir(stream));) {
+        count += strstr(entry->d_name, ".sock") != NULL;
+    }
+    if (stream) {
+        closedir(stream);
+    }
+    return count;
+}
+
+static void tear_down(void)
+{
+    char command[128], path[128];
+
+    end_supervisor(SIGTERM);
+    snprintf(path, sizeof(path), "%s/run", base);
+    ck_assert_int_eq(count_sockets(path), 0);
+    snprintf(command, sizeof(command), "rm -rf '%s'", base);
+    ck_assert_int_eq(system(command), 0);
+}
+
+/* Ask on a channel of its own and wait for the answer, which is then `response`. Its error code. */
+static enum error_code ask(Polyvisor__Request *request)
+{
+    ProtobufCMessage *message;
+    struct error err;
+    static uint64_t id;
+
+    request->id = ++id;
+    ck_assert_int_eq(channel_send(client, &request->base, LONG_MS), 0);
+    ck_assert_int_eq(channel_receive(client, &polyvisor__response__descriptor, &message, LONG_MS),
+                     0);
+    if (response) {
+        polyvisor__response__free_unpacked(response, NULL);
+    }
+    response = (Polyvisor__Response *)message;
+    ck_assert_int_eq(response->id, id);
+    error_from_message(&err, response->error);
+    return err.code;
+}
+
+static enum error_code ask_create_of(const char *name, const char *behaviour, uint64_t memory)
+{
+    Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
+    Polyvisor__CreateRequest create = POLYVISOR__CREATE_REQUEST__INIT;
+    Polyvisor__MachineConfig config = POLYVISOR__MACHINE_CONFIG__INIT;
+    char kernel[96];
+
+    snprintf(kernel, sizeof(kernel), "%s/bin/vcpud", base); /* some file */
+    config.name = (char *)name;
+    config.kernel = kernel;
+    config.append = (char *)behaviour;
+    config.cpus = 1;
+    config.memory_bytes = memory;
+    create.config = &config;
+    request.create = &create;
+    request.body_case = POLYVISOR__REQUEST__BODY_CREATE;
+    return ask(&request);
+}
+
+static enum error_code ask_create(const char *name, const char *behaviour)
+{
+    return ask_create_of(name, behaviour, 64 << 20);
+}
+
+static enum error_code ask_start(const char *name, bool hold)
+{
+    Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
+    Polyvisor__StartRequest start = POLYVISOR__START_REQUEST__INIT;
+
+    start.name = (char *)name;
+    start.hold = hold;
+    request.start = &start;
+    request.body_case = POLYVISOR__REQUEST__BODY_START;
+    return ask(&request);
+}
+
+static enum error_code ask_stop(const char *name, uint32_t timeout_ms)
+{
+    Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
+    Polyvisor__StopRequest stop = POLYVISOR__STOP_REQUEST__INIT;
+
+    stop.name = (char *)name;
+    stop.timeout_ms = timeout_ms;
+    request.stop = &stop;
+    request.body_case = POLYVISOR__REQUEST__BODY_STOP;
+    return ask(&request);
+}
+
+static enum error_code ask_kill(const char *name)
+{
+    Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
+    Polyvisor__KillRequest message = POLYVISOR__KILL_REQUEST__INIT;
+
+    message.name = (char *)name;
+    request.kill = &message;
+    request.body_case = POLYVISOR__REQUEST__BODY_KILL;
+    return ask(&request);
+}
+
+static enum error_code ask_wait(const char *name, uint32_t timeout_ms)
+{
+    Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
+    Polyvisor__WaitRequest message = POLYVISOR__WAIT_REQUEST__INIT;
+
+    message.name = (char *)name;
+    message.timeout_ms = timeout_ms;
+    request.wait = &message;
+    request.body_case = POLYVISOR__REQUEST__BODY_WAIT;
+    return ask(&request);
+}
+
+static enum error_code ask_remove(const char *name)
+{
+    Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
+    Polyvisor__RemoveRequest message = POLYVISOR__REMOVE_REQUEST__INIT;
+
+    message.name = (char *)name;
+    request.remove = &message;
+    request.body_case = POLYVISOR__REQUEST__BODY_REMOVE;
+    return ask(&request);
+}
+
+static enum error_code ask_list(void)
+{
+    Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
+    Polyvisor__ListRequest message = POLYVISOR__LIST_REQUEST__INIT;
+
+    request.list = &message;
+    request.body_case = POLYVISOR__REQUEST__BODY_LIST;
+    return ask(&request);
+}
+
+static const Polyvisor__MachineInfo *machine(void)
+{
+    ck_assert_int_eq(response->n_machines, 1);
+    return response->machines[0];
+}
+
+/* The pid of one of the machine's processes, as the last answer has it. */
+static pid_t pid_of(const char *role)
+{
+    const Polyvisor__MachineInfo *info = machine();
+
+    for (size_t i = 0; i < info->n_processes; i++) {
+        if (!strcmp(info->processes[i]->role, role)) {
+            return (pid_t)info->processes[i]->pid;
+        }
+    }
+    ck_abort_msg("no process '%s'", role);
+    return 0;
+}
+
+/* Wait for an event of that kind; the number of that kind seen so far. */
+static void await_event(const char *kind)
+{
+    ProtobufCMessage *message;
+    bool found = false;
+
+    while (!found) {
+        ck_assert_int_eq(channel_receive(events, &polyvisor__event__descriptor, &message, LONG_MS),
+                         0);
+        found = !strcmp(((Polyvisor__Event *)message)->kind, kind);
+        protobuf_c_message_free_unpacked(message, NULL);
+    }
+}
+
+static int count_descriptors(void)
+{
+    char path[64];
+    int count = 0;
+
+    snprintf(path, sizeof(path), "/proc/%d/fd", (int)supervisor_pid);
+    DIR *stream = opendir(path);
+    while (stream && readdir(stream)) {
+        count++;
+    }
+    closedir(stream);
+    return count;
+}
+
+/* ---- the tests ---- */
+
+START_TEST(a_machine_lives_and_ends_by_itself)
+{
+    ck_assert_int_eq(ask_create("one", "power-off"), ERROR_OK);
+    ck_assert_int_eq(machine()->state, POLYVISOR__MACHINE_STATE__MACHINE_CREATED);
+    ck_assert_int_eq(ask_start("one", true), ERROR_OK);
+    ck_assert_int_eq(machine()->state, POLYVISOR__MACHINE_STATE__MACHINE_READY);
+    ck_assert_int_eq(machine()->n_processes, 5);
+    ck_assert(strstr(machine()->console_path, "/vms/one/serial0.console.sock") != NULL);
+    ck_assert_int_eq(access(machine()->console_path, F_OK), 0);
+    ck_assert_int_eq(ask_start("one", false), ERROR_OK);
+    ck_assert_int_eq(ask_wait("one", LONG_MS), ERROR_OK);
+    ck_assert_int_eq(machine()->state, POLYVISOR__MACHINE_STATE__MACHINE_STOPPED);
+    ck_assert_str_eq(machine()->end_reason, "power-off");
+    ck_assert_int_eq(machine()->n_processes, 0);
+    ck_assert_ptr_null(machine()->last_error);
+    /* And again. */
+    ck_assert_int_eq(ask_start("one", false), ERROR_OK);
+    ck_assert_int_eq(ask_wait("one", LONG_MS), ERROR_OK);
+    ck_assert_int_eq(ask_remove("one"), ERROR_OK);
+    ck_assert_int_eq(ask_list(), ERROR_OK);
+    ck_assert_int_eq(response->n_machines, 0);
+}
+END_TEST
+
+START_TEST(requests_that_do_not_fit_are_refused)
+{
+    ck_assert_int_eq(ask_start("none", false), ERROR_NOT_FOUND);
+    ck_assert_int_eq(ask_create("one", ""), ERROR_OK);
+    ck_assert_int_eq(ask_create("one", ""), ERROR_EXISTS);
+    ck_assert_int_eq(ask_create("", ""), ERROR_CONFIG);
+    ck_assert_int_eq(ask_create_of("two", "", 1 << 20), ERROR_MEMORY);
+    ck_assert_int_eq(ask_stop("one", 0), ERROR_STATE);
+    ck_assert_int_eq(ask_kill("one"), ERROR_STATE);
+    ck_assert_int_eq(ask_start("one", false), ERROR_OK);
+    ck_assert_int_eq(ask_start("one", false), ERROR_STATE);
+    ck_assert_int_eq(ask_remove("one"), ERROR_STATE);
+    ck_assert_int_gt(strlen(response->error->hint), 0);
+    ck_assert_str_eq(response->error->component, "vmmd");
+    ck_assert_int_eq(ask_kill("one"), ERROR_OK);
+    ck_assert_str_eq(machine()->end_reason, "killed");
+    ck_assert_int_eq(ask_remove("one"), ERROR_OK);
+    Polyvisor__Request empty = POLYVISOR__REQUEST__INIT;
+    ck_assert_int_eq(ask(&empty), ERROR_PROTOCOL);
+}
+END_TEST
+
+START_TEST(stopping)
+{
+    /* No button: stopped without the guest. */
+    ck_assert_int_eq(ask_create("one", ""), ERROR_OK);
+    ck_assert_int_eq(ask_start("one", false), ERROR_OK);
+    ck_assert_int_eq(ask_stop("one", LONG_MS), ERROR_OK);
+    ck_assert_str_eq(machine()->end_reason, "stopped");
+    /* A guest that obeys. */
+    ck_assert_int_eq(ask_create("two", "button"), ERROR_OK);
+    ck_assert_int_eq(ask_start("two", false), ERROR_OK);
+    ck_assert_int_eq(ask_stop("two", LONG_MS), ERROR_OK);
+    ck_assert_str_eq(machine()->end_reason, "stopped");
+    /* A guest that was asked and does not: by force, when the time is over. */
+    ck_assert_int_eq(ask_create("three", "deaf"), ERROR_OK);
+    ck_assert_int_eq(ask_start("three", false), ERROR_OK);
+    ck_assert_int_eq(ask_stop("three", 100), ERROR_OK);
+    ck_assert_str_eq(machine()->end_reason, "stopped");
+    ck_assert_int_eq(machine()->state, POLYVISOR__MACHINE_STATE__MACHINE_STOPPED);
+}
+END_TEST
+
+START_TEST(a_process_that_does_not_stop_is_killed)
+{
+    ck_assert_int_eq(ask_create("one", "stay"), ERROR_OK);
+    ck_assert_int_eq(ask_start("one", false), ERROR_OK);
+    ck_assert_int_eq(ask_stop("one", 0), ERROR_OK);
+    ck_assert_int_eq(machine()->state, POLYVISOR__MACHINE_STATE__MACHINE_STOPPED);
+}
+END_TEST
+
+START_TEST(guest_failure_keeps_its_code)
+{
+    ck_assert_int_eq(ask_create("one", "failure"), ERROR_OK);
+    ck_assert_int_eq(ask_start("one", false), ERROR_OK);
+    ck_assert_int_eq(ask_wait("one", LONG_MS), ERROR_OK);
+    ck_assert_str_eq(machine()->end_reason, "guest-failure");
+    ck_assert_int_eq(machine()->guest_code, 7);
+}
+END_TEST
+
+START_TEST(failed_starts_are_told_and_leave_nothing)
+{
+    char directory[128];
+
+    snprintf(directory, sizeof(directory), "%s/run/vms/one", base);
+    ck_assert_int_eq(ask_create("one", "refuse"), ERROR_OK);
+    ck_assert_int_eq(ask_start("one", false), ERROR_KERNEL);
+    ck_assert_str_eq(response->error->message, "not a kernel");
+    ck_assert_str_eq(response->error->component, "vcpud");
+    ck_assert_int_eq(ask_wait("one", LONG_MS), ERROR_OK);
+    ck_assert_int_eq(machine()->state, POLYVISOR__MACHINE_STATE__MACHINE_CREATED);
+    ck_assert_str_eq(machine()->last_error->code, "bad-kernel");
+    ck_assert_int_eq(count_sockets(directory), 0);
+    ck_assert_int_eq(ask_remove("one"), ERROR_OK);
+
+    ck_assert_int_eq(ask_create("two", "early-death"), ERROR_OK);
+    ck_assert_int_eq(ask_start("two", false), ERROR_CRASHED);
+    ck_assert(strstr(response->error->message, "status 3") != NULL);
+    ck_assert_int_eq(ask_wait("two", LONG_MS), ERROR_OK);
+    ck_assert_int_eq(machine()->state, POLYVISOR__MACHINE_STATE__MACHINE_CRASHED);
+}
+END_TEST
+
+START_TEST(a_dead_vcpud_is_a_crash)
+{
+    ck_assert_int_eq(ask_create("one", "late-death"), ERROR_OK);
+    ck_assert_int_eq(ask_create("two", ""), ERROR_OK);
+    ck_assert_int_eq(ask_start("two", false), ERROR_OK);
+    ck_assert_int_eq(ask_start("one", false), ERROR_OK);
+    ck_assert_int_eq(ask_wait("one", LONG_MS), ERROR_OK);
+    ck_assert_int_eq(machine()->state, POLYVISOR__MACHINE_STATE__MACHINE_CRASHED);
+    ck_assert_str_eq(machine()->end_reason, "crashed");
+    ck_assert_str_eq(machine()->last_error->code, "crashed");
+    ck_assert_str_eq(machine()->last_error->component, "vcpud");
+    /* Another does not notice, and the crashed one starts again. */
+    ck_assert_int_eq(ask_wait("two", 1), ERROR_OK);
+    ck_assert_int_eq(machine()->state, POLYVISOR__MACHINE_STATE__MACHINE_RUNNING);
+    ck_assert_int_eq(ask_start("one", false), ERROR_OK);
+}
+END_TEST
+
+START_TEST(a_hung_vcpud_is_a_crash)
+{
+    ck_assert_int_eq(ask_create("one", "hang"), ERROR_OK);
+    ck_assert_int_eq(ask_start("one", false), ERROR_OK);
+    ck_assert_int_eq(ask_wait("one", LONG_MS), ERROR_OK);
+    ck_assert_int_eq(machine()->state, POLYVISOR__MACHINE_STATE__MACHINE_CRASHED);
+    ck_assert(strstr(machine()->last_error->message, "did not answer") != NULL);
+}
+END_TEST
+
+START_TEST(a_dead_device_is_restarted)
+{
+    end_supervisor(SIGTERM);
+    setenv("FAKE_DEVD", "rng0:die-once", 1);
+    start_supervisor();
+    connect_client();
+    ck_assert_int_eq(ask_create("one", ""), ERROR_OK);
+    ck_assert_int_eq(ask_start("one", false), ERROR_OK);
+    pid_t first = pid_of("devd/rng0");
+    await_event("device-died");
+    await_event("device-restarted");
+    ck_assert_int_eq(ask_wait("one", 1), ERROR_OK);
+    ck_assert_int_eq(machine()->state, POLYVISOR__MACHINE_STATE__MACHINE_RUNNING);
+    ck_assert_int_ne(pid_of("devd/rng0"), first);
+    ck_assert_int_eq(ask_stop("one", 0), ERROR_OK);
+}
+END_TEST
+
+START_TEST(a_device_that_keeps_dying_is_given_up)
+{
+    end_supervisor(SIGTERM);
+    setenv("FAKE_DEVD", "rng0:die-always", 1);
+    start_supervisor();
+    connect_client();
+    ck_assert_int_eq(ask_create("one", ""), ERROR_OK);
+    ck_assert_int_eq(ask_start("one", false), ERROR_OK);
+    await_event("device-failed");
+    ck_assert_int_eq(ask_wait("one", 1), ERROR_OK);
+    ck_assert_int_eq(machine()->state, POLYVISOR__MACHINE_STATE__MACHINE_RUNNING);
+    ck_assert_int_eq(machine()->n_processes, 4);
+    ck_assert_int_eq(ask_stop("one", 0), ERROR_OK);
+}
+END_TEST
+
+START_TEST(a_killed_device_is_restarted_and_descriptors_stay_level)
+{
+    ck_assert_int_eq(ask_create("one", ""), ERROR_OK);
+    ck_assert_int_eq(ask_start("one", false), ERROR_OK);
+    int before = count_descriptors();
+    kill(pid_of("devd/console0"), SIGKILL);
+    await_event("device-restarted");
+    ck_assert_int_eq(count_descriptors(), before);
+    ck_assert_int_eq(ask_stop("one", 0), ERROR_OK);
+}
+END_TEST
+
+START_TEST(a_long_request_does_not_hold_up_others)
+{
+    struct channel *other = channel_connect(CHANNEL_CONTROL, NN_REQ, control_path);
+    Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
+    Polyvisor__WaitRequest wait_request = POLYVISOR__WAIT_REQUEST__INIT;
+    ProtobufCMessage *message;
+
+    ck_assert_int_eq(ask_create("one", ""), ERROR_OK);
+    ck_assert_int_eq(ask_start("one", false), ERROR_OK);
+    request.id = 77;
+    wait_request.name = "one";
+    wait_request.timeout_ms = LONG_MS;
+    request.wait = &wait_request;
+    request.body_case = POLYVISOR__REQUEST__BODY_WAIT;
+    ck_assert_int_eq(channel_send(other, &request.base, LONG_MS), 0);
+    for (int i = 0; i < 10; i++) {
+        ck_assert_int_eq(ask_list(), ERROR_OK);
+    }
+    ck_assert_int_eq(channel_receive(other, &polyvisor__response__descriptor, &message, 0),
+                     -EAGAIN);
+    ck_assert_int_eq(ask_kill("one"), ERROR_OK);
+    ck_assert_int_eq(channel_receive(other, &polyvisor__response__descriptor, &message, LONG_MS),
+                     0);
+    ck_assert_int_eq(((Polyvisor__Response *)message)->id, 77);
+    protobuf_c_message_free_unpacked(message, NULL);
+    channel_close(other);
+}
+END_TEST
+
+START_TEST(deadlines_of_requests_are_kept)
+{
+    Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
+    Polyvisor__StopRequest stop = POLYVISOR__STOP_REQUEST__INIT;
+
+    ck_assert_int_eq(ask_create("one", "deaf"), ERROR_OK);
+    ck_assert_int_eq(ask_start("one", false), ERROR_OK);
+    stop.name = "one";
+    stop.timeout_ms = LONG_MS;
+    request.stop = &stop;
+    request.deadline_ms = 50;
+    request.body_case = POLYVISOR__REQUEST__BODY_STOP;
+    ck_assert_int_eq(ask(&request), ERROR_TIMEOUT);
+    ck_assert_int_eq(ask_kill("one"), ERROR_OK);
+}
+END_TEST
+
+START_TEST(counters_come_from_vcpud)
+{
+    Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
+    Polyvisor__StatsRequest stats = POLYVISOR__STATS_REQUEST__INIT;
+
+    stats.name = "one";
+    request.stats = &stats;
+    request.body_case = POLYVISOR__REQUEST__BODY_STATS;
+    ck_assert_int_eq(ask_create("one", ""), ERROR_OK);
+    ck_assert_int_eq(ask(&request), ERROR_STATE);
+    ck_assert_int_eq(ask_start("one", false), ERROR_OK);
+    ck_assert_int_eq(ask(&request), ERROR_OK);
+    ck_assert_int_gt(response->n_stats, 5);
+    ck_assert_str_eq(response->stats[0]->name, "retired");
+    ck_assert_int_eq(response->stats[0]->value, 12345);
+}
+END_TEST
+
+START_TEST(machines_survive_the_supervisor)
+{
+    ck_assert_int_eq(ask_create("one", ""), ERROR_OK);
+    ck_assert_int_eq(ask_create("two", "power-off"), ERROR_OK);
+    ck_assert_int_eq(ask_create("three", ""), ERROR_OK);
+    ck_assert_int_eq(ask_start("two", false), ERROR_OK);
+    ck_assert_int_eq(ask_wait("two", LONG_MS), ERROR_OK);
+    ck_assert_int_eq(ask_start("three", false), ERROR_OK);
+    pid_t orphan = pid_of("vcpud");
+    end_supervisor(SIGKILL);
+    ck_assert_int_eq(kill(orphan, 0), 0); /* it goes on; here nobody verifies its name */
+    kill(orphan, SIGKILL);
+    start_supervisor();
+    connect_client();
+    ck_assert_int_eq(ask_list(), ERROR_OK);
+    ck_assert_int_eq(response->n_machines, 3);
+    ck_assert_str_eq(response->machines[0]->config->name, "one");
+    ck_assert_int_eq(response->machines[0]->state, POLYVISOR__MACHINE_STATE__MACHINE_CREATED);
+    ck_assert_str_eq(response->machines[1]->config->name, "three");
+    ck_assert_int_eq(response->machines[1]->state, POLYVISOR__MACHINE_STATE__MACHINE_STOPPED);
+    ck_assert_str_eq(response->machines[1]->last_error->code, "crashed");
+    ck_assert_str_eq(response->machines[2]->config->name, "two");
+    ck_assert_str_eq(response->machines[2]->end_reason, "power-off");
+    ck_assert_str_eq(response->machines[2]->config->append, "power-off");
+    ck_assert_int_eq(ask_start("two", false), ERROR_OK);
+}
+END_TEST
+
+START_TEST(many_cycles_leave_nothing)
+{
+    ck_assert_int_eq(ask_create("one", ""), ERROR_OK);
+    ck_assert_int_eq(ask_start("one", false), ERROR_OK);
+    ck_assert_int_eq(ask_kill("one"), ERROR_OK);
+    int before = count_descriptors();
+    for (int i = 0; i < 20; i++) {
+        ck_assert_int_eq(ask_start("one", false), ERROR_OK);
+        ck_assert_int_eq(i % 2 ? ask_kill("one") : ask_stop("one", 0), ERROR_OK);
+    }
+    ck_assert_int_eq(count_descriptors(), before);
+}
+END_TEST
+
+START_TEST(shutdown_is_answered_after_the_last_machine)
+{
+    Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
+    Polyvisor__ShutdownRequest shutdown_request = POLYVISOR__SHUTDOWN_REQUEST__INIT;
+    int status;
+
+    ck_assert_int_eq(ask_create("one", ""), ERROR_OK);
+    ck_assert_int_eq(ask_start("one", false), ERROR_OK);
+    pid_t vcpu = pid_of("vcpud");
+    request.shutdown = &shutdown_request;
+    request.body_case = POLYVISOR__REQUEST__BODY_SHUTDOWN;
+    ck_assert_int_eq(ask(&request), ERROR_OK);
+    ck_assert_int_eq(kill(vcpu, 0), -1);
+    ck_assert_int_eq(waitpid(supervisor_pid, &status, 0), supervisor_pid);
+    ck_assert_int_eq(status, 0);
+    disconnect_client();
+    start_supervisor(); /* for the tear-down */
+    connect_client();
+    ck_assert_int_eq(ask_list(), ERROR_OK);
+    ck_assert_int_eq(response->n_machines, 1);
+}
+END_TEST
+
+START_TEST(running_machines_are_stopped_by_a_signal)
+{
+    ck_assert_int_eq(ask_create("one", ""), ERROR_OK);
+    ck_assert_int_eq(ask_start("one", false), ERROR_OK);
+    pid_t vcpu = pid_of("vcpud");
+    end_supervisor(SIGTERM);
+    ck_assert_int_eq(kill(vcpu, 0), -1);
+    start_supervisor();
+    connect_client();
+    ck_assert_int_eq(ask_wait("one", 1), ERROR_OK);
+    ck_assert_str_eq(machine()->end_reason, "stopped");
+}
+END_TEST
+
+int main(int argc, char **argv)
+{
+    const TTest *const tests[] = {
+        a_machine_lives_and_ends_by_itself,
+        requests_that_do_not_fit_are_refused,
+        stopping,
+        a_process_that_does_not_stop_is_killed,
+        guest_failure_keeps_its_code,
+        failed_starts_are_told_and_leave_nothing,
+        a_dead_vcpud_is_a_crash,
+        a_hung_vcpud_is_a_crash,
+        a_dead_device_is_restarted,
+        a_device_that_keeps_dying_is_given_up,
+        a_killed_device_is_restarted_and_descriptors_stay_level,
+        a_long_request_does_not_hold_up_others,
+        deadlines_of_requests_are_kept,
+        counters_come_from_vcpud,
+        machines_survive_the_supervisor,
+        many_cycles_leave_nothing,
+        shutdown_is_answered_after_the_last_machine,
+        running_machines_are_stopped_by_a_signal,
+    };
+    const char *slash = strrchr(argv[0], '/');
+    const char *name = slash ? slash + 1 : argv[0];
+
+    if (!strcmp(name, "vcpud") || !strcmp(name, "devd")) {
+        return fake_main(argc, argv, name);
+    }
+    Suite *suite = suite_create("vmmd: supervisor");
+    TCase *cases = tcase_create("supervisor");
+    tcase_add_checked_fixture(cases, set_up, tear_down);
+    tcase_set_timeout(cases, 240);
+    for (size_t i = 0; i < sizeof(tests) / sizeof(tests[0]); i++) {
+        tcase_add_test(cases, tests[i]);
+    }
+    suite_add_tcase(suite, cases);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
