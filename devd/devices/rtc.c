@@ -77,11 +77,14 @@ static void alarm_set(struct rtc *rtc)
 static void alarm_fired(evutil_socket_t fd, short what, void *context)
 {
     struct device *device = context;
+    struct rtc_registers *r = &rtc_of(device)->registers;
     uint64_t count;
 
     (void)what;
-    if (read(fd, &count, sizeof(count)) == sizeof(count)) {
-        alarm_set(rtc_of(device));
+    /* Setting the timer again takes an expiry back: what is read here belongs to this alarm. */
+    if (read(fd, &count, sizeof(count)) == sizeof(count) && r->armed) {
+        r->armed = 0;
+        r->pending = 1;
         mmio_device_update(device);
     }
 }

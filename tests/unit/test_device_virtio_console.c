@@ -1,0 +1,287 @@
+/* virtio-console from both of its ends. */
+#include "tests/unit/device_host.h"
+#include <linux/virtio_console.h>
+
+extern const struct device_model device_model_virtio_console;
+
+enum { RECEIVE, TRANSMIT, TELL, HEAR };
+
+#define MULTIPORT (UINT64_C(1) << VIRTIO_CONSOLE_F_MULTIPORT)
+
+static struct device_host host;
+
+static void setup(void)
+{
+    host_open(&host);
+    host_listen(&host);
+    host_start(&host, &device_model_virtio_console, false);
+}
+
+static void teardown(void)
+{
+    host_close(&host);
+}
+
+static uint64_t buffer(unsigned queue, unsigned slot)
+{
+    return DRIVER_DATA + queue * 0x40000u + slot * 0x4000u;
+}
+
+static void offer_text(unsigned slot, const char *text)
+{
+    memcpy(driver_pointer(&host.driver, buffer(TRANSMIT, slot)), text, strlen(text));
+    driver_describe(&host.driver, TRANSMIT, slot, buffer(TRANSMIT, slot), (uint32_t)strlen(text), 0,
+                    0);
+    driver_offer(&host.driver, TRANSMIT, (uint16_t)slot);
+    host_kick(&host, TRANSMIT);
+}
+
+static void offer_room(unsigned queue, unsigned slot, uint32_t size)
+{
+    driver_describe(&host.driver, queue, slot, buffer(queue, slot), size, VIRTQUEUE_WRITE, 0);
+    driver_offer(&host.driver, queue, (uint16_t)slot);
+    host_kick(&host, queue);
+}
+
+static void expect_output(int client, const char *text)
+{
+    char bytes[64] = {0};
+
+    host_turn(&host);
+    ck_assert_int_eq(recv(client, bytes, sizeof(bytes) - 1, MSG_DONTWAIT), (ssize_t)strlen(text));
+    ck_assert_str_eq(bytes, text);
+}
+
+static void expect_input(unsigned slot, const char *text)
+{
+    struct virtqueue_used_element element;
+
+    host_turn(&host);
+    ck_assert(driver_collect(&host.driver, RECEIVE, &element));
+    ck_assert_uint_eq(element.id, slot);
+    ck_assert_uint_eq(element.length, strlen(text));
+    ck_assert_mem_eq(driver_pointer(&host.driver, buffer(RECEIVE, slot)), text, strlen(text));
+}
+
+static void note(void *context)
+{
+    *(bool *)context = true;
+}
+
+START_TEST(carries_bytes_both_ways)
+{
+    struct virtqueue_used_element element;
+    int client = host_attach(&host, 0);
+
+    host_activate(&host, 0);
+    offer_text(0, "hello ");
+    offer_text(1, "world");
+    expect_output(client, "hello world");
+    ck_assert(driver_collect(&host.driver, TRANSMIT, &element));
+    ck_assert(driver_collect(&host.driver, TRANSMIT, &element));
+    ck_assert(host_called(&host, TRANSMIT));
+
+    ck_assert_int_eq(write(client, "typed", 5), 5);
+    host_turn(&host);
+    ck_assert(!driver_collect(&host.driver, RECEIVE, &element)); /* no room yet */
+    offer_room(RECEIVE, 0, 3);
+    expect_input(0, "typ");
+    ck_assert(host_called(&host, RECEIVE));
+    offer_room(RECEIVE, 1, 3);
+    expect_input(1, "ed");
+    close(client);
+}
+END_TEST
+
+START_TEST(a_lossless_client_holds_the_queue)
+{
+    struct virtqueue_used_element element;
+    int client = host_attach(&host, CONSOLE_LOSSLESS);
+    static uint8_t bytes[1 << 16];
+    size_t written = 0, got = 0;
+    const size_t total = 3u << 20;
+    const uint32_t size = 12000;
+    bool busy[4] = {false}, same = true, full = false;
+
+    host_activate(&host, UINT64_MAX & ~MULTIPORT);
+    host_turn(&host);
+    while (got < total) {
+        for (unsigned slot = 0; slot < 4; slot++) {
+            if (!busy[slot] && written < total) {
+                uint8_t *data = driver_pointer(&host.driver, buffer(TRANSMIT, slot));
+                uint32_t count = total - written < size ? (uint32_t)(total - written) : size;
+                for (uint32_t i = 0; i < count; i++, written++) {
+                    data[i] = (uint8_t)(written * 13 + written / 256);
+                }
+                driver_describe(&host.driver, TRANSMIT, slot, buffer(TRANSMIT, slot), count, 0, 0);
+                driver_offer(&host.driver, TRANSMIT, (uint16_t)slot);
+                busy[slot] = true;
+            }
+        }
+        host_kick(&host, TRANSMIT);
+        event_base_loop(host.base, EVLOOP_NONBLOCK);
+        full |= busy[0] && busy[1] && busy[2] && busy[3];
+        while (driver_collect(&host.driver, TRANSMIT, &element)) {
+            busy[element.id] = false;
+            full = false;
+        }
+        if (!full && written < total) {
+            continue; /* until the queue is held */
+        }
+        ssize_t count = recv(client, bytes, sizeof(bytes), MSG_DONTWAIT);
+        for (ssize_t i = 0; i < count; i++, got++) {
+            same &= bytes[i] == (uint8_t)(got * 13 + got / 256);
+        }
+    }
+    ck_assert(same);
+    close(client);
+}
+END_TEST
+
+static void say(unsigned slot, uint16_t event, uint16_t value)
+{
+    struct virtio_console_control control = {.id = 0, .event = event, .value = value};
+
+    memcpy(driver_pointer(&host.driver, buffer(HEAR, slot)), &control, sizeof(control));
+    driver_describe(&host.driver, HEAR, slot, buffer(HEAR, slot), sizeof(control), 0, 0);
+    driver_offer(&host.driver, HEAR, (uint16_t)slot);
+    host_kick(&host, HEAR);
+    host_turn(&host);
+}
+
+static void expect_told(uint16_t event, uint16_t value, const char *text)
+{
+    struct virtqueue_used_element element;
+    struct virtio_console_control control;
+
+    ck_assert(driver_collect(&host.driver, TELL, &element));
+    ck_assert_uint_eq(element.length, sizeof(control) + strlen(text));
+    const uint8_t *bytes = driver_pointer(&host.driver, buffer(TELL, element.id));
+    memcpy(&control, bytes, sizeof(control));
+    ck_assert_uint_eq(control.id, 0);
+    ck_assert_uint_eq(control.event, event);
+    ck_assert_uint_eq(control.value, value);
+    ck_assert_mem_eq(bytes + sizeof(control), text, strlen(text));
+}
+
+START_TEST(introduces_its_port)
+{
+    struct virtqueue_used_element element;
+    int client = host_attach(&host, 0);
+
+    host_activate(&host, UINT64_MAX);
+    for (unsigned slot = 0; slot < 8; slot++) {
+        offer_room(TELL, slot, 64);
+    }
+    offer_room(RECEIVE, 0, 64);
+    ck_assert_int_eq(write(client, "early", 5), 5);
+    host_turn(&host);
+    ck_assert(!driver_collect(&host.driver, TELL, &element));
+    say(0, VIRTIO_CONSOLE_DEVICE_READY, 1);
+    expect_told(VIRTIO_CONSOLE_PORT_ADD, 1, "");
+    say(1, VIRTIO_CONSOLE_PORT_READY, 1);
+    expect_told(VIRTIO_CONSOLE_CONSOLE_PORT, 1, "");
+    expect_told(VIRTIO_CONSOLE_PORT_NAME, 1, "polyvisor.console");
+    expect_told(VIRTIO_CONSOLE_PORT_OPEN, 1, "");
+    ck_assert(!driver_collect(&host.driver, RECEIVE, &element));
+    say(2, VIRTIO_CONSOLE_PORT_OPEN, 1);
+    expect_input(0, "early");
+    say(3, 99, 1); /* unknown, and too short: no harm */
+    driver_describe(&host.driver, HEAR, 4, buffer(HEAR, 4), 3, 0, 0);
+    driver_offer(&host.driver, HEAR, 4);
+    host_kick(&host, HEAR);
+    host_turn(&host);
+    ck_assert_uint_eq(host.driver.state->needs_reset, 0);
+
+    /* The next process introduces the port again and goes on where this one stopped. */
+    offer_room(RECEIVE, 1, 64);
+    host_turn(&host);
+    device_destroy(host.device);
+    close(client);
+    host_start(&host, &device_model_virtio_console, true);
+    host_turn(&host);
+    expect_told(VIRTIO_CONSOLE_PORT_ADD, 1, "");
+    client = host_attach(&host, 0);
+    ck_assert_int_eq(write(client, "late", 4), 4);
+    expect_input(1, "late");
+    ck_assert_uint_eq(host.driver.state->needs_reset, 0);
+    close(client);
+}
+END_TEST
+
+START_TEST(reset_gives_buffers_back)
+{
+    struct virtqueue_used_element element;
+    int client = host_attach(&host, 0);
+
+    host_activate(&host, 0);
+    offer_room(RECEIVE, 0, 64);
+    host_turn(&host);
+    ck_assert_uint_eq(host.driver.state->queues[RECEIVE].inflight[0].status, VIRTIO_IN_FLIGHT);
+    bool done = false;
+    virtio_device_reset(host.device, note, &done);
+    ck_assert(done);
+    ck_assert_uint_eq(host.driver.state->queues[RECEIVE].inflight[0].status, VIRTIO_FREE);
+    driver_set_queues(&host.driver, DRIVER_QUEUE_SIZE);
+    ck_assert_int_eq(write(client, "x", 1), 1);
+    host_turn(&host);
+    ck_assert(!driver_collect(&host.driver, RECEIVE, &element));
+    host_activate(&host, 0);
+    offer_room(RECEIVE, 5, 64);
+    expect_input(5, "x");
+    close(client);
+}
+END_TEST
+
+START_TEST(emergency_write)
+{
+    int client = host_attach(&host, 0);
+    const uint8_t bytes[8] = {'!'};
+
+    ck_assert_int_eq(virtio_device_config_write(host.device, 8, bytes, 4), 0);
+    expect_output(client, "!");
+    ck_assert_int_lt(virtio_device_config_write(host.device, 0, bytes, 2), 0);
+    ck_assert_int_lt(virtio_device_config_write(host.device, 8, bytes, 3), 0);
+    ck_assert_int_lt(virtio_device_config_write(host.device, UINT32_MAX, bytes, 8), 0);
+    ck_assert_int_lt(virtio_device_config_write(host.device, 256, bytes, 1), 0);
+    close(client);
+}
+END_TEST
+
+START_TEST(stop_delivers_what_was_offered)
+{
+    int client = host_attach(&host, 0);
+    bool stopped = false;
+    char bytes[16] = {0};
+
+    host_activate(&host, 0);
+    host_turn(&host);
+    offer_text(0, "power");
+    offer_text(1, " down");
+    device_stop(host.device, note, &stopped);
+    while (!stopped) {
+        event_base_loop(host.base, EVLOOP_ONCE);
+    }
+    ck_assert_int_eq(recv(client, bytes, sizeof(bytes), 0), 10);
+    ck_assert_str_eq(bytes, "power down");
+    ck_assert_int_eq(recv(client, bytes, sizeof(bytes), 0), 0);
+    close(client);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("virtio-console");
+    TCase *tests = tcase_create("virtio-console");
+
+    tcase_add_checked_fixture(tests, setup, teardown);
+    tcase_set_timeout(tests, 60);
+    tcase_add_test(tests, carries_bytes_both_ways);
+    tcase_add_test(tests, a_lossless_client_holds_the_queue);
+    tcase_add_test(tests, introduces_its_port);
+    tcase_add_test(tests, reset_gives_buffers_back);
+    tcase_add_test(tests, emergency_write);
+    tcase_add_test(tests, stop_delivers_what_was_offered);
+    suite_add_tcase(suite, tests);
+    return host_report(suite);
+}
