@@ -19,7 +19,7 @@ $(LOCKSTEP)/runner: tests/guests/lockstep/runner.c tests/lockstep/stream.h
 
 # Bare-metal programs, linked at the start of RAM and loaded as they are.
 TORTURE_CFLAGS := -std=gnu17 -O1 -g0 -Wall -Wextra -Werror -ffreestanding -fno-pic -fno-stack-protector \
-    -mcmodel=medany -march=rv64gc -mabi=lp64d -static -nostdlib -nostartfiles -I. -Wl,--build-id=none \
+    -mcmodel=medany -mno-relax -march=rv64gc -mabi=lp64d -static -nostdlib -nostartfiles -I. -Wl,--build-id=none \
     -Wl,-T,tests/guests/lockstep/torture/guest.ld
 $(LOCKSTEP)/torture.d/%: tests/guests/lockstep/torture/%.c $(wildcard tests/guests/lockstep/torture/guest*)
 	@mkdir -p $(@D)

@@ -38,6 +38,7 @@ static void add_narrow_by_reservation(uint32_t *word)
 static void take_lock(void)
 {
     while (__atomic_exchange_n(&shared.lock, 1, __ATOMIC_ACQUIRE)) {
+        register_read(BARE_YIELD);
     }
 }
 
@@ -88,29 +89,26 @@ static struct {
 static void reservation_breaks(uint64_t hart, uint64_t harts)
 {
     for (uint64_t i = 0; i < 500 && hart < 2 && harts > 1; i++) {
+        uint64_t mine = 2 * i + 1, other = 2 * i + 2;
         if (hart == 0) {
             uint64_t failed;
             __asm__ volatile("   lr.d t0, (%1)\n"
-                             "   li t1, 1\n"
                              "   fence\n"
-                             "   sd t1, 0(%2)\n"
+                             "   sd %3, 0(%2)\n"
                              "1: ld t1, 0(%2)\n"
-                             "   li t2, 2\n"
-                             "   bne t1, t2, 1b\n"
+                             "   bne t1, %4, 1b\n"
                              "   sc.d %0, t0, (%1)\n"
                              : "=&r"(failed)
-                             : "r"(&reservation.word), "r"(&reservation.turn)
-                             : "t0", "t1", "t2", "memory");
+                             : "r"(&reservation.word), "r"(&reservation.turn), "r"(mine), "r"(other)
+                             : "t0", "t1", "memory");
             CHECK(failed);
-            __atomic_store_n(&reservation.turn, 0, __ATOMIC_SEQ_CST);
         } else {
-            while (reservation.turn != 1) {
+            while (reservation.turn != mine) {
+                register_read(BARE_YIELD);
             }
             reservation.word = 5; /* as it was, from the second round on */
             __atomic_thread_fence(__ATOMIC_SEQ_CST);
-            reservation.turn = 2;
-            while (reservation.turn != 0) {
-            }
+            reservation.turn = other;
         }
     }
     barrier(harts);
@@ -122,14 +120,16 @@ static struct {
     volatile uint64_t x, pad[15], y, pad2[15], seen[2], flag, pad3[15], message;
 } litmus __attribute__((aligned(64)));
 
+static struct barrier pair;
+
 static void store_order(uint64_t hart, uint64_t harts)
 {
-    for (uint64_t i = 0; i < LITMUS_ROUNDS && harts > 1; i++) {
+    for (uint64_t i = 0; i < LITMUS_ROUNDS && hart < 2 && harts > 1; i++) {
         if (hart == 0) {
             litmus.x = 0;
             litmus.y = 0;
         }
-        barrier(harts);
+        barrier_wait(&pair, 2);
         if (hart == 0) {
             litmus.x = 1;
             __atomic_thread_fence(__ATOMIC_SEQ_CST);
@@ -139,7 +139,7 @@ static void store_order(uint64_t hart, uint64_t harts)
             __atomic_thread_fence(__ATOMIC_SEQ_CST);
             litmus.seen[1] = litmus.x;
         }
-        barrier(harts);
+        barrier_wait(&pair, 2);
         CHECK(litmus.seen[0] || litmus.seen[1]);
     }
     barrier(harts);

@@ -46,8 +46,9 @@ static void own_block(void)
 static void data_beside_code(void)
 {
     uint64_t result;
-    __asm__ volatile(".option push\n.option norvc\n"
+    __asm__ volatile(".option push\n.option norvc\n.option norelax\n"
                      "   j 2f\n"
+                     "   nop\n"
                      "   .balign 8\n"
                      "1: .dword 0\n"
                      "2: la t0, 1b\n"

@@ -16,6 +16,7 @@
 #define BARE_EXIT     0x10000000ul
 #define BARE_SOFTWARE 0x10000100ul
 #define BARE_COUNT    0x10000200ul
+#define BARE_YIELD    0x10000208ul
 
 /* Free RAM, and where a failing guest leaves what it saw. */
 #define GUEST_HEAP    0x80400000ul
@@ -152,19 +153,27 @@ void guest_trap(struct trap_frame *frame)
 }
 
 /* --- harts ---------------------------------------------------------------------------------- */
-static struct {
+struct barrier {
     volatile uint64_t arrived, phase;
-} guest_barrier;
+};
+static struct barrier guest_barrier;
 
+static inline void barrier_wait(struct barrier *barrier, uint64_t harts)
+{
+    uint64_t phase = barrier->phase;
+    if (__atomic_add_fetch(&barrier->arrived, 1, __ATOMIC_SEQ_CST) == harts) {
+        barrier->arrived = 0;
+        __atomic_store_n(&barrier->phase, phase + 1, __ATOMIC_SEQ_CST);
+    }
+    while (__atomic_load_n(&barrier->phase, __ATOMIC_SEQ_CST) == phase) {
+        register_read(BARE_YIELD);
+    }
+}
+
+/* All harts of the guest. */
 static inline void barrier(uint64_t harts)
 {
-    uint64_t phase = guest_barrier.phase;
-    if (__atomic_add_fetch(&guest_barrier.arrived, 1, __ATOMIC_SEQ_CST) == harts) {
-        guest_barrier.arrived = 0;
-        __atomic_store_n(&guest_barrier.phase, phase + 1, __ATOMIC_SEQ_CST);
-    }
-    while (__atomic_load_n(&guest_barrier.phase, __ATOMIC_SEQ_CST) == phase) {
-    }
+    barrier_wait(&guest_barrier, harts);
 }
 
 /* --- translation (Sv39) --------------------------------------------------------------------- */

@@ -206,6 +206,7 @@ static void change_for_other(void)
         *(volatile uint64_t *)data_pages[i % 4] = i;
         __atomic_store_n(&requested, i, __ATOMIC_SEQ_CST);
         while (__atomic_load_n(&done, __ATOMIC_SEQ_CST) != i) {
+            register_read(BARE_YIELD);
         }
     }
 }
