@@ -1,4 +1,5 @@
 #include "tests/lockstep/bare_machine.h"
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,9 @@ static bool mmio_read(struct cpu *cpu, uint64_t address, unsigned size, uint64_t
     struct bare_machine *machine = cpu->host_data;
     if (address < BARE_EXIT || address >= BARE_REGION) {
         return false;
+    }
+    if (address == BARE_YIELD) {
+        sched_yield();
     }
     *value = address == BARE_COUNT ? atomic_fetch_add(&machine->count, 1) + 1 : 0;
     return true;

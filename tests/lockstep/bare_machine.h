@@ -15,6 +15,7 @@
 #define BARE_EXIT     0x10000000ul /* write: end this CPU's run with that code */
 #define BARE_SOFTWARE 0x10000100ul /* + 8 * hart: write bit 0 to its machine software interrupt */
 #define BARE_COUNT    0x10000200ul /* read: how often it was read; write: set */
+#define BARE_YIELD    0x10000208ul /* read: let other harts have the processor */
 #define BARE_REGION   0x10001000ul /* end of the registers */
 
 struct bare_machine {

@@ -3,6 +3,10 @@
  * no unit writes them; x29 counts repetitions of the whole body and x31 those of an inner loop, and
  * both loops end as soon as their count is not positive, so that no jump over the code which sets a
  * count makes one endless. x30 is the scratch register of computed addresses.
+ *
+ * Where the emulator (7.2) departs from the specification, streams stay away from the case:
+ * - ctzw of a word of zeros is 32 ("Bit-manipulation", section "ctzw"); the emulator goes on counting
+ *   in the upper half. Its operand here always has bit 31 set.
  */
 #include "tests/lockstep/generate.h"
 #include "tests/lockstep/encode.h"
@@ -137,8 +141,14 @@ static void integer_unary(struct generator *generator)
         /* clz ctz cpop sext.b sext.h clzw ctzw cpopw zext.h orc.b rev8 */
         0x60001013, 0x60101013, 0x60201013, 0x60401013, 0x60501013, 0x6000101b,
         0x6010101b, 0x6020101b, 0x0800403b, 0x28705013, 0x6b805013};
-    emit32(generator,
-           encode_r(PICK(generator, table), any_destination(generator), any_source(generator), 0));
+    enum { CTZW = 0x6010101b, BSETI = 0x28001013 };
+    uint32_t instruction = PICK(generator, table);
+    unsigned source = any_source(generator);
+    if (instruction == CTZW) {
+        emit32(generator, encode_i(BSETI, ADDRESS, source, 31));
+        source = ADDRESS;
+    }
+    emit32(generator, encode_r(instruction, any_destination(generator), source, 0));
 }
 
 static void integer_immediate(struct generator *generator)

@@ -16,7 +16,7 @@
 
 enum disturbance {
     CALM,
-    EVERY_STEP, /* an interrupt after every block */
+    EVERY_STEP, /* an interrupt before every block */
     ANY_TIME,   /* interrupts from another thread */
 };
 
@@ -56,17 +56,25 @@ static void stop_others(struct bare_machine *machine, unsigned index, uint64_t r
     }
 }
 
+/* An interrupt before every block of the computation. Not before those of the handler, nor right
+ * after its return: the computation would not get on. */
 static uint64_t run_disturbed(struct hart *hart)
 {
+    const uint64_t mstatus_mie = 8;
     struct bare_machine *machine = hart->machine;
-    struct cpu *cpu = &machine->cpus[hart->index].cpu->cpu;
+    struct riscv64_cpu *riscv64 = machine->cpus[hart->index].cpu;
+    struct cpu *cpu = &riscv64->cpu;
+    bool was_enabled = false;
     machine->cpus[hart->index].exited = false;
     cpu_attention(cpu, CPU_ATTENTION_STEP);
     while (!machine->cpus[hart->index].exited) {
         engine_run(cpu);
-        if (atomic_load(&machine->count)) {
-            riscv64_set_line(machine->cpus[hart->index].cpu, RISCV64_IRQ_MSOFT, true);
+        bool enabled = riscv64->csr.mstatus & mstatus_mie;
+        if (atomic_load(&machine->count) && enabled && was_enabled) {
+            riscv64_set_line(riscv64, RISCV64_IRQ_MSOFT, true);
+            enabled = false;
         }
+        was_enabled = enabled;
     }
     return machine->cpus[hart->index].exit_code;
 }
@@ -95,6 +103,7 @@ static void *disturber_thread(void *argument)
             riscv64_set_line(cpu, RISCV64_IRQ_MSOFT, true);
             engine_kick(&cpu->cpu, CPU_ATTENTION_INTERRUPT);
         }
+        usleep(10); /* the computation has to get on */
     }
     return NULL;
 }

@@ -70,10 +70,10 @@ uint64_t guest_main(uint64_t hart, uint64_t harts)
     guest_interrupt = acknowledge;
     __asm__ volatile("csrw mie, %0; csrs mstatus, %1" : : "r"(MIE_SOFTWARE), "r"(MSTATUS_MIE));
     register_write(BARE_COUNT, 1); /* now the machine raises them */
-    uint64_t disturbed = compute();
+    while (interrupts < 100) {
+        CHECK_EQUAL(compute(), undisturbed);
+    }
     register_write(BARE_COUNT, 0);
     __asm__ volatile("csrc mstatus, %0" : : "r"(MSTATUS_MIE));
-    CHECK_EQUAL(disturbed, undisturbed);
-    CHECK(interrupts > 100);
     return 0;
 }
