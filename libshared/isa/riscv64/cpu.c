@@ -94,8 +94,9 @@ void riscv64_boot(struct riscv64_cpu *cpu, enum riscv64_privilege privilege, uin
 /* --- names ---------------------------------------------------------------------------------- */
 #define EXTENSIONS(X)                                                                              \
     X(zicbom)                                                                                      \
-    X(zicboz) X(zicntr) X(zicond) X(zicsr) X(zifencei) X(zihintpause) X(zihpm) X(zfa) X(zba)       \
-        X(zbb) X(zbs) X(sstc) X(svadu) X(svinval) X(svnapot) X(svpbmt)
+    X(zicboz)                                                                                      \
+    X(zicntr) X(zicond) X(zicsr) X(zifencei) X(zihintpause) X(zihpm) X(zfa) X(zba) X(zbb) X(zbs)   \
+        X(sstc) X(svadu) X(svinval) X(svnapot) X(svpbmt)
 
 const char *riscv64_isa_string(void)
 {

@@ -140,9 +140,10 @@ static inline int64_t field_j(uint32_t word)
 /* --- emitters: emit_*.c --------------------------------------------------------------------- */
 #define EMITTERS(X)                                                                                \
     X(binary)                                                                                      \
-    X(binary_immediate) X(shift_immediate) X(unary) X(set) X(set_immediate) X(upper_immediate)     \
-        X(pc_relative) X(shift_add) X(shift_unsigned_word) X(single_bit) X(single_bit_immediate)   \
-            X(extract_bit) X(extract_bit_immediate) X(conditional_zero) X(jump_and_link)           \
+    X(binary_immediate)                                                                            \
+    X(shift_immediate) X(unary) X(set) X(set_immediate) X(upper_immediate) X(pc_relative)          \
+        X(shift_add) X(shift_unsigned_word) X(single_bit) X(single_bit_immediate) X(extract_bit)   \
+            X(extract_bit_immediate) X(conditional_zero) X(jump_and_link)                          \
                 X(jump_and_link_register) X(branch) X(nothing) X(load) X(store) X(float_load)      \
                     X(float_store) X(fence) X(fence_tso) X(amo) X(load_reserved)                   \
                         X(store_conditional) X(cache_block_zero) X(cache_block_manage)             \

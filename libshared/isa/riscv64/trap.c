@@ -72,19 +72,6 @@ void riscv64_update_supervisor_timer(struct riscv64_cpu *cpu)
     }
 }
 
-/* A timer thread may fire for a deadline that the guest has just moved. The architecture's STIP is
- * a comparison, so compare before it counts. */
-static uint64_t confirmed_mip(struct riscv64_cpu *cpu)
-{
-    uint64_t mip = riscv64_mip(cpu);
-    if ((mip & cpu->csr.mie & IRQ_STIMER) && (cpu->csr.menvcfg & ENVCFG_STCE) &&
-        cpu->cpu.host->time(&cpu->cpu) < cpu->csr.stimecmp) {
-        riscv64_update_supervisor_timer(cpu);
-        mip = riscv64_mip(cpu);
-    }
-    return mip;
-}
-
 /* The interrupts that would be taken now; those for machine mode hide the others. */
 static uint64_t enabled_interrupts(const struct riscv64_cpu *cpu, uint64_t pending)
 {
@@ -100,11 +87,28 @@ static uint64_t enabled_interrupts(const struct riscv64_cpu *cpu, uint64_t pendi
     return 0;
 }
 
-bool riscv64_interrupt_pending(struct cpu *base, bool wake)
+static uint64_t due_interrupts(struct riscv64_cpu *cpu, bool wake)
 {
-    struct riscv64_cpu *cpu = riscv64_cpu(base);
-    uint64_t pending = confirmed_mip(cpu) & cpu->csr.mie;
-    return (wake ? pending : enabled_interrupts(cpu, pending)) != 0;
+    uint64_t pending = riscv64_mip(cpu) & cpu->csr.mie;
+    return wake ? pending : enabled_interrupts(cpu, pending);
+}
+
+/* A timer thread may fire for a deadline that the guest has just moved. The architecture's STIP is
+ * a comparison, so compare before it counts. */
+static uint64_t confirmed_interrupts(struct riscv64_cpu *cpu, bool wake)
+{
+    uint64_t due = due_interrupts(cpu, wake);
+    if ((due & IRQ_STIMER) && (cpu->csr.menvcfg & ENVCFG_STCE) &&
+        cpu->cpu.host->time(&cpu->cpu) < cpu->csr.stimecmp) {
+        riscv64_update_supervisor_timer(cpu);
+        due = due_interrupts(cpu, wake);
+    }
+    return due;
+}
+
+bool riscv64_interrupt_pending(struct cpu *cpu, bool wake)
+{
+    return confirmed_interrupts(riscv64_cpu(cpu), wake) != 0;
 }
 
 void riscv64_update_attention(struct riscv64_cpu *cpu)
@@ -186,7 +190,7 @@ void riscv64_deliver_interrupt(struct cpu *base)
         RISCV64_IRQ_SEXT, RISCV64_IRQ_SSOFT, RISCV64_IRQ_STIMER,
     };
     struct riscv64_cpu *cpu = riscv64_cpu(base);
-    uint64_t enabled = enabled_interrupts(cpu, confirmed_mip(cpu) & cpu->csr.mie);
+    uint64_t enabled = confirmed_interrupts(cpu, false);
     for (unsigned i = 0; i < sizeof(priority); i++) {
         if (enabled & BIT64(priority[i])) {
             enter(cpu, CAUSE_INTERRUPT | priority[i], 0, cpu->csr.mideleg);
