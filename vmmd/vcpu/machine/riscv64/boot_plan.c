@@ -4,11 +4,10 @@
 #include "vmmd/vcpu/machine/riscv64/layout.h"
 #include <inttypes.h>
 
-#define MIB         ((uint64_t)1 << 20)
-#define PAGE        4096ull
-#define LOW_MEMORY  (1ull << 30)  /* initrd and tree stay below, where early kernels map them */
-#define JUMP_TREE   0x82200000ull /* where OpenSBI's fw_jump copies the tree */
-#define KERNEL_WORK (16 * MIB)    /* with less free memory Linux dies before it can say so */
+#define MIB        ((uint64_t)1 << 20)
+#define PAGE       4096ull
+#define LOW_MEMORY (1ull << 30)  /* initrd and tree stay below, where early kernels map them */
+#define JUMP_TREE  0x82200000ull /* where OpenSBI's fw_jump copies the tree */
 
 /* --- looking at the images ------------------------------------------------------------------ */
 
@@ -140,7 +139,11 @@ static uint64_t memory_needed(const struct boot_plan *plan)
     }
     if (plan->kernel.present) {
         needed = plan->kernel.address - plan->placement.base + plan->kernel.memory_size;
-        needed += KERNEL_WORK;
+    }
+    if (plan->kernel.present && !plan->kernel.is_elf) {
+        /* Debian's kernel of 31 MiB dies before it can say why with less than one and a half times
+         * its own size to work with; smaller kernels get by with less. */
+        needed += plan->kernel.memory_size + plan->kernel.memory_size / 2;
     }
     if (plan->initrd.present) {
         needed += round_up(plan->initrd.image.size, PAGE);
