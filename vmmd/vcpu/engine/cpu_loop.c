@@ -38,8 +38,7 @@ void engine_sleep(struct cpu *cpu)
 {
     sleep_until_attention(engine_cpu_of(cpu));
     /* Requests wait for engine_run, which serves them before guest code; lines are levels. */
-    atomic_fetch_and(&cpu->attention,
-                     ~(uint32_t)(CPU_ATTENTION_FLUSH | CPU_ATTENTION_INTERRUPT));
+    atomic_fetch_and(&cpu->attention, ~(uint32_t)(CPU_ATTENTION_FLUSH | CPU_ATTENTION_INTERRUPT));
 }
 
 /* Wait for an interrupt, or for any other request. True when the guest's wait is over. */

@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- device writes to code --------------------------------------------------------------------- */
+/* --- device writes to code ---------------------------------------------------------------------
+ */
 
 /* Drop the first page's code that a device overwrote. False: there is none. */
 static bool drop_overwritten(struct engine *engine)

@@ -53,6 +53,8 @@ void engine_sleep(struct cpu *cpu);
  * index; may include the caller) and return when all have done it. Arguments as cpu_host.tlb_flush. */
 void engine_remote_flush(struct cpu *cpu, uint64_t cpu_mask, bool any_root, uint64_t root,
                          uint64_t root_mask, uint64_t va, uint64_t size);
+/* Likewise: when it returns, none of them runs code that was overwritten before. The instruction
+ * that calls it must be the last of its block. */
 void engine_remote_fetch_barrier(struct cpu *cpu, uint64_t cpu_mask);
 
 /* Any thread, before a device's completion is made known to the guest: drop code that a device

@@ -26,12 +26,25 @@ typedef uint64_t interp_slot __attribute__((may_alias));
 #define INTERP_JUMP(to) __attribute__((musttail)) return (to)->handler(cpu, (to), tlb, tlb_mask)
 #define INTERP_NEXT()   INTERP_JUMP(ip + 1)
 /* After anything that may have replaced the data TLB's table. */
-#define INTERP_NEXT_RELOAD(steps)                                                                  \
+#define INTERP_NEXT_RELOAD(to)                                                                     \
     do {                                                                                           \
         tlb = (char *)cpu->tlb_data;                                                               \
         tlb_mask = cpu->tlb_data_mask * sizeof(struct tlb_entry);                                  \
-        INTERP_JUMP(ip + (steps));                                                                 \
+        INTERP_JUMP(to);                                                                           \
     } while (0)
+
+/* The slow part of a handler, by the ordinary calling convention, so that it may have variables in
+ * memory (address sanitizer cannot instrument such in a preserve_none function). False: an
+ * exception is pending. */
+#define INTERP_SLOW(name)                                                                          \
+    __attribute__((noinline)) static bool name(struct cpu *cpu, const struct xinsn *ip)
+
+/* Where a memory step accesses. */
+static inline uint64_t interp_address(const struct cpu *cpu, const struct xinsn *ip)
+{
+    const interp_slot *slot = (const interp_slot *)(const void *)((const char *)cpu + ip->a);
+    return *slot + (uint64_t)(int64_t)ip->mem.offset;
+}
 
 /* Before slow paths and helpers: make pc and retired exact. A fault leaves them so. */
 static inline void interp_sync(struct cpu *cpu, const struct xinsn *ip)

@@ -3,11 +3,6 @@
 #include "vmmd/vcpu/engine/exclusive.h"
 #include "vmmd/vcpu/engine/interp_tlb.h"
 
-static inline uint64_t address_of(struct cpu *cpu, const struct xinsn *ip)
-{
-    return SLOT(ip->a) + (uint64_t)(int64_t)ip->mem.offset;
-}
-
 /* Old values come zero-extended. */
 static inline uint64_t extend_old(uint64_t value, unsigned aux)
 {
@@ -17,23 +12,30 @@ static inline uint64_t extend_old(uint64_t value, unsigned aux)
 
 /* --- read-modify-write ---------------------------------------------------------------------- */
 
-static INTERP_CALL __attribute__((noinline)) void amo_slow(INTERP_PARAMETERS)
+INTERP_SLOW(perform_amo)
 {
     uint64_t old;
     interp_sync(cpu, ip);
-    if (!exclusive_amo(cpu, address_of(cpu, ip), ip->mem.aux, SLOT(ip->b), &old)) {
-        return;
+    if (!exclusive_amo(cpu, interp_address(cpu, ip), ip->mem.aux, SLOT(ip->b), &old)) {
+        return false;
     }
-    interp_unsync(cpu, ip);
     SLOT(ip->d) = extend_old(old, ip->mem.aux);
-    ip = interp_after_store(cpu, ip);
-    INTERP_NEXT_RELOAD(0);
+    interp_unsync(cpu, ip);
+    return true;
+}
+
+static INTERP_CALL void amo_slow(INTERP_PARAMETERS)
+{
+    if (perform_amo(cpu, ip)) {
+        ip = interp_after_store(cpu, ip);
+        INTERP_NEXT_RELOAD(ip);
+    }
 }
 
 #define AMO(name, type, stype, expression)                                                         \
     INTERP_HANDLER(amo_##name##_##type)                                                            \
     {                                                                                              \
-        uint64_t va = address_of(cpu, ip);                                                         \
+        uint64_t va = interp_address(cpu, ip);                                                     \
         struct tlb_entry *entry = tlb_at(tlb, tlb_mask, va);                                       \
         if (!tlb_hit_write(entry, va, sizeof(type)) || va % sizeof(type) != 0) {                   \
             __attribute__((musttail)) return amo_slow(cpu, ip, tlb, tlb_mask);                     \
@@ -77,18 +79,25 @@ static void lower_amo(struct lowering *lowering, const struct ir_op *op,
 }
 const struct interp_operation interp_amo = {lower_amo, {NULL}};
 
-static INTERP_CALL void cas_slow(INTERP_PARAMETERS)
+INTERP_SLOW(perform_compare_swap)
 {
     uint64_t old;
     interp_sync(cpu, ip);
-    if (!exclusive_compare_swap(cpu, address_of(cpu, ip), ip->mem.aux, SLOT(ip->b), SLOT(ip->mem.c),
-                                &old)) {
-        return;
+    if (!exclusive_compare_swap(cpu, interp_address(cpu, ip), ip->mem.aux, SLOT(ip->b),
+                                SLOT(ip->mem.c), &old)) {
+        return false;
     }
-    interp_unsync(cpu, ip);
     SLOT(ip->d) = extend_old(old, ip->mem.aux);
-    ip = interp_after_store(cpu, ip);
-    INTERP_NEXT_RELOAD(0);
+    interp_unsync(cpu, ip);
+    return true;
+}
+
+static INTERP_CALL void cas_slow(INTERP_PARAMETERS)
+{
+    if (perform_compare_swap(cpu, ip)) {
+        ip = interp_after_store(cpu, ip);
+        INTERP_NEXT_RELOAD(ip);
+    }
 }
 
 static void lower_step(struct lowering *lowering, const struct ir_op *op,
@@ -100,35 +109,50 @@ const struct interp_operation interp_cas = {lower_step, {cas_slow}};
 
 /* --- reservations: the constrained ones that hit the TLB are done here ------------------------ */
 
-static INTERP_CALL __attribute__((noinline)) void reserve_slow(INTERP_PARAMETERS)
+INTERP_SLOW(perform_reserve)
 {
     uint64_t value;
     interp_sync(cpu, ip);
-    if (!exclusive_load_reserved(cpu, address_of(cpu, ip), ip->mem.aux, &value)) {
-        return;
+    if (!exclusive_load_reserved(cpu, interp_address(cpu, ip), ip->mem.aux, &value)) {
+        return false;
     }
-    interp_unsync(cpu, ip);
     SLOT(ip->d) = extend_old(value, ip->mem.aux);
-    INTERP_NEXT_RELOAD(1);
+    interp_unsync(cpu, ip);
+    return true;
 }
 
-static INTERP_CALL __attribute__((noinline)) void conditional_slow(INTERP_PARAMETERS)
+static INTERP_CALL void reserve_slow(INTERP_PARAMETERS)
+{
+    if (perform_reserve(cpu, ip)) {
+        INTERP_NEXT_RELOAD(ip + 1);
+    }
+}
+
+INTERP_SLOW(perform_conditional)
 {
     uint64_t failed;
     interp_sync(cpu, ip);
-    if (!exclusive_store_conditional(cpu, address_of(cpu, ip), ip->mem.aux, SLOT(ip->b), &failed)) {
-        return;
+    if (!exclusive_store_conditional(cpu, interp_address(cpu, ip), ip->mem.aux, SLOT(ip->b),
+                                     &failed)) {
+        return false;
     }
-    interp_unsync(cpu, ip);
     SLOT(ip->d) = failed;
-    ip = interp_after_store(cpu, ip);
-    INTERP_NEXT_RELOAD(0);
+    interp_unsync(cpu, ip);
+    return true;
+}
+
+static INTERP_CALL void conditional_slow(INTERP_PARAMETERS)
+{
+    if (perform_conditional(cpu, ip)) {
+        ip = interp_after_store(cpu, ip);
+        INTERP_NEXT_RELOAD(ip);
+    }
 }
 
 #define EXCLUSIVE(type, stype, log2)                                                               \
     INTERP_HANDLER(reserve_##type)                                                                 \
     {                                                                                              \
-        uint64_t va = address_of(cpu, ip);                                                         \
+        uint64_t va = interp_address(cpu, ip);                                                     \
         const struct tlb_entry *entry = tlb_at(tlb, tlb_mask, va);                                 \
         if (!tlb_hit_read(entry, va, sizeof(type)) || va % sizeof(type) != 0) {                    \
             __attribute__((musttail)) return reserve_slow(cpu, ip, tlb, tlb_mask);                 \
@@ -142,7 +166,7 @@ static INTERP_CALL __attribute__((noinline)) void conditional_slow(INTERP_PARAME
     }                                                                                              \
     INTERP_HANDLER(conditional_##type)                                                             \
     {                                                                                              \
-        uint64_t va = address_of(cpu, ip);                                                         \
+        uint64_t va = interp_address(cpu, ip);                                                     \
         struct tlb_entry *entry = tlb_at(tlb, tlb_mask, va);                                       \
         uint8_t *host = tlb_host(entry, va);                                                       \
         struct reservation *reservation = &engine_cpu_of(cpu)->reservation;                        \
@@ -154,8 +178,7 @@ static INTERP_CALL __attribute__((noinline)) void conditional_slow(INTERP_PARAME
         type expected = (type)reservation->value;                                                  \
         reservation->kind = RESERVATION_NONE;                                                      \
         SLOT(ip->d) =                                                                              \
-            !__atomic_compare_exchange_n((type *)(void *)host, &expected, (type)SLOT(ip->b),       \
-                                         false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);               \
+            !__sync_bool_compare_and_swap((type *)(void *)host, expected, (type)SLOT(ip->b));      \
         INTERP_NEXT();                                                                             \
     }
 

@@ -35,7 +35,7 @@ INTERP_HANDLER(helper_call)
     }
     SLOT(ip->d) = result;
     interp_unsync(cpu, ip);
-    INTERP_NEXT_RELOAD(2);
+    INTERP_NEXT_RELOAD(ip + 2);
 }
 
 static void lower_helper(struct lowering *lowering, const struct ir_op *op,

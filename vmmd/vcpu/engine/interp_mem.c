@@ -22,14 +22,13 @@ static uint64_t extend(uint64_t value, unsigned aux)
     return value;
 }
 
-static INTERP_CALL __attribute__((noinline)) void load_slow(INTERP_PARAMETERS)
+INTERP_SLOW(perform_load)
 {
     uint64_t value[2];
     unsigned aux = ip->mem.aux;
     interp_sync(cpu, ip);
-    uint64_t va = SLOT(ip->a) + (uint64_t)(int64_t)ip->mem.offset;
-    if (!access_load(cpu, va, aux, value)) {
-        return;
+    if (!access_load(cpu, interp_address(cpu, ip), aux, value)) {
+        return false;
     }
     if (aux & IR_MEM_ACQUIRE) {
         atomic_thread_fence(memory_order_acquire);
@@ -41,28 +40,41 @@ static INTERP_CALL __attribute__((noinline)) void load_slow(INTERP_PARAMETERS)
         SLOT(ip->d) = extend(value[0], aux);
     }
     interp_unsync(cpu, ip);
-    INTERP_NEXT_RELOAD(1);
+    return true;
 }
 
-static INTERP_CALL __attribute__((noinline)) void store_slow(INTERP_PARAMETERS)
+INTERP_SLOW(perform_store)
 {
     unsigned aux = ip->mem.aux;
     const uint64_t value[2] = {SLOT(ip->b), (aux & IR_MEM_SIZE) == 4 ? SLOT_HIGH(ip->b) : 0};
     interp_sync(cpu, ip);
-    uint64_t va = SLOT(ip->a) + (uint64_t)(int64_t)ip->mem.offset;
     if (aux & IR_MEM_RELEASE) {
         atomic_thread_fence(memory_order_release);
     }
-    if (!access_store(cpu, va, aux, value)) {
-        return;
+    if (!access_store(cpu, interp_address(cpu, ip), aux, value)) {
+        return false;
     }
     if (aux & IR_MEM_RELEASE) {
         /* So that a later acquire load of this CPU is not done before it (arm64's LDAR). */
         atomic_thread_fence(memory_order_seq_cst);
     }
     interp_unsync(cpu, ip);
-    ip = interp_after_store(cpu, ip);
-    INTERP_NEXT_RELOAD(0);
+    return true;
+}
+
+static INTERP_CALL void load_slow(INTERP_PARAMETERS)
+{
+    if (perform_load(cpu, ip)) {
+        INTERP_NEXT_RELOAD(ip + 1);
+    }
+}
+
+static INTERP_CALL void store_slow(INTERP_PARAMETERS)
+{
+    if (perform_store(cpu, ip)) {
+        ip = interp_after_store(cpu, ip);
+        INTERP_NEXT_RELOAD(ip);
+    }
 }
 
 /* --- hit paths ------------------------------------------------------------------------------ */
@@ -70,7 +82,7 @@ static INTERP_CALL __attribute__((noinline)) void store_slow(INTERP_PARAMETERS)
 #define LOAD(name, type, conversion)                                                               \
     INTERP_GUEST_HANDLER(load_##name)                                                              \
     {                                                                                              \
-        uint64_t va = SLOT(ip->a) + (uint64_t)(int64_t)ip->mem.offset;                             \
+        uint64_t va = interp_address(cpu, ip);                                                     \
         const struct tlb_entry *entry = tlb_at(tlb, tlb_mask, va);                                 \
         if (!tlb_hit_read(entry, va, sizeof(type))) {                                              \
             __attribute__((musttail)) return load_slow(cpu, ip, tlb, tlb_mask);                    \
@@ -93,7 +105,7 @@ LOAD(b32, guest_u32, value | UINT64_C(0xffffffff00000000))
 #define STORE(name, type)                                                                          \
     INTERP_GUEST_HANDLER(store_##name)                                                             \
     {                                                                                              \
-        uint64_t va = SLOT(ip->a) + (uint64_t)(int64_t)ip->mem.offset;                             \
+        uint64_t va = interp_address(cpu, ip);                                                     \
         struct tlb_entry *entry = tlb_at(tlb, tlb_mask, va);                                       \
         if (!tlb_hit_write(entry, va, sizeof(type))) {                                             \
             __attribute__((musttail)) return store_slow(cpu, ip, tlb, tlb_mask);                   \
@@ -109,7 +121,7 @@ STORE(u64, guest_u64)
 
 INTERP_GUEST_HANDLER(load_v128)
 {
-    uint64_t va = SLOT(ip->a) + (uint64_t)(int64_t)ip->mem.offset;
+    uint64_t va = interp_address(cpu, ip);
     const struct tlb_entry *entry = tlb_at(tlb, tlb_mask, va);
     if (!tlb_hit_read(entry, va, 16)) {
         __attribute__((musttail)) return load_slow(cpu, ip, tlb, tlb_mask);
@@ -123,7 +135,7 @@ INTERP_GUEST_HANDLER(load_v128)
 
 INTERP_GUEST_HANDLER(store_v128)
 {
-    uint64_t va = SLOT(ip->a) + (uint64_t)(int64_t)ip->mem.offset;
+    uint64_t va = interp_address(cpu, ip);
     struct tlb_entry *entry = tlb_at(tlb, tlb_mask, va);
     if (!tlb_hit_write(entry, va, 16)) {
         __attribute__((musttail)) return store_slow(cpu, ip, tlb, tlb_mask);

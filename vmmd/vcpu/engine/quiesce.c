@@ -132,7 +132,8 @@ static void host_pause(void)
 void quiesce_wait(struct engine_cpu *self, struct engine_cpu *target, uint64_t ticket,
                   uint32_t state)
 {
-    uint32_t previous = self ? quiesce_enter(self, CPU_STATE_WAITING) : 0;
+    /* Who waits for others to leave their blocks must not be waited for by them. */
+    uint32_t previous = self ? quiesce_enter(self, state) : 0;
     bool reached = quiesce_reached(target, ticket, state);
     for (unsigned i = 0; !reached && i < ENGINE_WAIT_SPINS; i++) {
         host_pause();

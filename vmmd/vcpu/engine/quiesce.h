@@ -21,7 +21,8 @@ uint64_t quiesce_request(struct engine_cpu *target, const struct flush_request *
 /* Whether `target` has served the ticket or is at least in `state`: WAITING for translations,
  * ENDING for leaving its block, IDLE for holding none. */
 bool quiesce_reached(struct engine_cpu *target, uint64_t ticket, uint32_t state);
-/* Wait for that. `self` (NULL on other threads) counts as WAITING meanwhile. */
+/* Wait for that. `self` (NULL on other threads) itself counts as `state` meanwhile: waiting for
+ * ENDING is for the last instruction of a block. */
 void quiesce_wait(struct engine_cpu *self, struct engine_cpu *target, uint64_t ticket,
                   uint32_t state);
 
