@@ -6,7 +6,8 @@ LOCKSTEP_IMAGES := $(LOCKSTEP_GUEST_SOURCES:tests/guests/lockstep/torture/%.c=$(
 LOCKSTEP_PROGRAMS := $(LOCKSTEP)/lockstep $(LOCKSTEP)/torture $(LOCKSTEP)/runner $(LOCKSTEP_IMAGES)
 
 lockstep_objects = $(patsubst %,$(BUILD)/obj/tests/lockstep/%.o,$(1))
-$(LOCKSTEP)/lockstep: $(call lockstep_objects,lockstep generate values reference subject bare_machine)
+$(LOCKSTEP)/lockstep: $(call lockstep_objects,lockstep generate units_integer units_memory \
+    units_float units_control values reference subject bare_machine)
 $(LOCKSTEP)/torture: $(call lockstep_objects,torture bare_machine)
 $(LOCKSTEP)/lockstep $(LOCKSTEP)/torture: $(LIB_VCPU) $(LIB_SHARED)
 	@mkdir -p $(@D)
@@ -15,7 +16,7 @@ $(LOCKSTEP)/lockstep $(LOCKSTEP)/torture: $(LIB_VCPU) $(LIB_SHARED)
 
 $(LOCKSTEP)/runner: tests/guests/lockstep/runner.c tests/lockstep/stream.h
 	@mkdir -p $(@D)
-	$(RISCV64_CC) $(GUEST_CFLAGS) -I. -o $@ $<
+	$(QUIET_GUEST)$(RISCV64_CC) $(GUEST_CFLAGS) -I. -o $@ $<
 
 # Bare-metal programs, linked at the start of RAM and loaded as they are.
 TORTURE_CFLAGS := -std=gnu17 -O1 -g0 -Wall -Wextra -Werror -ffreestanding -fno-pic -fno-stack-protector \
@@ -23,8 +24,12 @@ TORTURE_CFLAGS := -std=gnu17 -O1 -g0 -Wall -Wextra -Werror -ffreestanding -fno-p
     -Wl,-T,tests/guests/lockstep/torture/guest.ld
 $(LOCKSTEP)/torture.d/%: tests/guests/lockstep/torture/%.c $(wildcard tests/guests/lockstep/torture/guest*)
 	@mkdir -p $(@D)
-	$(RISCV64_CC) $(TORTURE_CFLAGS) -o $@.elf $< tests/guests/lockstep/torture/guest_start.S
-	riscv64-linux-gnu-objcopy -O binary $@.elf $@
+	$(QUIET_GUEST)$(RISCV64_CC) $(TORTURE_CFLAGS) -o $@.elf $< tests/guests/lockstep/torture/guest_start.S
+	@riscv64-linux-gnu-objcopy -O binary $@.elf $@
+
+ifeq ($(V),)
+QUIET_GUEST = @echo "  GUEST $<";
+endif
 
 .PHONY: lockstep
 lockstep: $(LOCKSTEP_PROGRAMS)

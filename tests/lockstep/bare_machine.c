@@ -45,9 +45,7 @@ static bool mmio_write(struct cpu *cpu, uint64_t address, unsigned size, uint64_
         return false;
     }
     if (address == BARE_EXIT) {
-        machine->cpus[cpu->index].exited = true;
-        machine->cpus[cpu->index].exit_code = value;
-        engine_kick(cpu, CPU_ATTENTION_STOP);
+        bare_machine_stop(machine, cpu->index, value);
     }
     uint64_t hart = (address - BARE_SOFTWARE) / 8;
     if (address >= BARE_SOFTWARE && hart < machine->cpu_count) {
@@ -134,6 +132,8 @@ void bare_machine_boot(struct bare_machine *machine, unsigned index,
                        enum riscv64_privilege privilege, uint64_t pc, uint64_t a1)
 {
     struct riscv64_cpu *cpu = machine->cpus[index].cpu;
+    atomic_store(&machine->cpus[index].exited, false);
+    atomic_fetch_and(&cpu->cpu.attention, ~(uint32_t)CPU_ATTENTION_STOP);
     isa_riscv64.reset(&cpu->cpu);
     riscv64_boot(cpu, privilege, pc, index, a1);
 }
@@ -147,15 +147,18 @@ void bare_machine_write(struct bare_machine *machine, uint64_t address, const vo
     engine_device_wrote(machine->engine);
 }
 
-uint64_t bare_machine_run(struct bare_machine *machine, unsigned index, uint64_t *steps)
+void bare_machine_stop(struct bare_machine *machine, unsigned index, uint64_t exit_code)
+{
+    machine->cpus[index].exit_code = exit_code;
+    atomic_store(&machine->cpus[index].exited, true);
+    engine_kick(&machine->cpus[index].cpu->cpu, CPU_ATTENTION_STOP);
+}
+
+uint64_t bare_machine_run(struct bare_machine *machine, unsigned index)
 {
     struct cpu *cpu = &machine->cpus[index].cpu->cpu;
-    machine->cpus[index].exited = false;
-    while (engine_run(cpu) != ENGINE_EXIT_STOP || !machine->cpus[index].exited) {
-        if (steps) {
-            ++*steps;
-        }
+    while (!atomic_load(&machine->cpus[index].exited)) {
+        engine_run(cpu);
     }
-    atomic_fetch_and(&cpu->attention, ~(uint32_t)CPU_ATTENTION_STOP);
     return machine->cpus[index].exit_code;
 }

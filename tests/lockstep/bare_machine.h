@@ -24,8 +24,8 @@ struct bare_machine {
     unsigned cpu_count;
     struct bare_cpu {
         struct riscv64_cpu *cpu;
-        bool exited;
-        uint64_t exit_code;
+        _Atomic bool exited; /* since it was booted */
+        _Atomic uint64_t exit_code;
     } cpus[BARE_CPUS_MAX];
     _Atomic uint64_t count;
 };
@@ -40,8 +40,9 @@ void bare_machine_boot(struct bare_machine *machine, unsigned index,
  */
 void bare_machine_write(struct bare_machine *machine, uint64_t address, const void *bytes,
                         uint64_t size);
-/* Run until the code writes to BARE_EXIT; the code written. With CPU_ATTENTION_STEP set, steps are
- * counted in *steps, which may be NULL. */
-uint64_t bare_machine_run(struct bare_machine *machine, unsigned index, uint64_t *steps);
+/* Run until the code writes to BARE_EXIT; the code written. */
+uint64_t bare_machine_run(struct bare_machine *machine, unsigned index);
+/* Any thread: end a CPU's run, as if it had written `exit_code`. */
+void bare_machine_stop(struct bare_machine *machine, unsigned index, uint64_t exit_code);
 
 #endif

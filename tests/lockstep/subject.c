@@ -91,7 +91,7 @@ uint64_t subject_run(struct subject *subject, const struct stream_request *reque
                       ENTRY, 0);
     struct cpu *cpu = &machine->cpus[0].cpu->cpu;
     uint64_t before = cpu->retired;
-    bare_machine_run(machine, 0, NULL);
+    bare_machine_run(machine, 0);
     uint64_t entry = entry_code(subject->privilege).count;
     memcpy(&result->state, memory_pointer(&machine->memory, STREAM_STATE, sizeof(state)),
            sizeof(state));

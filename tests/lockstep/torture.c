@@ -4,6 +4,7 @@
  */
 #include "tests/lockstep/bare_machine.h"
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,6 +39,16 @@ static const struct {
 };
 enum { GUESTS = sizeof(guests) / sizeof(guests[0]), HANG_SECONDS = 240 };
 
+/* For the message of the alarm. */
+static const char *volatile running = "";
+
+static void hang(int number)
+{
+    (void)number;
+    dprintf(STDOUT_FILENO, "not ok - torture: %s (does not end)\n", running);
+    _exit(1);
+}
+
 struct hart {
     struct bare_machine *machine;
     unsigned index;
@@ -50,8 +61,7 @@ static void stop_others(struct bare_machine *machine, unsigned index, uint64_t r
 {
     for (unsigned i = 0; i < machine->cpu_count && result != 0; i++) {
         if (i != index) {
-            machine->cpus[i].exited = true;
-            engine_kick(&machine->cpus[i].cpu->cpu, CPU_ATTENTION_STOP);
+            bare_machine_stop(machine, i, 0);
         }
     }
 }
@@ -65,9 +75,8 @@ static uint64_t run_disturbed(struct hart *hart)
     struct riscv64_cpu *riscv64 = machine->cpus[hart->index].cpu;
     struct cpu *cpu = &riscv64->cpu;
     bool was_enabled = false;
-    machine->cpus[hart->index].exited = false;
     cpu_attention(cpu, CPU_ATTENTION_STEP);
-    while (!machine->cpus[hart->index].exited) {
+    while (!atomic_load(&machine->cpus[hart->index].exited)) {
         engine_run(cpu);
         bool enabled = riscv64->csr.mstatus & mstatus_mie;
         if (atomic_load(&machine->count) && enabled && was_enabled) {
@@ -82,9 +91,8 @@ static uint64_t run_disturbed(struct hart *hart)
 static void *hart_thread(void *argument)
 {
     struct hart *hart = argument;
-    hart->result = hart->disturbance == EVERY_STEP
-                       ? run_disturbed(hart)
-                       : bare_machine_run(hart->machine, hart->index, NULL);
+    hart->result = hart->disturbance == EVERY_STEP ? run_disturbed(hart)
+                                                   : bare_machine_run(hart->machine, hart->index);
     stop_others(hart->machine, hart->index, hart->result);
     return NULL;
 }
@@ -180,9 +188,11 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: torture DIRECTORY [GUEST]\n");
         return 2;
     }
+    signal(SIGALRM, hang);
     bool good = true;
     for (unsigned i = 0; i < GUESTS; i++) {
         if (argc == 2 || strcmp(argv[2], guests[i].name) == 0) {
+            running = guests[i].proves;
             alarm(HANG_SECONDS);
             good = run_guest(i, argv[1]) && good;
         }
