@@ -1,0 +1,96 @@
+/*
+ * How many guest instructions a second the engine runs: small riscv64 programs on a bare engine,
+ * no kernel, no devices, one CPU. Prints a line a program; the result column must not change.
+ *
+ *   clang -O2 -I. ... tests/bench/interp_speed.c with libvcpu and libshared; argument: a factor
+ */
+#include "libshared/base/clock.h"
+#include "libshared/isa/riscv64/riscv64.h"
+#include "tests/bench/interp_speed_code.h"
+#include "vmmd/vcpu/engine/engine.h"
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define RAM_BASE 0x80000000u
+#define RAM_SIZE (16u << 20)
+
+static const struct program {
+    const char *name;
+    unsigned number;
+    uint64_t size;
+} programs[] = {
+    {"sum", 0, 20000000}, {"sieve", 1, 4000000},    {"fib", 2, 32},
+    {"crc", 3, 2000000},  {"matrix", 4, 200},       {"chase", 5, 20000000},
+    {"sort", 6, 400000},  {"machine", 7, 10000000}, {"copy", 8, 4000},
+};
+
+static uint64_t answer;
+
+static bool stop_write(struct cpu *cpu, uint64_t address, unsigned size, uint64_t value)
+{
+    (void)address;
+    (void)size;
+    answer = value;
+    cpu_attention(cpu, CPU_ATTENTION_STOP);
+    return true;
+}
+
+static uint64_t no_time(struct cpu *cpu)
+{
+    (void)cpu;
+    return 0;
+}
+
+static void no_timer(struct cpu *cpu, unsigned timer, uint64_t deadline)
+{
+    (void)cpu;
+    (void)timer;
+    (void)deadline;
+}
+
+static const struct cpu_host host = {
+    .time = no_time, .timer_changed = no_timer, .mmio_write = stop_write};
+
+static void run_program(struct cpu *cpu, const struct program *program, uint64_t factor)
+{
+    riscv64_boot((struct riscv64_cpu *)cpu, RISCV64_SUPERVISOR, RAM_BASE, program->number,
+                 program->size * factor);
+    atomic_store(&cpu->attention, 0);
+    uint64_t retired = cpu->retired;
+    uint64_t begin = clock_monotonic_ns();
+    engine_run(cpu);
+    uint64_t nanoseconds = clock_monotonic_ns() - begin;
+    retired = cpu->retired - retired;
+    printf("%-8s %10" PRIu64 " kinsns %8.1f Minsns/s  result %016" PRIx64 "\n", program->name,
+           retired / 1000, (double)retired * 1000 / (double)nanoseconds, answer);
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t factor = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
+    int only = argc > 2 ? atoi(argv[2]) : -1;
+    struct memory memory = {0};
+    struct error err;
+    int fd = memory_create_fd("speed", RAM_SIZE);
+    if (fd < 0 || memory_add_region(&memory, fd, RAM_BASE, RAM_SIZE) != 0) {
+        return 1;
+    }
+    memcpy(memory_pointer(&memory, RAM_BASE, sizeof(guest_code)), guest_code, sizeof(guest_code));
+    struct engine *engine = engine_create(&isa_riscv64, &memory, 1, &err);
+    struct cpu *cpu = engine ? engine_add_cpu(engine, 0, &host, NULL) : NULL;
+    if (!cpu) {
+        return 1;
+    }
+    for (unsigned i = 0; i < sizeof(programs) / sizeof(programs[0]); i++) {
+        if (only < 0 || only == (int)i) {
+            run_program(cpu, &programs[i], factor);
+        }
+    }
+    engine_destroy(engine);
+    memory_close(&memory);
+    close(fd);
+    return 0;
+}
