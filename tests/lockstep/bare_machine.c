@@ -67,6 +67,13 @@ static const struct cpu_host bare_host = {
     .mmio_write = mmio_write,
 };
 
+static enum isa_decode_result decode_one(struct ir_block *block, const struct isa_code *code)
+{
+    struct isa_code one = *code;
+    one.insn_limit = 1;
+    return isa_riscv64.decode(block, &one);
+}
+
 static int add_memory(struct memory *memory, uint64_t base, uint64_t size)
 {
     int fd = memory_create_fd("bare-ram", size);
@@ -87,7 +94,8 @@ static int add_memory(struct memory *memory, uint64_t base, uint64_t size)
     return result;
 }
 
-struct bare_machine *bare_machine_create(uint64_t base, uint64_t size, unsigned cpu_count)
+struct bare_machine *bare_machine_create(uint64_t base, uint64_t size, unsigned cpu_count,
+                                         bool single)
 {
     struct bare_machine *machine = calloc(1, sizeof(*machine));
     if (!machine) {
@@ -98,8 +106,12 @@ struct bare_machine *bare_machine_create(uint64_t base, uint64_t size, unsigned 
         fprintf(stderr, "guest memory: %s\n", strerror(-result));
         goto failed;
     }
+    machine->isa = isa_riscv64;
+    if (single) {
+        machine->isa.decode = decode_one;
+    }
     struct error err = {0};
-    machine->engine = engine_create(&isa_riscv64, &machine->memory, cpu_count, &err);
+    machine->engine = engine_create(&machine->isa, &machine->memory, cpu_count, &err);
     if (!machine->engine) {
         fprintf(stderr, "engine: %s\n", err.message);
         goto failed;

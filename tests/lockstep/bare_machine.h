@@ -20,6 +20,7 @@
 
 struct bare_machine {
     struct memory memory;
+    struct isa isa; /* isa_riscv64, perhaps with another decoder */
     struct engine *engine;
     unsigned cpu_count;
     struct bare_cpu {
@@ -30,8 +31,10 @@ struct bare_machine {
     _Atomic uint64_t count;
 };
 
-/* RAM of `size` bytes at `base`. NULL, with a message on standard error, when that fails. */
-struct bare_machine *bare_machine_create(uint64_t base, uint64_t size, unsigned cpu_count);
+/* RAM of `size` bytes at `base`. `single`: every instruction is a block of its own, so that there
+ * is a border after each. NULL, with a message on standard error, when that fails. */
+struct bare_machine *bare_machine_create(uint64_t base, uint64_t size, unsigned cpu_count,
+                                         bool single);
 void bare_machine_destroy(struct bare_machine *machine);
 /* Reset a CPU to start at `pc` with a0 = index, a1 as given. */
 void bare_machine_boot(struct bare_machine *machine, unsigned index,

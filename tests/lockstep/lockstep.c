@@ -18,13 +18,19 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { SUBJECTS = 3, ALL_UNITS = STREAM_UNITS_MAX, HANG_SECONDS = 60 };
+enum { SUBJECTS = 5, ALL_UNITS = STREAM_UNITS_MAX, HANG_SECONDS = 60 };
 
 static const struct {
     const char *name;
     enum riscv64_privilege privilege;
+    bool single;
 } modes[SUBJECTS] = {
-    {"user", RISCV64_USER}, {"supervisor", RISCV64_SUPERVISOR}, {"machine", RISCV64_MACHINE}};
+    {"user", RISCV64_USER, false},
+    {"supervisor", RISCV64_SUPERVISOR, false},
+    {"user", RISCV64_USER, false},
+    {"machine", RISCV64_MACHINE, false},
+    {"user, blocks of one instruction,", RISCV64_USER, true},
+};
 
 struct options {
     uint64_t seed, instructions, first;
@@ -237,7 +243,7 @@ int main(int argc, char **argv)
     status = 1;
     signal(SIGALRM, hang);
     for (unsigned i = 0; i < SUBJECTS; i++) {
-        if (subject_open(&session->subjects[i], modes[i].privilege) < 0) {
+        if (subject_open(&session->subjects[i], modes[i].privilege, modes[i].single) < 0) {
             goto out;
         }
     }

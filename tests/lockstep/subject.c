@@ -55,10 +55,10 @@ static struct code exit_code(void)
     return code;
 }
 
-int subject_open(struct subject *subject, enum riscv64_privilege privilege)
+int subject_open(struct subject *subject, enum riscv64_privilege privilege, bool single)
 {
     subject->privilege = privilege;
-    subject->machine = bare_machine_create(STREAM_BASE, STREAM_SIZE, 1);
+    subject->machine = bare_machine_create(STREAM_BASE, STREAM_SIZE, 1, single);
     if (!subject->machine) {
         return -1;
     }

@@ -1,5 +1,5 @@
 /*
- * Our side of the differential test: one bare machine a privilege mode, on which streams run just
+ * Our side of the differential test: one bare machine a way of running, on which streams run just
  * as under the emulator.
  */
 #ifndef POLYVISOR_TESTS_LOCKSTEP_SUBJECT_H
@@ -13,8 +13,8 @@ struct subject {
     struct bare_machine *machine;
 };
 
-/* 0, or -1 with a message on standard error. */
-int subject_open(struct subject *subject, enum riscv64_privilege privilege);
+/* `single`: blocks of one instruction. 0, or -1 with a message on standard error. */
+int subject_open(struct subject *subject, enum riscv64_privilege privilege, bool single);
 void subject_close(struct subject *subject);
 /* Returns the number of instructions that the stream itself took, entry and exit code not counted.
  */

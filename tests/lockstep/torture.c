@@ -17,8 +17,9 @@
 
 enum disturbance {
     CALM,
-    EVERY_STEP, /* an interrupt before every block */
-    ANY_TIME,   /* interrupts from another thread */
+    EVERY_BLOCK,       /* an interrupt before every block */
+    EVERY_INSTRUCTION, /* a block being one instruction */
+    ANY_TIME,          /* interrupts from another thread */
 };
 
 static const struct {
@@ -32,7 +33,8 @@ static const struct {
     {"mapping", "changing page tables", RISCV64_SUPERVISOR, 2, CALM},
     {"code", "self-modifying code, 2 harts", RISCV64_SUPERVISOR, 2, CALM},
     {"code", "self-modifying code, 4 harts", RISCV64_SUPERVISOR, 4, CALM},
-    {"interrupts", "interrupts at every block", RISCV64_MACHINE, 1, EVERY_STEP},
+    {"interrupts", "interrupts at every block", RISCV64_MACHINE, 1, EVERY_BLOCK},
+    {"interrupts", "interrupts at every instruction", RISCV64_MACHINE, 1, EVERY_INSTRUCTION},
     {"interrupts", "interrupts at any time", RISCV64_MACHINE, 1, ANY_TIME},
     {"atomics", "atomics, 1 hart", RISCV64_MACHINE, 1, CALM},
     {"atomics", "atomics, 4 harts", RISCV64_MACHINE, 4, CALM},
@@ -91,8 +93,8 @@ static uint64_t run_disturbed(struct hart *hart)
 static void *hart_thread(void *argument)
 {
     struct hart *hart = argument;
-    hart->result = hart->disturbance == EVERY_STEP ? run_disturbed(hart)
-                                                   : bare_machine_run(hart->machine, hart->index);
+    bool stepped = hart->disturbance == EVERY_BLOCK || hart->disturbance == EVERY_INSTRUCTION;
+    hart->result = stepped ? run_disturbed(hart) : bare_machine_run(hart->machine, hart->index);
     stop_others(hart->machine, hart->index, hart->result);
     return NULL;
 }
@@ -159,7 +161,8 @@ static uint64_t run_harts(struct bare_machine *machine, enum disturbance disturb
 static bool run_guest(unsigned which, const char *directory)
 {
     unsigned count = guests[which].harts;
-    struct bare_machine *machine = bare_machine_create(RAM_BASE, RAM_SIZE, count);
+    bool single = guests[which].disturbance == EVERY_INSTRUCTION;
+    struct bare_machine *machine = bare_machine_create(RAM_BASE, RAM_SIZE, count, single);
     if (!machine || load(machine, directory, guests[which].name) == 0) {
         printf("not ok - torture: %s\n", guests[which].proves);
         return false;
