@@ -612,6 +612,31 @@ START_TEST(test_absent_device)
 }
 END_TEST
 
+/* The device dies with the request in its hands, and is replaced. */
+static void *replace_peer(void *argument)
+{
+    (void)argument;
+    while (atomic_load(&peer.activations) == 0) {
+        usleep(1000);
+    }
+    peer_stop();
+    peer_start(PEER_ANSWERS);
+    return NULL;
+}
+
+START_TEST(test_device_dies_before_it_answers)
+{
+    pthread_t supervisor;
+    peer_start(PEER_IS_MUTE);
+    ck_assert_int_eq(pthread_create(&supervisor, NULL, replace_peer, NULL), 0);
+    start_driver();
+    pthread_join(supervisor, NULL);
+    ck_assert_uint_eq(status(), STATUS_READY | VIRTIO_CONFIG_S_DRIVER_OK);
+    ck_assert_uint_ge(atomic_load(&peer.activations), 2);
+    ck_assert_uint_eq(timeouts, 0);
+}
+END_TEST
+
 START_TEST(test_replaced_device_is_activated_again)
 {
     peer_start(PEER_ANSWERS);
@@ -716,6 +741,7 @@ int main(void)
     tcase_add_test(cases, test_device_configuration);
     tcase_add_test(cases, test_device_needs_reset);
     tcase_add_test(cases, test_refused_activation);
+    tcase_add_test(cases, test_device_dies_before_it_answers);
     tcase_add_test(cases, test_replaced_device_is_activated_again);
     tcase_add_test(cases, test_machine_reset);
     tcase_add_test(cases, test_configuration_access_window);

@@ -8,6 +8,8 @@
 #define TUNABLE_MACHINE_RESET_DEADLINE_MS 500u
 /* The same for a device that missed its last deadline: enough for one that is back. */
 #define TUNABLE_TRANSPORT_RETRY_MS 50u
+/* A request that is not answered is sent again this often, in case its receiver died with it. */
+#define TUNABLE_TRANSPORT_RESEND_MS 200u
 /* How long a vCPU waits for a register read of a plain MMIO device, or for room in its ring. */
 #define TUNABLE_MMIO_DEADLINE_MS 1000u
 /* How often notices that vmmd could not take (it is away) are offered again. */

@@ -104,7 +104,8 @@ static int wait_for_reply(struct transport_client *client, uint64_t wanted, uint
     }
 }
 
-/* Send one request and wait for its answer. */
+/* Send one request and wait for its answer. A device that died with the request in its hands is
+ * replaced within the deadline: its successor must see it too. */
 static int request(struct transport_client *client, Polyvisor__TransportRequest *message,
                    unsigned limit_ms)
 {
@@ -112,13 +113,18 @@ static int request(struct transport_client *client, Polyvisor__TransportRequest 
     wait_ms = wait_ms < client->deadline_ms ? wait_ms : client->deadline_ms;
     wait_ms = wait_ms < limit_ms ? wait_ms : limit_ms;
     uint64_t deadline_ns = clock_monotonic_ns() + (uint64_t)wait_ms * 1000000;
+    int result;
 
     drain_replies(client);
     message->id = ++client->last_id;
-    int result = channel_send(client->channel, &message->base, remaining_ms(deadline_ns));
-    if (result == 0) {
-        result = wait_for_reply(client, message->id, deadline_ns);
-    }
+    do {
+        uint64_t turn_ns = clock_monotonic_ns() + TUNABLE_TRANSPORT_RESEND_MS * UINT64_C(1000000);
+        result = channel_send(client->channel, &message->base, remaining_ms(deadline_ns));
+        if (result == 0) {
+            result =
+                wait_for_reply(client, message->id, turn_ns < deadline_ns ? turn_ns : deadline_ns);
+        }
+    } while (result == -ETIMEDOUT && remaining_ms(deadline_ns) > 0);
     client->late = result == -ETIMEDOUT;
     return result;
 }

@@ -3,8 +3,8 @@
  *
  * Rare, synchronous requests with a deadline, made on CPU threads (and on the main thread at
  * reset); the caller holds the device's lock across each call. vcpud binds, so a restarted devd
- * just connects again. Requests may be repeated: a device that answered late, or died in between,
- * gets the same request once more with a new id. Answers with an old id are dropped.
+ * just connects again. Requests are repeated with the same id until the deadline, and a reset after
+ * it too: the device that got the first may have died. Answers with another id are dropped.
  */
 #ifndef POLYVISOR_VCPU_DEVICE_TRANSPORT_CLIENT_H
 #define POLYVISOR_VCPU_DEVICE_TRANSPORT_CLIENT_H
