@@ -1,9 +1,9 @@
 /*
  * The physical address space outside RAM: regions of registers, and interrupt lines.
  *
- * Regions are added while the machine is built, before any CPU runs (PCI BARs move later, under the bus's
- * own lock). Access functions run on the CPU thread that made the access and may be entered by
- * several CPUs at once: each device locks for itself.
+ * Regions are added while the machine is built, before any CPU runs (PCI BARs move later, under the
+ * bus's own lock). Access functions run on the CPU thread that made the access and may be entered
+ * by several CPUs at once: each device locks for itself.
  */
 #ifndef POLYVISOR_VCPU_MACHINE_BUS_H
 #define POLYVISOR_VCPU_MACHINE_BUS_H
@@ -22,11 +22,13 @@ struct bus_ops {
 
 struct bus *bus_create(void);
 void bus_destroy(struct bus *bus);
-/* 0, -EEXIST on overlap, -EINVAL for an impossible range, -ENOMEM. `name` and `ops` must outlive the bus; `device` stays the caller's. */
+/* 0, -EEXIST on overlap, -EINVAL for an impossible range, -ENOMEM. `name` and `ops` must outlive
+ * the bus; `device` stays the caller's. */
 int bus_add(struct bus *bus, uint64_t base, uint64_t size, const char *name,
             const struct bus_ops *ops, void *device);
 /* Who answers where no region of bus_add is (the empty parts of a PCI window read as all ones, they
- * do not fault). Only while the machine is built; such regions never move. 0, -EINVAL or -ENOMEM. */
+ * do not fault). Only while the machine is built; such regions never move. 0, -EINVAL or
+ * -ENOMEM. */
 int bus_add_background(struct bus *bus, uint64_t base, uint64_t size, const char *name,
                        const struct bus_ops *ops, void *device);
 /* Move or remove what was added for `device` at `base` (new_base UINT64_MAX: remove). Returns
