@@ -34,7 +34,9 @@ static int print_errors_json(struct error *err)
 {
     json_t *codes = json_array();
 
-    for (int code = 0; code < ERROR_CODE_COUNT; code++) {
+    for (unsigned row = 0; row < ERROR_CODE_COUNT; row++) {
+        enum error_code code = error_code_at(row);
+
         json_array_append_new(codes, json_pack("{s:s, s:i, s:s}", "code", error_code_text(code),
                                                "exit_status", error_exit_status(code), "meaning",
                                                error_code_meaning(code)));

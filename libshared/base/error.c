@@ -9,17 +9,18 @@ static const struct error_code_row {
     int exit_status;
     const char *meaning;
 } error_code_table[] = {
-#define X(name, text, exit_status, meaning) [ERROR_##name] = {text, exit_status, meaning},
+#define X(name, text, exit_status, meaning) [ERROR_ORDINAL_##name] = {text, exit_status, meaning},
     ERROR_CODES(X)
 #undef X
 };
 
 static const struct error_code_row *error_code_row(enum error_code code)
 {
-    if ((unsigned)code >= ERROR_CODE_COUNT) {
-        code = ERROR_INTERNAL;
+    unsigned ordinal = code == ERROR_OK ? 0 : (unsigned)code - ERROR_CODE_BASE;
+    if (ordinal >= ERROR_CODE_COUNT || (ordinal == 0 && code != ERROR_OK)) {
+        ordinal = ERROR_ORDINAL_INTERNAL;
     }
-    return &error_code_table[code];
+    return &error_code_table[ordinal];
 }
 
 /* Messages quote file names and guest input: one line, whatever is in them. */
@@ -41,7 +42,7 @@ int error_set(struct error *err, enum error_code code, int cause, const char *me
         return -(int)code;
     }
     /* Formatted aside first: an argument may be a member of `err` itself. */
-    char text[sizeof(err->message)];
+    char text[sizeof(err->message)] = {0}; /* so that equal errors are equal bytes */
     va_start(arguments, message);
     vsnprintf(text, sizeof(text), message, arguments);
     va_end(arguments);
@@ -96,11 +97,16 @@ int error_exit_status(enum error_code code)
     return error_code_row(code)->exit_status;
 }
 
+enum error_code error_code_at(unsigned row)
+{
+    return row == 0 ? ERROR_OK : (enum error_code)(ERROR_CODE_BASE + row);
+}
+
 enum error_code error_code_parse(const char *text)
 {
-    for (int code = 0; code < ERROR_CODE_COUNT; code++) {
-        if (text && !strcmp(error_code_table[code].text, text)) {
-            return (enum error_code)code;
+    for (unsigned row = 0; row < ERROR_CODE_COUNT; row++) {
+        if (text && !strcmp(error_code_table[row].text, text)) {
+            return error_code_at(row);
         }
     }
     return ERROR_INTERNAL;

@@ -34,11 +34,20 @@
     X(CANCELLED, "cancelled", 18, "stopped on request")                                            \
     X(GUEST, "guest-failure", 20, "the guest reported a failure when it ended")
 
-enum error_code {
-#define X(name, text, exit_status, meaning) ERROR_##name,
+/* Codes lie above every errno: functions return them negative beside negative errnos, and neither
+ * may be taken for the other. */
+#define ERROR_CODE_BASE 4096
+enum error_ordinal {
+#define X(name, text, exit_status, meaning) ERROR_ORDINAL_##name,
     ERROR_CODES(X)
 #undef X
         ERROR_CODE_COUNT
+};
+enum error_code {
+#define X(name, text, exit_status, meaning)                                                        \
+    ERROR_##name = ERROR_ORDINAL_##name ? ERROR_CODE_BASE + ERROR_ORDINAL_##name : 0,
+    ERROR_CODES(X)
+#undef X
 };
 
 struct error {
@@ -61,6 +70,8 @@ void error_clear(struct error *err);
 const char *error_code_text(enum error_code code);    /* "not-found" */
 const char *error_code_meaning(enum error_code code); /* the table's last column */
 int error_exit_status(enum error_code code);          /* the table's third column */
+/* The code of that row of the table, 0 to ERROR_CODE_COUNT - 1: to list them all. */
+enum error_code error_code_at(unsigned row);
 /* The code of that text, or ERROR_INTERNAL when there is none. */
 enum error_code error_code_parse(const char *text);
 

@@ -61,10 +61,14 @@ wait_for() {
     done
 }
 
+daemon_answers() {
+    "$vmctl" list >/dev/null 2>&1
+}
+
 daemon_start() {
     "$bin/vmmd" >>"$work/vmmd.log" 2>&1 &
     daemon=$!
-    wait_for 20 test -S "$POLYVISOR_RUNTIME_DIR/control.sock"
+    wait_for 20 daemon_answers
 }
 
 daemon_stop() {

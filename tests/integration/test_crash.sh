@@ -31,8 +31,13 @@ kill -9 "$daemon"
 wait "$daemon" 2>/dev/null
 daemon_start
 check "a new vmmd starts over the old one's remains" "$vmctl" list
-check "no process of the former life is left" wait_for 20 test -z "$(pgrep -f "$work" | while read -r pid; do
-    case $(readlink "/proc/$pid/exe") in "$bin"/vcpud | "$bin"/devd) echo "$pid" ;; esac; done)"
+no_guests() {
+    ! our_processes | grep -qE ' (vcpud|devd) '
+}
+check "no process of the former life is left" wait_for 20 no_guests
+for name in one two; do
+    "$vmctl" rm $name >/dev/null
+done
 check "vmmd ends cleanly" daemon_stop
 
 # A private vmmd of `vmctl run`, and vmctl itself.
@@ -43,7 +48,7 @@ vmmd_pid() {
     pgrep -P "$client" vmmd >"$work/pid"
 }
 wait_for 20 vmmd_pid
-wait_for 20 test -s "$work/private.out"
+wait_for 60 test -s "$work/private.out"
 kill -9 "$(cat "$work/pid")"
 wait "$client"
 check "vmctl run reports that vmmd died" test $? -ne 0
@@ -53,7 +58,7 @@ check "the next start cleans up after it" nothing_left
 "$vmctl" run --name orphan --kernel "$guest/vmlinux" --initrd "$guest/initrd.cpio.gz" --append quiet \
     >"$work/orphan.out" 2>/dev/null </dev/null &
 client=$!
-wait_for 20 test -s "$work/orphan.out"
+wait_for 60 test -s "$work/orphan.out"
 kill -9 $client
 wait $client 2>/dev/null
 check "a killed vmctl run takes its machine along" wait_for 20 nothing_left

@@ -199,11 +199,12 @@ START_TEST(manual_pages_name_everything)
     for (size_t i = 0; commands[i] != NULL; i++) {
         ck_assert(shows(text, ".BR vmctl\\-%s (1)", commands[i]->name));
     }
-    for (int code = 0; code < ERROR_CODE_COUNT; code++) {
+    for (unsigned row = 0; row < ERROR_CODE_COUNT; row++) {
+        enum error_code code = error_code_at(row);
         char status[32];
 
-        dashed(name, sizeof(name), error_code_text((enum error_code)code));
-        snprintf(status, sizeof(status), "\\fB%d\\fR (", error_exit_status((enum error_code)code));
+        dashed(name, sizeof(name), error_code_text(code));
+        snprintf(status, sizeof(status), "\\fB%d\\fR (", error_exit_status(code));
         ck_assert_ptr_nonnull(strstr(text, status));
         ck_assert(shows(text, "(%s)\n", name));
     }
