@@ -1,0 +1,177 @@
+/*
+ * What the fuzzers of devices share: guest memory, shared states, doorbells and an event loop that
+ * are made once and cleared before each input; and a reader of the input's bytes.
+ */
+#ifndef POLYVISOR_TESTS_FUZZ_FUZZ_DEVICE_H
+#define POLYVISOR_TESTS_FUZZ_FUZZ_DEVICE_H
+
+#include "devd/device.h"
+#include "devd/virtio.h"
+#include "libshared/ipc/console.h"
+#include "libshared/mmio/channel.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define FUZZ_RAM_BASE UINT64_C(0x80000000)
+#define FUZZ_RAM_SIZE 0x40000u
+#define FUZZ_DISK     0x10000u
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
+
+struct fuzz_input {
+    const uint8_t *bytes;
+    size_t size;
+};
+
+static inline uint64_t fuzz_take(struct fuzz_input *input, unsigned size)
+{
+    uint64_t value = 0;
+    unsigned have = size < input->size ? size : (unsigned)input->size;
+    memcpy(&value, input->bytes, have);
+    input->bytes += have;
+    input->size -= have;
+    return value;
+}
+
+struct fuzz_host {
+    int state_fd, disk_fd, listener, doorbell, reply;
+    struct memory memory;
+    uint8_t *ram, *state;
+    struct event_base *base;
+    struct device *device;
+    int client; /* of the console, -1: none */
+    char path[64];
+};
+
+static inline void fuzz_require(bool condition, const char *what)
+{
+    if (!condition) {
+        perror(what);
+        abort();
+    }
+}
+
+static inline void fuzz_listen(struct fuzz_host *host)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    /* An abstract address: no file is left behind. */
+    snprintf(address.sun_path + 1, sizeof(address.sun_path) - 1, "polyvisor-fuzz-%d",
+             (int)getpid());
+    host->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    fuzz_require(bind(host->listener, (struct sockaddr *)&address, sizeof(address)) == 0 &&
+                     listen(host->listener, 16) == 0,
+                 "console");
+}
+
+static inline void fuzz_connect(struct fuzz_host *host)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+    if (host->client >= 0) {
+        close(host->client);
+    }
+    snprintf(address.sun_path + 1, sizeof(address.sun_path) - 1, "polyvisor-fuzz-%d",
+             (int)getpid());
+    host->client = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    fuzz_require(connect(host->client, (struct sockaddr *)&address, sizeof(address)) == 0 ||
+                     errno == EAGAIN,
+                 "connect");
+}
+
+static inline void fuzz_open(struct fuzz_host *host)
+{
+    int ram = memory_create_fd("ram", FUZZ_RAM_SIZE);
+    int codemap = memory_create_fd("codemap", memory_codemap_size(FUZZ_RAM_SIZE));
+
+    setenv("POLYVISOR_LOG", "error", 1);
+    fuzz_require(memory_add_region(&host->memory, ram, FUZZ_RAM_BASE, FUZZ_RAM_SIZE) == 0 &&
+                     memory_attach_codemap(&host->memory, codemap) == 0,
+                 "memory");
+    host->ram = memory_pointer(&host->memory, FUZZ_RAM_BASE, FUZZ_RAM_SIZE);
+    host->state_fd = memory_create_fd("state", VIRTIO_STATE_SIZE);
+    host->state =
+        mmap(NULL, VIRTIO_STATE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, host->state_fd, 0);
+    host->disk_fd = memory_create_fd("disk", FUZZ_DISK);
+    host->doorbell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    host->reply = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    host->base = event_base_new();
+    host->client = -1;
+    fuzz_listen(host);
+}
+
+static inline void fuzz_start(struct fuzz_host *host, const char *kind, bool restart)
+{
+    struct device_descriptors descriptors;
+    struct device_settings settings = {.id = "fuzz0", .serial = "fuzz", .restart = restart};
+    struct error err;
+
+    device_descriptors_clear(&descriptors);
+    descriptors.state = fcntl(host->state_fd, F_DUPFD_CLOEXEC, 0);
+    descriptors.backend = fcntl(host->disk_fd, F_DUPFD_CLOEXEC, 0);
+    descriptors.console = fcntl(host->listener, F_DUPFD_CLOEXEC, 0);
+    descriptors.reply = fcntl(host->reply, F_DUPFD_CLOEXEC, 0);
+    for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++) {
+        descriptors.kick[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    }
+    for (unsigned i = 0; i < VIRTIO_QUEUES_MAX + 1; i++) {
+        descriptors.call[i] = fcntl(host->doorbell, F_DUPFD_CLOEXEC, 0);
+    }
+    error_clear(&err);
+    host->device = device_create(device_model_find(kind), &settings, &host->memory, host->base,
+                                 &descriptors, &err);
+    /* Only a state that the fuzzer damaged may be refused; then start over. */
+    fuzz_require(host->device || restart, err.message);
+}
+
+static inline void fuzz_turn(struct fuzz_host *host)
+{
+    event_base_loop(host->base, EVLOOP_NONBLOCK);
+}
+
+/* Leave nothing of this input to the next. */
+static inline void fuzz_end(struct fuzz_host *host)
+{
+    device_destroy(host->device);
+    host->device = NULL;
+    if (host->client >= 0) {
+        close(host->client);
+        host->client = -1;
+    }
+    for (int late; (late = accept(host->listener, NULL, NULL)) >= 0;) {
+        close(late);
+    }
+}
+
+/* The console's client does something. */
+static inline void fuzz_client(struct fuzz_host *host, struct fuzz_input *input)
+{
+    uint8_t bytes[512];
+    const struct console_hello hello = {.magic = CONSOLE_MAGIC, .flags = CONSOLE_LOSSLESS};
+    uint8_t what = (uint8_t)fuzz_take(input, 1);
+
+    if (host->client < 0 || what < 16) {
+        fuzz_connect(host);
+        if (what & 1) {
+            send(host->client, &hello, sizeof(hello), MSG_NOSIGNAL);
+        }
+    } else if (what < 32) {
+        shutdown(host->client, what & 1 ? SHUT_WR : SHUT_RD);
+    } else if (what < 128) {
+        size_t size = what - 32u < input->size ? what - 32u : input->size;
+        send(host->client, input->bytes, size, MSG_NOSIGNAL);
+        input->bytes += size;
+        input->size -= size;
+    } else {
+        recv(host->client, bytes, sizeof(bytes), MSG_DONTWAIT);
+    }
+}
+
+#endif
