@@ -2,8 +2,8 @@
  * devd: one device of one virtual machine. Started by vmmd with the descriptors it needs; it opens
  * nothing by name but its two sockets. See docs/design/devices.md.
  */
-#include "devd/control.h"
 #include "devd/device.h"
+#include "devd/device_control.h"
 #include "devd/transport.h"
 #include "libshared/base/error.h"
 #include "libshared/base/log.h"
@@ -31,7 +31,7 @@ struct devd {
     struct fdlist descriptors;
     struct event_base *base;
     struct event *terminate;
-    struct control *control;
+    struct device_control *control;
     struct memory memory;
     struct device *device;
     struct transport *transport;
@@ -174,7 +174,7 @@ static int create_device(struct devd *devd, const Polyvisor__DeviceConfigure *co
 static int configure_device(struct devd *devd, struct error *err)
 {
     const Polyvisor__DeviceConfigure *configure =
-        control_await_configure(devd->control, CONFIGURE_TIMEOUT_MS, err);
+        device_control_await_configure(devd->control, CONFIGURE_TIMEOUT_MS, err);
 
     if (!configure) {
         return -ERROR_TIMEOUT;
@@ -185,7 +185,7 @@ static int configure_device(struct devd *devd, struct error *err)
         snprintf(component, sizeof(component), "devd/%s", devd->id);
         error_component(err, component);
     }
-    control_configured(devd->control, status < 0 ? err : NULL);
+    device_control_configured(devd->control, status < 0 ? err : NULL);
     return status;
 }
 
@@ -193,7 +193,7 @@ static void stopped(void *context)
 {
     struct devd *devd = context;
 
-    control_stopped(devd->control);
+    device_control_stopped(devd->control);
     event_base_loopexit(devd->base, NULL);
 }
 
@@ -218,7 +218,7 @@ static int serve(struct devd *devd, struct error *err)
 {
     devd->terminate = evsignal_new(devd->base, SIGTERM, terminate, devd);
     if (!devd->terminate || event_add(devd->terminate, NULL) < 0 ||
-        control_serve(devd->control, devd->base, stop, devd) < 0) {
+        device_control_serve(devd->control, devd->base, stop, devd) < 0) {
         return error_set(err, ERROR_INTERNAL, ENOMEM, "no memory for the event loop");
     }
     if (event_base_dispatch(devd->base) < 0 || !devd->stopping) {
@@ -239,7 +239,7 @@ static void release(struct devd *devd)
     transport_close(devd->transport);
     device_destroy(devd->device);
     memory_close(&devd->memory);
-    control_close(devd->control);
+    device_control_close(devd->control);
     if (devd->terminate) {
         event_free(devd->terminate);
     }
@@ -257,7 +257,7 @@ static int live(struct devd *devd, struct error *err)
     if (fdlist_inherit(&devd->descriptors) < 0) {
         return error_set(err, ERROR_CONFIG, 0, "the inherited descriptors are not as announced");
     }
-    devd->control = control_open(devd->control_path, err);
+    devd->control = device_control_open(devd->control_path, err);
     if (!devd->control) {
         return -ERROR_INTERNAL;
     }

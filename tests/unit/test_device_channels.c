@@ -1,5 +1,5 @@
 /* The two conversations of a device process, with a test in the place of vmmd and vcpud. */
-#include "devd/control.h"
+#include "devd/device_control.h"
 #include "devd/transport.h"
 #include "libshared/ipc/channel.h"
 #include "proto/transport.pb-c.h"
@@ -91,7 +91,7 @@ START_TEST(control_conversation)
 {
     struct error err;
     unsigned stops = 0;
-    struct control *control = control_open(control_path, &err);
+    struct device_control *control = device_control_open(control_path, &err);
     struct channel *vmmd = channel_connect(CHANNEL_DEVICE, NN_PAIR, control_path);
 
     ck_assert_ptr_nonnull(control);
@@ -99,15 +99,16 @@ START_TEST(control_conversation)
     ask(vmmd, 1, POLYVISOR__DEVICE_REQUEST__BODY_PING);
     ask(vmmd, 2, POLYVISOR__DEVICE_REQUEST__BODY_STOP);
     ask(vmmd, 3, POLYVISOR__DEVICE_REQUEST__BODY_CONFIGURE);
-    const Polyvisor__DeviceConfigure *configure = control_await_configure(control, 60000, &err);
+    const Polyvisor__DeviceConfigure *configure =
+        device_control_await_configure(control, 60000, &err);
     ck_assert_ptr_nonnull(configure);
     ck_assert_str_eq(configure->id, "disk0");
     expect_answer(vmmd, 1, "");
     expect_answer(vmmd, 2, "wrong-state");
-    control_configured(control, NULL);
+    device_control_configured(control, NULL);
     expect_answer(vmmd, 3, "");
 
-    ck_assert_int_eq(control_serve(control, host.base, note_stop, &stops), 0);
+    ck_assert_int_eq(device_control_serve(control, host.base, note_stop, &stops), 0);
     ask(vmmd, 4, POLYVISOR__DEVICE_REQUEST__BODY_PING);
     expect_answer(vmmd, 4, "");
     ask(vmmd, 5, POLYVISOR__DEVICE_REQUEST__BODY_CONFIGURE);
@@ -125,38 +126,38 @@ START_TEST(control_conversation)
     while (!stops) {
         event_base_loop(host.base, EVLOOP_ONCE);
     }
-    control_stopped(control);
+    device_control_stopped(control);
     expect_answer(vmmd, 8, "");
     ck_assert_uint_eq(stops, 1);
     channel_close(vmmd);
-    control_close(control);
+    device_control_close(control);
 }
 END_TEST
 
 START_TEST(configuration_that_does_not_come)
 {
     struct error err;
-    struct control *control = control_open(control_path, &err);
+    struct device_control *control = device_control_open(control_path, &err);
 
-    ck_assert_ptr_null(control_await_configure(control, 1, &err));
+    ck_assert_ptr_null(device_control_await_configure(control, 1, &err));
     ck_assert_int_eq(err.code, ERROR_TIMEOUT);
-    control_close(control);
+    device_control_close(control);
 }
 END_TEST
 
 START_TEST(failed_configuration_is_explained)
 {
     struct error err, failure;
-    struct control *control = control_open(control_path, &err);
+    struct device_control *control = device_control_open(control_path, &err);
     struct channel *vmmd = channel_connect(CHANNEL_DEVICE, NN_PAIR, control_path);
 
     ask(vmmd, 9, POLYVISOR__DEVICE_REQUEST__BODY_CONFIGURE);
-    ck_assert_ptr_nonnull(control_await_configure(control, 60000, &err));
+    ck_assert_ptr_nonnull(device_control_await_configure(control, 60000, &err));
     error_set(&failure, ERROR_DISK, 0, "no disk");
-    control_configured(control, &failure);
+    device_control_configured(control, &failure);
     expect_answer(vmmd, 9, "bad-disk");
     channel_close(vmmd);
-    control_close(control);
+    device_control_close(control);
 }
 END_TEST
 

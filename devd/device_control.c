@@ -1,4 +1,4 @@
-#include "devd/control.h"
+#include "devd/device_control.h"
 #include "libshared/base/clock.h"
 #include "libshared/base/log.h"
 #include "libshared/ipc/channel.h"
@@ -12,7 +12,7 @@
 /* vmmd waits for its answers; when it died there is nobody to wait for. */
 #define REPLY_TIMEOUT_MS 200
 
-struct control {
+struct device_control {
     struct channel *channel;
     struct event *readable;
     Polyvisor__DeviceRequest *configure; /* being acted on */
@@ -21,7 +21,8 @@ struct control {
     void *context;
 };
 
-static void control_reply(struct control *control, uint64_t id, const struct error *failure)
+static void device_control_reply(struct device_control *control, uint64_t id,
+                                 const struct error *failure)
 {
     Polyvisor__DeviceReply reply = POLYVISOR__DEVICE_REPLY__INIT;
     Polyvisor__Error message;
@@ -39,16 +40,16 @@ static void control_reply(struct control *control, uint64_t id, const struct err
     }
 }
 
-static void control_refuse(struct control *control, uint64_t id, const char *why)
+static void device_control_refuse(struct device_control *control, uint64_t id, const char *why)
 {
     struct error err;
     error_set(&err, ERROR_STATE, 0, "%s", why);
-    control_reply(control, id, &err);
+    device_control_reply(control, id, &err);
 }
 
 /* One request, or NULL with the (negative) reason. Rubbish is dropped. */
-static Polyvisor__DeviceRequest *control_receive(struct control *control, int timeout_ms,
-                                                 int *status)
+static Polyvisor__DeviceRequest *device_control_receive(struct device_control *control,
+                                                        int timeout_ms, int *status)
 {
     ProtobufCMessage *message = NULL;
 
@@ -65,9 +66,9 @@ static void request_free(Polyvisor__DeviceRequest *request)
     polyvisor__device_request__free_unpacked(request, NULL);
 }
 
-struct control *control_open(const char *path, struct error *err)
+struct device_control *device_control_open(const char *path, struct error *err)
 {
-    struct control *control = calloc(1, sizeof(*control));
+    struct device_control *control = calloc(1, sizeof(*control));
 
     if (!control) {
         error_set(err, ERROR_INTERNAL, ENOMEM, "no memory");
@@ -83,7 +84,7 @@ struct control *control_open(const char *path, struct error *err)
     return control;
 }
 
-void control_close(struct control *control)
+void device_control_close(struct device_control *control)
 {
     if (!control) {
         return;
@@ -98,8 +99,8 @@ void control_close(struct control *control)
     free(control);
 }
 
-const Polyvisor__DeviceConfigure *control_await_configure(struct control *control, int timeout_ms,
-                                                          struct error *err)
+const Polyvisor__DeviceConfigure *device_control_await_configure(struct device_control *control,
+                                                                 int timeout_ms, struct error *err)
 {
     uint64_t end = clock_monotonic_ns() + (uint64_t)timeout_ms * 1000000;
 
@@ -111,7 +112,7 @@ const Polyvisor__DeviceConfigure *control_await_configure(struct control *contro
             return NULL;
         }
         Polyvisor__DeviceRequest *request =
-            control_receive(control, (int)((end - now) / 1000000) + 1, &status);
+            device_control_receive(control, (int)((end - now) / 1000000) + 1, &status);
         if (!request) {
             if (status != -EBADMSG && status != -EAGAIN && status != -ETIMEDOUT) {
                 error_set(err, ERROR_INTERNAL, -status, "the control channel failed: %s",
@@ -125,26 +126,27 @@ const Polyvisor__DeviceConfigure *control_await_configure(struct control *contro
             return request->configure;
         }
         if (request->body_case == POLYVISOR__DEVICE_REQUEST__BODY_PING) {
-            control_reply(control, request->id, NULL);
+            device_control_reply(control, request->id, NULL);
         } else {
-            control_refuse(control, request->id, "the device is not configured yet");
+            device_control_refuse(control, request->id, "the device is not configured yet");
         }
         request_free(request);
     }
 }
 
-void control_configured(struct control *control, const struct error *failure)
+void device_control_configured(struct device_control *control, const struct error *failure)
 {
-    control_reply(control, control->configure->id, failure);
+    device_control_reply(control, control->configure->id, failure);
     request_free(control->configure);
     control->configure = NULL;
 }
 
-static void control_request(struct control *control, const Polyvisor__DeviceRequest *request)
+static void device_control_request(struct device_control *control,
+                                   const Polyvisor__DeviceRequest *request)
 {
     switch (request->body_case) {
     case POLYVISOR__DEVICE_REQUEST__BODY_PING:
-        control_reply(control, request->id, NULL);
+        device_control_reply(control, request->id, NULL);
         break;
     case POLYVISOR__DEVICE_REQUEST__BODY_STOP:
         /* A repeated one takes the place of the first, whose asker may be gone. */
@@ -152,43 +154,43 @@ static void control_request(struct control *control, const Polyvisor__DeviceRequ
         control->stop(control->context);
         break;
     case POLYVISOR__DEVICE_REQUEST__BODY_CONFIGURE:
-        control_refuse(control, request->id, "the device is configured already");
+        device_control_refuse(control, request->id, "the device is configured already");
         break;
     default:
-        control_refuse(control, request->id, "unknown request");
+        device_control_refuse(control, request->id, "unknown request");
         break;
     }
 }
 
-static void control_readable(evutil_socket_t fd, short what, void *context)
+static void device_control_readable(evutil_socket_t fd, short what, void *context)
 {
-    struct control *control = context;
+    struct device_control *control = context;
     int status;
 
     (void)fd;
     (void)what;
     do {
-        Polyvisor__DeviceRequest *request = control_receive(control, 0, &status);
+        Polyvisor__DeviceRequest *request = device_control_receive(control, 0, &status);
         if (request) {
-            control_request(control, request);
+            device_control_request(control, request);
             request_free(request);
         }
     } while (status == 0 || status == -EBADMSG);
 }
 
-int control_serve(struct control *control, struct event_base *base, void (*stop)(void *context),
-                  void *context)
+int device_control_serve(struct device_control *control, struct event_base *base,
+                         void (*stop)(void *context), void *context)
 {
     control->stop = stop;
     control->context = context;
     control->readable = event_new(base, channel_receive_fd(control->channel), EV_READ | EV_PERSIST,
-                                  control_readable, control);
+                                  device_control_readable, control);
     return control->readable && event_add(control->readable, NULL) == 0 ? 0 : -ENOMEM;
 }
 
-void control_stopped(struct control *control)
+void device_control_stopped(struct device_control *control)
 {
     if (control->stop_id) {
-        control_reply(control, control->stop_id, NULL);
+        device_control_reply(control, control->stop_id, NULL);
     }
 }

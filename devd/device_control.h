@@ -1,0 +1,32 @@
+/*
+ * The device's end of the control channel (proto/device.proto): vmmd asks, this answers. vmmd may
+ * die and come back at any time; that changes nothing here. Main thread only.
+ */
+#ifndef POLYVISOR_DEVD_DEVICE_CONTROL_H
+#define POLYVISOR_DEVD_DEVICE_CONTROL_H
+
+#include "libshared/base/error.h"
+#include "proto/device.pb-c.h"
+#include <event2/event.h>
+
+struct device_control;
+
+/* Bind the socket. NULL with *err set. */
+struct device_control *device_control_open(const char *path, struct error *err);
+void device_control_close(struct device_control *control);
+
+/* Wait at most `timeout_ms` for the configuration, answering pings; NULL with *err set when none
+ * came. Freed with device_configure__free_unpacked of its request by device_control_configured. */
+const Polyvisor__DeviceConfigure *device_control_await_configure(struct device_control *control,
+                                                                 int timeout_ms, struct error *err);
+/* Answer the configuration, with an error when `failure` is not NULL, and release it. */
+void device_control_configured(struct device_control *control, const struct error *failure);
+
+/* From now on serve from the event loop. `stop` is called at each stop request, which is answered
+ * by device_control_stopped. 0 or -ENOMEM. */
+int device_control_serve(struct device_control *control, struct event_base *base,
+                         void (*stop)(void *context), void *context);
+/* Answer the stop request, if that is why the device stopped. */
+void device_control_stopped(struct device_control *control);
+
+#endif
