@@ -32,7 +32,7 @@ for i in $(seq $fleet); do
 done
 check "each ended by its own power-off" test $ended -eq $fleet
 
-"$vmctl" create cycle --kernel "$guest/vmlinux" --memory 64M --append quiet >/dev/null
+"$vmctl" create cycle --kernel "$guest/vmlinux" --memory 128M --append quiet >/dev/null
 done_cycles=0
 for _ in $(seq $cycles); do
     "$vmctl" start cycle >/dev/null && "$vmctl" kill cycle >/dev/null && done_cycles=$((done_cycles + 1))
