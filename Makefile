@@ -32,6 +32,7 @@ endif
 
 .DEFAULT_GOAL := all
 .SUFFIXES:
+.SECONDARY:
 .DELETE_ON_ERROR:
 
 include tools/build.mk
