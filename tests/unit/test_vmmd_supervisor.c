@@ -223,6 +223,9 @@ static void start_supervisor(void)
     snprintf(control_path, sizeof(control_path), "%s/control.sock", run);
 }
 
+static enum error_code ask_list(void);
+
+/* Connect and wait until the supervisor serves: before, it would not heed a signal either. */
 static void connect_client(void)
 {
     char path[96];
@@ -232,6 +235,7 @@ static void connect_client(void)
     events = channel_connect(CHANNEL_EVENT, NN_SUB, path);
     ck_assert_ptr_nonnull(client);
     ck_assert_ptr_nonnull(events);
+    ck_assert_int_eq(ask_list(), ERROR_OK);
 }
 
 static void disconnect_client(void)
@@ -268,6 +272,7 @@ static void end_supervisor(int signal)
     int status;
 
     disconnect_client();
+    ck_assert_int_gt(supervisor_pid, 0);
     ck_assert_int_eq(kill(supervisor_pid, signal), 0);
     ck_assert_int_eq(waitpid(supervisor_pid, &status, 0), supervisor_pid);
     if (signal == SIGTERM) {
