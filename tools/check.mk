@@ -8,6 +8,8 @@ UNIT_SOURCES := $(sort $(wildcard tests/unit/test_*.c))
 UNIT_PROGRAMS := $(UNIT_SOURCES:tests/%.c=$(BUILD)/tests/%)
 INTEGRATION_PROGRAMS := $(sort $(shell find tests/integration -maxdepth 1 -name 'test_*' -perm -u+x))
 ONLY ?=
+ALL_TESTS := $(UNIT_PROGRAMS) $(INTEGRATION_PROGRAMS)
+SELECTED_TESTS = $(if $(ONLY),$(foreach t,$(ALL_TESTS),$(if $(findstring $(ONLY),$(t)),$(t))),$(ALL_TESTS))
 
 $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(LIB_VCPU) $(LIB_DEVD) $(LIB_VMMD) $(LIB_CLI) $(LIB_SHARED)
 	@mkdir -p $(@D)
@@ -23,4 +25,4 @@ tests: all unit $(LOCKSTEP_PROGRAMS) guests test-guests
 check:
 	@$(MAKE) --no-print-directory deps
 	@$(MAKE) --no-print-directory -j$$(nproc) tests
-	@tests/run $(BUILD) $(foreach t,$(UNIT_PROGRAMS) $(INTEGRATION_PROGRAMS),$(if $(findstring $(ONLY),$(t)),$(t)))
+	@tests/run $(BUILD) $(SELECTED_TESTS)
