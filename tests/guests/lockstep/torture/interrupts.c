@@ -2,7 +2,7 @@
  * interrupts as the machine can raise; the results are the same. */
 #include "tests/guests/lockstep/torture/guest.h"
 
-enum { ROUNDS = 3000, MSTATUS_MIE = 8, MIE_SOFTWARE = 8 };
+enum { ROUNDS = 1200, MSTATUS_MIE = 8, MIE_SOFTWARE = 8 };
 
 static volatile uint64_t interrupts;
 static uint64_t words[64];
