@@ -26,6 +26,11 @@
 /* All blocks are dropped when they hold more than this. */
 #define ENGINE_BLOCK_BYTES_MAX (48u << 20)
 
+/* Bound of the memory for compiled code (code_memory.h), and how many of its chunks of 256 KiB stay
+ * with us although no code is in them. */
+#define ENGINE_CODE_BYTES_MAX   (UINT64_C(64) << 20)
+#define ENGINE_CODE_IDLE_CHUNKS 4u
+
 /* Guest instructions a block, at most IR_INSNS_MAX: bounds the delay of interrupts. */
 #define ENGINE_BLOCK_INSNS 64u
 

@@ -1,0 +1,472 @@
+/*
+ * A two-level segregated-fit allocator over granules of 64 bytes. What it knows of a stretch is
+ * kept outside the code: in `marks` at its first and last granule (so that neighbours join in
+ * constant time) and, of free ones, in the lists of their size class. Both arrays are as lazily
+ * backed by the host as the code itself.
+ */
+#include "vmmd/vcpu/engine/baseline/code_memory.h"
+#include "vmmd/vcpu/engine/tunables.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* Linux 6.3; older headers lack it. Without it a host may create all memfds non-executable. */
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x0010U
+#endif
+
+#define LIMIT_MIN (UINT64_C(64) << 10)
+#define LIMIT_MAX (UINT64_C(1) << 30)
+
+/* Stretches of n granules: classes of their own up to 16, then eight classes a power of two. */
+#define CLASS_STEPS_LOG2 3u
+#define CLASS_STEPS      (1u << CLASS_STEPS_LOG2)
+#define CLASS_POWERS     32u
+#define CLASS_COUNT      (CLASS_POWERS * CLASS_STEPS)
+/* Free stretches of the request's own class that are tried before a larger class is split. */
+#define CLASS_TRIES 8u
+
+/* What is given back to the host at once. */
+#define CHUNK_BYTES    (256u << 10)
+#define CHUNK_GRANULES (CHUNK_BYTES / CODE_MEMORY_ALIGN)
+
+/* Of `marks`: granules of the stretch that begins or ends here, and whether it is free. */
+#define MARK_FREE (UINT32_C(1) << 31)
+#define NO_LINK   UINT32_MAX
+
+struct free_links {
+    uint32_t next, previous; /* first granules, or NO_LINK */
+};
+
+struct chunk {
+    uint32_t used; /* granules in spans */
+    bool resident; /* was in a span since it was last given back */
+};
+
+struct code_memory {
+    uint8_t *write, *execute;
+    uint64_t limit; /* bytes of each view */
+    uint32_t granules;
+    pthread_mutex_t lock; /* everything below */
+    uint32_t *marks;
+    struct free_links *links; /* at the first granule of free stretches */
+    uint32_t heads[CLASS_COUNT];
+    uint8_t class_bits[CLASS_POWERS]; /* classes of a power that have stretches */
+    uint32_t power_bits;              /* powers that have classes */
+    struct chunk *chunks;
+    uint32_t chunk_count, idle_chunks; /* idle: resident and without spans */
+    _Atomic uint64_t used, refused;    /* stored under the lock */
+};
+
+/* --- size classes --------------------------------------------------------------------------- */
+
+/* Steps within a power begin at multiples of a power's eighth; small sizes have power 0 and 1. */
+static unsigned class_of(uint32_t granules)
+{
+    if (granules < 2 * CLASS_STEPS) {
+        return granules; /* powers 0 and 1: exact */
+    }
+    unsigned log2 = 31 - (unsigned)__builtin_clz(granules);
+    unsigned step = (granules >> (log2 - CLASS_STEPS_LOG2)) & (CLASS_STEPS - 1);
+    return (log2 - CLASS_STEPS_LOG2 + 1) * CLASS_STEPS + step;
+}
+
+/* The first class all of whose stretches have that many granules. */
+static unsigned class_above(uint32_t granules)
+{
+    if (granules < 2 * CLASS_STEPS) {
+        return granules;
+    }
+    unsigned log2 = 31 - (unsigned)__builtin_clz(granules);
+    uint32_t round = (UINT32_C(1) << (log2 - CLASS_STEPS_LOG2)) - 1;
+    return class_of(granules + round);
+}
+
+/* The first class from `from` on that has stretches, or CLASS_COUNT. */
+static unsigned class_filled(const struct code_memory *memory, unsigned from)
+{
+    unsigned power = from / CLASS_STEPS;
+    if (power >= CLASS_POWERS) {
+        return CLASS_COUNT;
+    }
+    uint32_t steps = memory->class_bits[power] & (UINT32_MAX << from % CLASS_STEPS);
+    if (steps == 0) {
+        /* Two shifts: one of 32 is undefined. */
+        uint32_t powers = memory->power_bits & (UINT32_MAX << power << 1);
+        if (powers == 0) {
+            return CLASS_COUNT;
+        }
+        power = (unsigned)__builtin_ctz(powers);
+        steps = memory->class_bits[power];
+    }
+    return power * CLASS_STEPS + (unsigned)__builtin_ctz(steps);
+}
+
+/* --- free stretches ------------------------------------------------------------------------- */
+
+static void mark(struct code_memory *memory, uint32_t first, uint32_t granules, uint32_t flag)
+{
+    memory->marks[first] = granules | flag;
+    memory->marks[first + granules - 1] = granules | flag;
+}
+
+static void link_free(struct code_memory *memory, uint32_t first, uint32_t granules)
+{
+    unsigned class = class_of(granules);
+    uint32_t head = memory->heads[class];
+    mark(memory, first, granules, MARK_FREE);
+    memory->links[first] = (struct free_links){.next = head, .previous = NO_LINK};
+    if (head != NO_LINK) {
+        memory->links[head].previous = first;
+    }
+    memory->heads[class] = first;
+    memory->class_bits[class / CLASS_STEPS] |= (uint8_t)(1u << class % CLASS_STEPS);
+    memory->power_bits |= UINT32_C(1) << class / CLASS_STEPS;
+}
+
+static void unlink_free(struct code_memory *memory, uint32_t first, uint32_t granules)
+{
+    unsigned class = class_of(granules);
+    struct free_links links = memory->links[first];
+    if (links.next != NO_LINK) {
+        memory->links[links.next].previous = links.previous;
+    }
+    if (links.previous != NO_LINK) {
+        memory->links[links.previous].next = links.next;
+        return;
+    }
+    memory->heads[class] = links.next;
+    if (links.next == NO_LINK) {
+        uint8_t *steps = &memory->class_bits[class / CLASS_STEPS];
+        *steps &= (uint8_t) ~(1u << class % CLASS_STEPS);
+        if (*steps == 0) {
+            memory->power_bits &= ~(UINT32_C(1) << class / CLASS_STEPS);
+        }
+    }
+}
+
+/* A free stretch of at least that many granules, or NO_LINK. */
+static uint32_t find_free(const struct code_memory *memory, uint32_t granules)
+{
+    /* Its own class first: splitting large stretches for small spans is what fragments. */
+    uint32_t first = memory->heads[class_of(granules)];
+    for (unsigned tries = 0; tries < CLASS_TRIES && first != NO_LINK; tries++) {
+        if ((memory->marks[first] & ~MARK_FREE) >= granules) {
+            return first;
+        }
+        first = memory->links[first].next;
+    }
+    unsigned class = class_filled(memory, class_above(granules));
+    return class == CLASS_COUNT ? NO_LINK : memory->heads[class];
+}
+
+/* Put [first, + granules) back, joined with its free neighbours. */
+static void join_free(struct code_memory *memory, uint32_t first, uint32_t granules)
+{
+    uint32_t end = first + granules;
+    /* It is no span any more, whatever is asked later about a place inside the joined stretch. */
+    mark(memory, first, granules, MARK_FREE);
+    if (first > 0 && memory->marks[first - 1] & MARK_FREE) {
+        uint32_t before = memory->marks[first - 1] & ~MARK_FREE;
+        unlink_free(memory, first - before, before);
+        first -= before;
+    }
+    if (end < memory->granules && memory->marks[end] & MARK_FREE) {
+        uint32_t behind = memory->marks[end] & ~MARK_FREE;
+        unlink_free(memory, end, behind);
+        end += behind;
+    }
+    link_free(memory, first, end - first);
+}
+
+/* --- pages ---------------------------------------------------------------------------------- */
+
+static void chunk_release(struct code_memory *memory, uint32_t index)
+{
+    uint64_t start = (uint64_t)index * CHUNK_BYTES;
+    uint64_t size = memory->limit - start < CHUNK_BYTES ? memory->limit - start : CHUNK_BYTES;
+    /* Frees the pages of the memfd, in both views. A host that cannot keeps them: still bounded. */
+    madvise(memory->write + start, size, MADV_REMOVE);
+    memory->chunks[index].resident = false;
+    memory->idle_chunks--;
+}
+
+/* Count the granules of [first, + granules) as used or free. */
+static void account(struct code_memory *memory, uint32_t first, uint32_t granules, bool used)
+{
+    uint64_t bytes = (uint64_t)granules * CODE_MEMORY_ALIGN;
+    uint64_t total = atomic_load_explicit(&memory->used, memory_order_relaxed);
+    atomic_store_explicit(&memory->used, used ? total + bytes : total - bytes,
+                          memory_order_relaxed);
+    while (granules > 0) {
+        uint32_t index = first / CHUNK_GRANULES;
+        uint32_t here = CHUNK_GRANULES - first % CHUNK_GRANULES;
+        here = here < granules ? here : granules;
+        struct chunk *chunk = &memory->chunks[index];
+        if (used) {
+            memory->idle_chunks -= chunk->used == 0 && chunk->resident;
+            chunk->used += here;
+            chunk->resident = true;
+        } else {
+            chunk->used -= here;
+            memory->idle_chunks += chunk->used == 0;
+            /* A few are kept, or code that comes and goes would pay for pages each time. */
+            if (chunk->used == 0 && memory->idle_chunks > ENGINE_CODE_IDLE_CHUNKS) {
+                chunk_release(memory, index);
+            }
+        }
+        first += here;
+        granules -= here;
+    }
+}
+
+/* --- creation ------------------------------------------------------------------------------- */
+
+static int open_memory(uint64_t size, struct error *err)
+{
+    int fd = memfd_create("guest code", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC);
+    if (fd < 0 && errno == EINVAL) {
+        fd = memfd_create("guest code", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    }
+    if (fd < 0 && errno == EACCES) {
+        error_set(err, ERROR_PERMISSION, errno, "the host refuses memory files for code");
+        error_hint(err, "set vm.memfd_noexec to 0 or 1, or run with --engine interp");
+        return -1;
+    }
+    if (fd < 0 || ftruncate(fd, (off_t)size) != 0 ||
+        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) != 0) {
+        error_set(err, ERROR_MEMORY, errno, "no memory for compiled code: %s", strerror(errno));
+        if (fd >= 0) {
+            close(fd);
+        }
+        return -1;
+    }
+    return fd;
+}
+
+static bool map_views(struct code_memory *memory, int fd, struct error *err)
+{
+    void *write = mmap(NULL, memory->limit, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (write == MAP_FAILED) {
+        error_set(err, ERROR_MEMORY, errno, "no addresses for compiled code: %s", strerror(errno));
+        return false;
+    }
+    memory->write = write;
+    void *execute = mmap(NULL, memory->limit, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+    if (execute == MAP_FAILED) {
+        bool refused = errno == EACCES || errno == EPERM;
+        error_set(err, refused ? ERROR_PERMISSION : ERROR_MEMORY, errno,
+                  refused ? "the host forbids executable memory: %s"
+                          : "no addresses for executable memory: %s",
+                  strerror(errno));
+        error_hint(err, "allow it to vcpud (SELinux: the execmem and execmod permissions), or run "
+                        "with --engine interp");
+        return false;
+    }
+    memory->execute = execute;
+    return true;
+}
+
+/* Zeroed, and backed by the host only where it is touched. */
+static void *map_table(uint64_t count, uint64_t element)
+{
+    void *table = mmap(NULL, count * element, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return table == MAP_FAILED ? NULL : table;
+}
+
+static bool map_tables(struct code_memory *memory)
+{
+    memory->marks = map_table(memory->granules, sizeof(*memory->marks));
+    memory->links = map_table(memory->granules, sizeof(*memory->links));
+    memory->chunks = calloc(memory->chunk_count, sizeof(*memory->chunks));
+    return memory->marks && memory->links && memory->chunks;
+}
+
+struct code_memory *code_memory_create(uint64_t limit_bytes, struct error *err)
+{
+    if (limit_bytes < LIMIT_MIN || limit_bytes > LIMIT_MAX) {
+        error_set(err, ERROR_CONFIG, 0, "impossible limit of code memory: %llu bytes",
+                  (unsigned long long)limit_bytes);
+        return NULL;
+    }
+    struct code_memory *memory = calloc(1, sizeof(*memory));
+    if (!memory || pthread_mutex_init(&memory->lock, NULL) != 0) {
+        free(memory);
+        error_set(err, ERROR_MEMORY, ENOMEM, "no memory for the code allocator");
+        return NULL;
+    }
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    memory->limit = (limit_bytes + page - 1) / page * page;
+    memory->granules = (uint32_t)(memory->limit / CODE_MEMORY_ALIGN);
+    memory->chunk_count = (uint32_t)((memory->limit + CHUNK_BYTES - 1) / CHUNK_BYTES);
+    memset(memory->heads, 0xff, sizeof(memory->heads)); /* NO_LINK */
+
+    int fd = open_memory(memory->limit, err);
+    bool mapped = fd >= 0 && map_views(memory, fd, err);
+    if (fd >= 0) {
+        close(fd);
+    }
+    if (mapped && !map_tables(memory)) {
+        error_set(err, ERROR_MEMORY, ENOMEM, "no memory for the code allocator");
+        mapped = false;
+    }
+    if (!mapped) {
+        code_memory_destroy(memory);
+        return NULL;
+    }
+    link_free(memory, 0, memory->granules);
+    return memory;
+}
+
+static void unmap(void *address, uint64_t size)
+{
+    if (address) {
+        munmap(address, size);
+    }
+}
+
+void code_memory_destroy(struct code_memory *memory)
+{
+    if (!memory) {
+        return;
+    }
+    unmap(memory->write, memory->limit);
+    unmap(memory->execute, memory->limit);
+    unmap(memory->marks, memory->granules * sizeof(*memory->marks));
+    unmap(memory->links, memory->granules * sizeof(*memory->links));
+    free(memory->chunks);
+    pthread_mutex_destroy(&memory->lock);
+    free(memory);
+}
+
+/* --- spans ---------------------------------------------------------------------------------- */
+
+static uint64_t granules_of(uint32_t bytes)
+{
+    return ((uint64_t)bytes + CODE_MEMORY_ALIGN - 1) / CODE_MEMORY_ALIGN;
+}
+
+bool code_memory_allocate(struct code_memory *memory, uint32_t bytes, struct code_span *span)
+{
+    uint32_t granules = (uint32_t)granules_of(bytes);
+    if (granules == 0 || granules > memory->granules) {
+        return false;
+    }
+    pthread_mutex_lock(&memory->lock);
+    uint32_t first = find_free(memory, granules);
+    if (first != NO_LINK) {
+        uint32_t found = memory->marks[first] & ~MARK_FREE;
+        unlink_free(memory, first, found);
+        if (found > granules) {
+            link_free(memory, first + granules, found - granules);
+        }
+        mark(memory, first, granules, 0);
+        account(memory, first, granules, true);
+    }
+    pthread_mutex_unlock(&memory->lock);
+    if (first == NO_LINK) {
+        return false;
+    }
+    uint64_t offset = (uint64_t)first * CODE_MEMORY_ALIGN;
+    *span = (struct code_span){
+        .write = memory->write + offset,
+        .execute = memory->execute + offset,
+        .size = granules * CODE_MEMORY_ALIGN,
+    };
+    return true;
+}
+
+/* Cut the span at `execute` from `granules` down to `keep`. The mark at its start must agree. */
+static bool cut(struct code_memory *memory, const uint8_t *execute, uint64_t granules,
+                uint64_t keep)
+{
+    uint64_t offset = (uint64_t)(uintptr_t)execute - (uint64_t)(uintptr_t)memory->execute;
+    uint64_t first = offset / CODE_MEMORY_ALIGN;
+    pthread_mutex_lock(&memory->lock);
+    bool fits = granules > 0 && keep <= granules && offset % CODE_MEMORY_ALIGN == 0 &&
+                offset < memory->limit && memory->marks[first] == granules;
+    if (fits && keep < granules) {
+        if (keep > 0) {
+            mark(memory, (uint32_t)first, (uint32_t)keep, 0);
+        }
+        account(memory, (uint32_t)(first + keep), (uint32_t)(granules - keep), false);
+        join_free(memory, (uint32_t)(first + keep), (uint32_t)(granules - keep));
+    }
+    if (!fits) {
+        atomic_fetch_add_explicit(&memory->refused, 1, memory_order_relaxed);
+    }
+    pthread_mutex_unlock(&memory->lock);
+    return fits;
+}
+
+void code_memory_trim(struct code_memory *memory, struct code_span *span, uint32_t used)
+{
+    uint64_t keep = granules_of(used);
+    if (cut(memory, span->execute, granules_of(span->size), keep)) {
+        span->size = (uint32_t)keep * CODE_MEMORY_ALIGN;
+    }
+}
+
+void code_memory_free(struct code_memory *memory, const uint8_t *execute, uint32_t size)
+{
+    cut(memory, execute, granules_of(size), 0);
+}
+
+void code_memory_publish(const struct code_span *span, uint32_t size)
+{
+#if !defined(__x86_64__)
+    /* Clean the data cache where it was written, then drop what was fetched where it will run. */
+    __builtin___clear_cache((char *)span->write, (char *)span->write + size);
+    __builtin___clear_cache((char *)span->execute, (char *)span->execute + size);
+#else
+    (void)span;
+    (void)size;
+#endif
+}
+
+/* --- questions ------------------------------------------------------------------------------ */
+
+uint64_t code_memory_used(const struct code_memory *memory)
+{
+    return atomic_load_explicit(&memory->used, memory_order_relaxed);
+}
+
+uint64_t code_memory_limit(const struct code_memory *memory)
+{
+    return memory->limit;
+}
+
+uint32_t code_memory_largest(struct code_memory *memory)
+{
+    pthread_mutex_lock(&memory->lock);
+    uint32_t largest = 0;
+    if (memory->power_bits != 0) {
+        unsigned power = 31 - (unsigned)__builtin_clz(memory->power_bits);
+        unsigned step = 31 - (unsigned)__builtin_clz(memory->class_bits[power]);
+        /* The least that a stretch of that class can have. */
+        largest = power == 0 ? step : (CLASS_STEPS + step) << (power - 1);
+    }
+    pthread_mutex_unlock(&memory->lock);
+    return largest * CODE_MEMORY_ALIGN;
+}
+
+uint64_t code_memory_refused(const struct code_memory *memory)
+{
+    return atomic_load_explicit(&memory->refused, memory_order_relaxed);
+}
+
+bool code_memory_contains(const struct code_memory *memory, const void *execute)
+{
+    return (uintptr_t)execute - (uintptr_t)memory->execute < memory->limit;
+}
+
+uint8_t *code_memory_write_view(const struct code_memory *memory, const uint8_t *execute)
+{
+    return memory->write + (execute - memory->execute);
+}
