@@ -222,6 +222,18 @@ static void free_list(struct block *block)
 
 static void release_batch(struct engine *engine);
 
+/* Keep a dropped block until nobody can hold it. */
+static void retire(struct engine *engine, struct block *block)
+{
+    atomic_fetch_sub_explicit(&engine->block_bytes, block->bytes, memory_order_relaxed);
+    atomic_fetch_add_explicit(&engine->blocks_dropped, 1, memory_order_relaxed);
+    block->retired_next = engine->retired;
+    engine->retired = block;
+    if (++engine->retired_count >= ENGINE_RECLAIM_BLOCKS) {
+        release_batch(engine);
+    }
+}
+
 static void block_drop(struct engine *engine, struct engine_cpu *self, struct block *block)
 {
     uint32_t mode = atomic_load_explicit(&block->mode, memory_order_relaxed);
@@ -238,13 +250,7 @@ static void block_drop(struct engine *engine, struct engine_cpu *self, struct bl
     if (self && self->cpu->block == block) {
         self->self_modified = true;
     }
-    atomic_fetch_sub_explicit(&engine->block_bytes, block->bytes, memory_order_relaxed);
-    atomic_fetch_add_explicit(&engine->blocks_dropped, 1, memory_order_relaxed);
-    block->retired_next = engine->retired;
-    engine->retired = block;
-    if (++engine->retired_count >= ENGINE_RECLAIM_BLOCKS) {
-        release_batch(engine);
-    }
+    retire(engine, block);
 }
 
 static void refresh_granules(struct code_page *page)
@@ -282,21 +288,41 @@ void block_cache_invalidate(struct engine *engine, struct engine_cpu *self, uint
     block_cache_settle(engine, index);
 }
 
-static void drop_everything(struct engine *engine, struct engine_cpu *self)
+/* Take all blocks out of everything at once: no chain needs to be searched. */
+static void drop_everything(struct engine *engine)
 {
+    struct block *dropped = NULL;
+    for (size_t i = 0; i < ENGINE_HASH_BUCKETS; i++) {
+        atomic_store_explicit(&engine->buckets[i], NULL, memory_order_relaxed);
+    }
+    for (struct code_page *page = engine->all_pages; page; page = page->next) {
+        for (struct block *block = page->blocks; block; block = *next_in_page(block, page)) {
+            if (block->pages[0] == page) {
+                atomic_store_explicit(&block->mode, BLOCK_MODE_DEAD, memory_order_release);
+                clear_links(block, NULL);
+                block->retired_next = dropped;
+                dropped = block;
+            }
+        }
+        page->blocks = NULL;
+    }
     while (engine->all_pages) {
-        uint64_t index = engine->all_pages->index;
-        block_cache_invalidate(engine, self, index, 0, PAGE_BYTES);
-        block_cache_settle(engine, index);
+        block_cache_settle(engine, engine->all_pages->index);
+    }
+    /* Only now: it may give memory back, and blocks in two pages are in two lists. */
+    while (dropped) {
+        struct block *next = dropped->retired_next;
+        retire(engine, dropped);
+        dropped = next;
     }
 }
 
-void block_cache_limit(struct engine *engine, struct engine_cpu *self)
+void block_cache_limit(struct engine *engine)
 {
     if (atomic_load_explicit(&engine->block_bytes, memory_order_relaxed) < ENGINE_BLOCK_BYTES_MAX) {
         return;
     }
-    drop_everything(engine, self);
+    drop_everything(engine);
 }
 
 /* --- giving memory back --------------------------------------------------------------------- */
@@ -342,7 +368,7 @@ void block_cache_purge(struct engine_cpu *self)
 
 void block_cache_destroy(struct engine *engine)
 {
-    drop_everything(engine, NULL);
+    drop_everything(engine);
     free_list(engine->retired);
     free_list(engine->batch);
     free(engine->buckets);

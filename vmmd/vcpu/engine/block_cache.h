@@ -31,7 +31,7 @@ void block_cache_invalidate(struct engine *engine, struct engine_cpu *self, uint
 /* Stop watching a page that has no block. */
 void block_cache_settle(struct engine *engine, uint64_t index);
 /* Drop everything when the blocks hold too much memory. */
-void block_cache_limit(struct engine *engine, struct engine_cpu *self);
+void block_cache_limit(struct engine *engine);
 
 /* The CPU's own thread, at a block border: forget pointers to dropped blocks when asked to. */
 void block_cache_purge(struct engine_cpu *self);

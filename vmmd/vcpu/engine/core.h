@@ -30,6 +30,11 @@ struct flush_request {
     uint64_t root, root_mask, va, size;
 };
 
+/* An aligned range of virtual addresses: those with (va & mask) == base. */
+struct large_range {
+    uint64_t base, mask;
+};
+
 /* Translations under one mmu_key. Owner thread, but for what `tlb_lock` and tag_write allow. */
 struct mmu_context {
     struct mmu_key key;
@@ -38,10 +43,10 @@ struct mmu_context {
     uint64_t used;           /* entries filled since the last flush */
     uint64_t fills, window;  /* replacing fills, and `retired` when their count began */
     unsigned sparse_flushes;
-    bool has_large;
-    uint64_t large_base, large_mask; /* an aligned range that holds all large leaves */
-    struct jump_entry *jumps;        /* NULL until code runs in this context */
-    uint64_t jump_pages[8];          /* which pages (hashed) the jump cache may know */
+    struct large_range large[ENGINE_LARGE_RANGES]; /* all large leaves lie in one of them */
+    unsigned large_count;
+    struct jump_entry *jumps;                        /* NULL until code runs in this context */
+    uint64_t jump_pages[ENGINE_JUMP_PAGE_BITS / 64]; /* pages (hashed) it may know */
     bool jumps_used;
     uint64_t last_use;
 };

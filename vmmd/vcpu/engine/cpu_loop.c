@@ -48,7 +48,6 @@ static bool wait_for_interrupt(struct engine_cpu *self)
         return true;
     }
     sleep_until_attention(self);
-    quiesce_border(self);
     return false;
 }
 
@@ -133,7 +132,6 @@ enum engine_exit engine_run(struct cpu *cpu)
     struct engine_cpu *self = engine_cpu_of(cpu);
     fp_host_begin();
     quiesce_leave(self, CPU_STATE_RUNNING);
-    quiesce_border(self);
     if (cpu->exception) {
         deliver_exception(self);
     }

@@ -114,7 +114,7 @@ static bool decode_block(struct engine_cpu *self, struct location *location)
 {
     struct engine *engine = self->engine;
     struct code_page *pages[2] = {NULL, NULL};
-    block_cache_limit(engine, self);
+    block_cache_limit(engine);
     bool done = decode_watched(self, location, pages);
     struct block *block = done ? lower_block(self, &self->ir) : NULL;
     if (block) {

@@ -66,17 +66,6 @@ uint32_t quiesce_enter(struct engine_cpu *self, uint32_t state)
     return previous;
 }
 
-void quiesce_leave(struct engine_cpu *self, uint32_t previous)
-{
-    atomic_store(&self->state, previous);
-    if (previous == CPU_STATE_RUNNING &&
-        atomic_load(&self->requested) !=
-            atomic_load_explicit(&self->served, memory_order_relaxed)) {
-        serve_requests(self);
-        notify_waiters(self);
-    }
-}
-
 void quiesce_border(struct engine_cpu *self)
 {
     if (atomic_load(&self->requested) ==
@@ -86,6 +75,22 @@ void quiesce_border(struct engine_cpu *self)
     block_cache_purge(self);
     atomic_store(&self->border, serve_requests(self));
     notify_waiters(self);
+}
+
+void quiesce_leave(struct engine_cpu *self, uint32_t previous)
+{
+    bool idle = atomic_load_explicit(&self->state, memory_order_relaxed) == CPU_STATE_IDLE;
+    atomic_store(&self->state, previous);
+    if (previous != CPU_STATE_RUNNING) {
+        return;
+    }
+    if (idle) {
+        quiesce_border(self); /* blocks may have been freed meanwhile */
+    } else if (atomic_load(&self->requested) !=
+               atomic_load_explicit(&self->served, memory_order_relaxed)) {
+        serve_requests(self);
+        notify_waiters(self);
+    }
 }
 
 /* Put the request into the queue; when it is full, everything will be flushed instead. */

@@ -10,7 +10,7 @@
 
 /* Raise the CPU's state to at least `state`; returns the one to give to quiesce_leave. */
 uint32_t quiesce_enter(struct engine_cpu *self, uint32_t state);
-/* Go back. Serves requests before RUNNING is left for good: translations may be gone after it. */
+/* Go back; serves requests when that is RUNNING, so translations may be gone after it. */
 void quiesce_leave(struct engine_cpu *self, uint32_t previous);
 
 /* At a block border: do what others asked for. */

@@ -102,6 +102,46 @@ static void jumps_clear(const struct engine_cpu *self, struct mmu_context *conte
     context->jumps_used = false;
 }
 
+static unsigned jump_page_bit(uint64_t va)
+{
+    uint64_t page = va >> MEMORY_PAGE_SHIFT;
+    return (page ^ page >> 12) & (ENGINE_JUMP_PAGE_BITS - 1);
+}
+
+/* Note the page or pages of a block in the filter. */
+static void jump_pages_add(struct mmu_context *context, uint64_t pc, const struct block *block)
+{
+    for (unsigned i = 0; i <= block->straddles; i++) {
+        unsigned bit = jump_page_bit(pc + i * PAGE_BYTES);
+        context->jump_pages[bit / 64] |= (uint64_t)1 << bit % 64;
+    }
+}
+
+/* Forget the jumps to one page, and make the filter exact again: it only ever gains bits. */
+static void jumps_clear_page(const struct engine_cpu *self, struct mmu_context *context,
+                             uint64_t va)
+{
+    unsigned bit = jump_page_bit(va);
+    if (!(context->jump_pages[bit / 64] >> bit % 64 & 1)) {
+        return;
+    }
+    memset(context->jump_pages, 0, sizeof(context->jump_pages));
+    for (unsigned i = 0; i < ENGINE_JUMP_ENTRIES; i++) {
+        struct jump_entry *entry = &context->jumps[i];
+        if (atomic_load_explicit(&entry->block->mode, memory_order_relaxed) == BLOCK_MODE_DEAD) {
+            *entry = (struct jump_entry){.block = self->engine->dead_block};
+            continue;
+        }
+        uint64_t first = entry->pc & PAGE_MASK;
+        uint64_t last = first + entry->block->straddles * (uint64_t)PAGE_BYTES;
+        if (first == (va & PAGE_MASK) || last == (va & PAGE_MASK)) {
+            *entry = (struct jump_entry){.block = self->engine->dead_block};
+        } else {
+            jump_pages_add(context, entry->pc, entry->block);
+        }
+    }
+}
+
 void mmu_jumps_clear(struct engine_cpu *self)
 {
     for (unsigned i = 0; i < ENGINE_CONTEXTS; i++) {
@@ -152,7 +192,7 @@ static void context_flush(struct engine_cpu *self, struct mmu_context *context)
         entry_clear(&context->table[i]);
     }
     context->used = 0;
-    context->has_large = false;
+    context->large_count = 0;
     if (context->sparse_flushes >= ENGINE_TLB_SHRINK_FLUSHES &&
         context->entries > ENGINE_TLB_ENTRIES_MIN) {
         context->sparse_flushes = 0;
@@ -160,22 +200,23 @@ static void context_flush(struct engine_cpu *self, struct mmu_context *context)
     }
 }
 
-static unsigned jump_page_bit(uint64_t va)
+static bool in_large_range(const struct mmu_context *context, uint64_t va)
 {
-    uint64_t page = va >> MEMORY_PAGE_SHIFT;
-    return (page ^ page >> 9) & 511;
+    for (unsigned i = 0; i < context->large_count; i++) {
+        if ((va & context->large[i].mask) == context->large[i].base) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static void context_flush_page(struct engine_cpu *self, struct mmu_context *context, uint64_t va)
 {
-    if (context->has_large && (va & context->large_mask) == context->large_base) {
+    if (in_large_range(context, va)) {
         context_flush(self, context);
         return;
     }
-    unsigned bit = jump_page_bit(va);
-    if (context->jump_pages[bit / 64] >> bit % 64 & 1) {
-        jumps_clear(self, context);
-    }
+    jumps_clear_page(self, context, va);
     struct tlb_entry *entry = context_entry(context, va);
     if (entry_maps(entry, va)) {
         entry_clear(entry);
@@ -251,27 +292,39 @@ void mmu_jump_insert(struct engine_cpu *self, uint64_t pc, struct block *block)
     self->cpu->jumps = context->jumps;
     context->jumps[jump_index(pc)] = (struct jump_entry){.pc = pc, .block = block};
     context->jumps_used = true;
-    for (unsigned i = 0; i <= block->straddles; i++) {
-        unsigned bit = jump_page_bit(pc + i * PAGE_BYTES);
-        context->jump_pages[bit / 64] |= (uint64_t)1 << bit % 64;
-    }
+    jump_pages_add(context, pc, block);
 }
 
 /* --- filling -------------------------------------------------------------------------------- */
 
-/* Extend the context's range of large leaves by this one. */
+/* The smallest aligned range that holds both. */
+static struct large_range join(struct large_range one, struct large_range other)
+{
+    uint64_t mask = one.mask & other.mask;
+    while ((one.base & mask) != (other.base & mask)) {
+        mask <<= 1;
+    }
+    return (struct large_range){.base = one.base & mask, .mask = mask};
+}
+
 static void note_large_page(struct mmu_context *context, uint64_t va, uint64_t page_size)
 {
-    uint64_t mask = ~(page_size - 1);
-    if (context->has_large) {
-        mask &= context->large_mask;
-        while ((va & mask) != (context->large_base & mask)) {
-            mask <<= 1;
+    struct large_range leaf = {.base = va & ~(page_size - 1), .mask = ~(page_size - 1)};
+    struct large_range *best = NULL;
+    struct large_range best_joined = {0};
+    for (unsigned i = 0; i < context->large_count; i++) {
+        struct large_range joined = join(context->large[i], leaf);
+        if (!best || joined.mask > best_joined.mask) { /* a larger mask is a smaller range */
+            best = &context->large[i];
+            best_joined = joined;
         }
     }
-    context->has_large = true;
-    context->large_mask = mask;
-    context->large_base = va & mask;
+    if (best && (best_joined.mask >= ~(ENGINE_LARGE_JOIN - 1) ||
+                 context->large_count == ENGINE_LARGE_RANGES)) {
+        *best = best_joined;
+    } else {
+        context->large[context->large_count++] = leaf;
+    }
 }
 
 static void describe(const struct engine_cpu *self, const struct tlb_entry *entry, uint64_t tag,

@@ -17,8 +17,16 @@
 /* Flushes in a row that find the table less than an eighth full before it is halved. */
 #define ENGINE_TLB_SHRINK_FLUSHES 8u
 
+/* Ranges a context keeps to know where it has large leaves, and up to which size two are joined
+ * while there is room for both. (A kernel has its image in one and its map of all memory in
+ * another; flushing a page of neither is frequent.) */
+#define ENGINE_LARGE_RANGES 4u
+#define ENGINE_LARGE_JOIN   (UINT64_C(1) << 30)
+
 /* Virtual jump cache entries an execute context, a power of two. */
-#define ENGINE_JUMP_ENTRIES 2048u
+#define ENGINE_JUMP_ENTRIES 4096u
+/* Bits of the filter that tells which pages a jump cache may know, a power of two. */
+#define ENGINE_JUMP_PAGE_BITS 4096u
 
 /* Buckets of the physical block hash, a power of two. */
 #define ENGINE_HASH_BUCKETS 65536u
