@@ -48,6 +48,9 @@ $(PROGRAMS):
 	$(QUIET_LD)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--whole-archive \
 	    $(filter-out $(LIB_SHARED),$(filter %.a,$^)) -Wl,--no-whole-archive $(LIB_SHARED) $(LIBS)
 
+# Interpreter handlers are a few instructions each: a frame pointer would cost them a tenth.
+$(BUILD)/obj/vmmd/vcpu/engine/interp_%.o: CFLAGS += -fomit-frame-pointer
+
 $(BUILD)/obj/%.o: %.c | $(PROTO_HEADERS)
 	@mkdir -p $(@D)
 	$(QUIET_CC)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
