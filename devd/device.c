@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define COMPLAINTS_MAX 20
+
 /* The linker makes these around the section that DEVICE_MODEL fills; a program without any device
  * has neither. */
 extern const struct device_model *const __start_device_models[] __attribute__((weak));
@@ -135,6 +137,16 @@ void device_destroy(struct device *device)
     virtio_device_close(device);
     descriptor_close(&device->backend);
     free(device);
+}
+
+bool device_may_complain(struct device *device)
+{
+    unsigned count = atomic_fetch_add(&device->complaints, 1);
+
+    if (count == COMPLAINTS_MAX) {
+        log_warning("further trouble of this kind is not logged");
+    }
+    return count < COMPLAINTS_MAX;
 }
 
 /* The last step of a stop. */

@@ -111,10 +111,11 @@ struct device {
     char serial[24];
     bool read_only;
     bool stopping;
-    int backend;             /* descriptor or -1 */
-    struct console *console; /* or NULL */
-    void *registers;         /* the model's, mmio only */
-    void *own;               /* the model's */
+    _Atomic unsigned complaints; /* logged about guest and host, any thread */
+    int backend;                 /* descriptor or -1 */
+    struct console *console;     /* or NULL */
+    void *registers;             /* the model's, mmio only */
+    void *own;                   /* the model's */
     struct mmio_device *mmio;
     struct virtio_device *virtio;
     void (*stopped)(void *context);
@@ -134,6 +135,9 @@ void device_destroy(struct device *device);
 /* Take no more requests, finish those in flight, flush, deliver console output for at most
  * DEVICE_STOP_MS, then call `stopped` once, perhaps before this returns. */
 void device_stop(struct device *device, void (*stopped)(void *context), void *context);
+/* Whether to log something that a guest can bring about as often as it likes: true a limited number
+ * of times in the life of the process. Any thread. */
+bool device_may_complain(struct device *device);
 /* From the model: busy() turned false. */
 void device_settled(struct device *device);
 

@@ -129,7 +129,9 @@ void virtio_device_fail(struct device *device, const char *fault)
 {
     struct virtio_device *virtio = device->virtio;
 
-    log_warning("the driver broke a rule (%s): device needs a reset", fault);
+    if (device_may_complain(device)) {
+        log_warning("the driver broke a rule (%s): device needs a reset", fault);
+    }
     for (unsigned i = 0; i < device->model->virtio.queue_count; i++) {
         if (!virtio->queues[i].ring.fault) {
             virtio->queues[i].ring.fault = fault;
@@ -190,8 +192,7 @@ static int queue_open(struct device *device, struct virtio_queue *queue)
     }
     int status = virtqueue_open(&queue->ring, device->memory, shared, virtio->driver_features);
     if (status < 0) {
-        log_warning("queue %u is set up wrongly by the driver", queue->index);
-        return status;
+        return status; /* reported by whoever gives up the activation */
     }
     atomic_store(&shared->live, 1);
     queue->open = true;
@@ -259,7 +260,9 @@ int virtio_device_activate(struct device *device)
         return 0;
     }
     if ((features & ~virtio->features) || !(features & VIRTQUEUE_FEATURE_VERSION_1)) {
-        log_warning("the driver chose features that were not offered");
+        if (device_may_complain(device)) {
+            log_warning("the driver chose features that were not offered");
+        }
         return -EINVAL;
     }
     virtio->driver_features = features;

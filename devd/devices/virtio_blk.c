@@ -189,8 +189,10 @@ static uint8_t status_of(const struct blk_request *request, int result)
     if (result > 0) {
         return VIRTIO_BLK_S_UNSUPP;
     }
-    log_warning("request at byte %llu failed: %s", (unsigned long long)request->position,
-                strerror(-result));
+    if (device_may_complain(request->device)) {
+        log_warning("request at byte %llu failed: %s", (unsigned long long)request->position,
+                    strerror(-result));
+    }
     return VIRTIO_BLK_S_IOERR;
 }
 

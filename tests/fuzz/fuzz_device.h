@@ -7,6 +7,7 @@
 
 #include "devd/device.h"
 #include "devd/virtio.h"
+#include "libshared/base/log.h"
 #include "libshared/ipc/console.h"
 #include "libshared/mmio/channel.h"
 #include <errno.h>
@@ -92,6 +93,7 @@ static inline void fuzz_open(struct fuzz_host *host)
     int codemap = memory_create_fd("codemap", memory_codemap_size(FUZZ_RAM_SIZE));
 
     setenv("POLYVISOR_LOG", "error", 1);
+    log_open("fuzz");
     fuzz_require(memory_add_region(&host->memory, ram, FUZZ_RAM_BASE, FUZZ_RAM_SIZE) == 0 &&
                      memory_attach_codemap(&host->memory, codemap) == 0,
                  "memory");
