@@ -16,6 +16,8 @@
 
 /* nanomsg's own thread may still be handing over what a process sent just before it ended. */
 #define CHILD_SETTLE_MS 20
+/* So many malformed messages are no accident. */
+#define CHILD_MALFORMED_MAX 16
 /* At most so many messages a wake-up, so that one process cannot keep the loop to itself. */
 #define CHILD_BATCH 32
 
@@ -149,6 +151,18 @@ static void child_handle(struct child *child, const ProtobufCMessage *message)
     log_debug("%s answers request %llu that is not open", child->role, (unsigned long long)id);
 }
 
+static void child_note_malformed(struct child *child)
+{
+    child->malformed++;
+    if (child->malformed == 1 || child->malformed == CHILD_MALFORMED_MAX) {
+        log_warning("%s (pid %ld) sent a malformed message%s", child->role, (long)child->pid,
+                    child->malformed == 1 ? "" : " again and again, killing it");
+    }
+    if (child->malformed >= CHILD_MALFORMED_MAX) {
+        child_kill(child);
+    }
+}
+
 /* Receive what is there; true when there may be more. */
 static bool child_receive(struct child *child)
 {
@@ -156,7 +170,7 @@ static bool child_receive(struct child *child)
         ProtobufCMessage *message;
         int result = channel_receive(child->channel, child->protocol->reply_type, &message, 0);
         if (result == -EBADMSG) {
-            log_warning("dropped a malformed message of %s", child->role);
+            child_note_malformed(child);
             continue;
         }
         if (result < 0) {
@@ -183,7 +197,7 @@ static void child_on_settled(evutil_socket_t fd, short what, void *argument)
     char text[64];
     (void)fd, (void)what;
 
-    while (child_receive(child)) {
+    for (int i = 0; i < CHILD_BATCH && child_receive(child); i++) {
     }
     child_describe_end(child, text, sizeof(text));
     error_set(&err, ERROR_CRASHED, 0, "%s %s", child->role, text);

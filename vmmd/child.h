@@ -5,7 +5,7 @@
  * Its owner embeds `struct child` and learns what happens through callbacks from the event loop.
  * A callback must not release the child: it notes what happened and lets the owner's own event
  * act (machine_wake). Everything a child sends is hostile: a message that is not a valid reply is
- * dropped.
+ * dropped, and a child that sends many is killed.
  */
 #ifndef POLYVISOR_VMMD_CHILD_H
 #define POLYVISOR_VMMD_CHILD_H
@@ -63,7 +63,7 @@ struct child {
     struct event *exit_event, *settle_event, *receive_event, *send_event, *heartbeat_event;
     uint64_t last_id;
     TAILQ_HEAD(, child_request) requests; /* sent or waiting to be sent, in that order */
-    unsigned missed;
+    unsigned missed, malformed;
     bool ping_pending, hang_reported;
     uint64_t beat_ns;
 };

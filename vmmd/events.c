@@ -47,6 +47,9 @@ void publisher_send(struct publisher *publisher, const char *kind, const char *m
     va_start(arguments, detail);
     vsnprintf(text, sizeof(text), detail, arguments);
     va_end(arguments);
+    for (char *byte = text; *byte; byte++) { /* details quote children, which may send anything */
+        *byte = (unsigned char)*byte < 0x20 || *byte == 0x7f ? '?' : *byte;
+    }
     event.sequence = ++publisher->sequence;
     event.time_ns = clock_realtime_ns();
     event.kind = (char *)kind;

@@ -258,12 +258,15 @@ static int machine_spawn_all(struct machine *machine, struct error *err)
     if (!result) {
         machine_save(machine);
         spawn_gate_release(&gate);
+    } else if (result == -EMFILE) { /* of descriptors, or of nanomsg's 512 sockets */
+        result = error_set(err, ERROR_BUSY, EMFILE, "vmmd watches as many processes as it can");
+        error_hint(err, "stop another machine first");
     } else {
-        error_set(err, ERROR_IO, -result, "cannot start %s/%s: %s", machine->host->programs,
-                  program, strerror(-result));
+        result = error_set(err, ERROR_IO, -result, "cannot start %s/%s: %s",
+                           machine->host->programs, program, strerror(-result));
     }
     spawn_gate_close(&gate);
-    return result ? -ERROR_IO : 0;
+    return result;
 }
 
 int machine_launch(struct machine *machine, struct error *err)

@@ -33,6 +33,7 @@
 /* ---- the stand-ins ---- */
 
 static struct fdlist fake_descriptors;
+static const char *fake_path;
 
 static bool fake_says(const char *behaviour, const char *word)
 {
@@ -52,6 +53,19 @@ static void fake_vcpu_notice(struct channel *channel, Polyvisor__VcpuNoticeKind 
     notice.notice = kind;
     notice.guest_code = code;
     channel_send(channel, &notice.base, LONG_MS);
+}
+
+/* Frames of another conversation, on the same socket; does not return. */
+static void fake_send_rubbish(struct channel *channel)
+{
+    Polyvisor__DeviceReply foreign = POLYVISOR__DEVICE_REPLY__INIT;
+
+    channel_close(channel);
+    channel = channel_bind(CHANNEL_DEVICE, NN_PAIR, fake_path);
+    foreign.id = UINT64_MAX;
+    while (channel_send(channel, &foreign.base, LONG_MS) == 0) {
+    }
+    _exit(6);
 }
 
 static void fake_vcpu_check_descriptors(const Polyvisor__VcpuConfigure *configure)
@@ -128,6 +142,8 @@ static int fake_vcpud(struct channel *channel)
             } else if (fake_says(behaviour, "late-death")) {
                 fake_sleep_ms(20);
                 raise(SIGKILL);
+            } else if (fake_says(behaviour, "rubbish")) {
+                fake_send_rubbish(channel);
             } else if (fake_says(behaviour, "hang")) {
                 raise(SIGSTOP);
             }
@@ -181,8 +197,10 @@ static int fake_devd(struct channel *channel, const char *id)
 static int fake_main(int argc, char **argv, const char *name)
 {
     bool is_vcpu = !strcmp(name, "vcpud");
-    const char *path = argc > 2 ? argv[2] : argc > 1 ? argv[1] : "";
-    struct channel *channel = channel_bind(is_vcpu ? CHANNEL_VCPU : CHANNEL_DEVICE, NN_PAIR, path);
+
+    fake_path = argc > 2 ? argv[2] : argc > 1 ? argv[1] : "";
+    struct channel *channel =
+        channel_bind(is_vcpu ? CHANNEL_VCPU : CHANNEL_DEVICE, NN_PAIR, fake_path);
 
     if (!channel || fdlist_inherit(&fake_descriptors)) {
         return 1;
@@ -604,6 +622,16 @@ START_TEST(a_hung_vcpud_is_a_crash)
 }
 END_TEST
 
+START_TEST(a_process_that_sends_rubbish_is_killed)
+{
+    ck_assert_int_eq(ask_create("one", "rubbish"), ERROR_OK);
+    ask_start("one", false); /* it may be killed before its answer arrives */
+    ck_assert_int_eq(ask_wait("one", LONG_MS), ERROR_OK);
+    ck_assert_int_eq(machine()->state, POLYVISOR__MACHINE_STATE__MACHINE_CRASHED);
+    ck_assert(strstr(machine()->last_error->message, "signal 9") != NULL);
+}
+END_TEST
+
 START_TEST(a_dead_device_is_restarted)
 {
     end_supervisor(SIGTERM);
@@ -804,6 +832,7 @@ int main(int argc, char **argv)
         failed_starts_are_told_and_leave_nothing,
         a_dead_vcpud_is_a_crash,
         a_hung_vcpud_is_a_crash,
+        a_process_that_sends_rubbish_is_killed,
         a_dead_device_is_restarted,
         a_device_that_keeps_dying_is_given_up,
         a_killed_device_is_restarted_and_descriptors_stay_level,
