@@ -1,0 +1,205 @@
+/*
+ * Stand-ins for vcpud and devd: a test program that is run under one of these names calls
+ * fake_main. What they do wrong is said by the kernel command line (vcpud) and by
+ * FAKE_DEVD="<id>:<behaviour>" (devd).
+ */
+#ifndef POLYVISOR_TESTS_VMMD_STAND_INS_H
+#define POLYVISOR_TESTS_VMMD_STAND_INS_H
+
+#include "libshared/ipc/channel.h"
+#include "libshared/ipc/error_message.h"
+#include "libshared/ipc/fdlist.h"
+#include "proto/device.pb-c.h"
+#include "proto/vcpu.pb-c.h"
+#include <nanomsg/pair.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define FAKE_WAIT_MS 60000 /* then nobody wants it any more */
+
+static struct fdlist fake_descriptors;
+static const char *fake_path;
+
+static bool fake_says(const char *behaviour, const char *word)
+{
+    return behaviour && strstr(behaviour, word);
+}
+
+static void fake_sleep_ms(int milliseconds)
+{
+    struct timespec time = {.tv_nsec = milliseconds * 1000000L};
+    nanosleep(&time, NULL);
+}
+
+static void fake_vcpu_notice(struct channel *channel, Polyvisor__VcpuNoticeKind kind, uint32_t code)
+{
+    Polyvisor__VcpuReply notice = POLYVISOR__VCPU_REPLY__INIT;
+
+    notice.notice = kind;
+    notice.guest_code = code;
+    channel_send(channel, &notice.base, FAKE_WAIT_MS);
+}
+
+/* Frames of another conversation, on the same socket; does not return. */
+static void fake_send_rubbish(struct channel *channel)
+{
+    Polyvisor__DeviceReply foreign = POLYVISOR__DEVICE_REPLY__INIT;
+
+    channel_close(channel);
+    channel = channel_bind(CHANNEL_DEVICE, NN_PAIR, fake_path);
+    foreign.id = UINT64_MAX;
+    while (channel_send(channel, &foreign.base, FAKE_WAIT_MS) == 0) {
+    }
+    _exit(6);
+}
+
+static void fake_vcpu_check_descriptors(const Polyvisor__VcpuConfigure *configure)
+{
+    static const char *const names[] = {"ram",
+                                        "codemap",
+                                        "kernel",
+                                        "dev.serial0.state",
+                                        "dev.serial0.reply",
+                                        "dev.console0.kick.3",
+                                        "dev.console0.call.4",
+                                        "dev.rng0.call.1"};
+
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (fdlist_take(&fake_descriptors, "%s", names[i]) < 0) {
+            _exit(99);
+        }
+    }
+    if (configure->n_devices < 4 || strcmp(configure->devices[2]->kind, "virtio-rng") ||
+        configure->devices[2]->pci_slot != 1 || configure->devices[3]->queue_count != 4) {
+        _exit(98);
+    }
+}
+
+static int fake_vcpud(struct channel *channel)
+{
+    char behaviour[128] = "";
+    ProtobufCMessage *message;
+
+    while (
+        !channel_receive(channel, &polyvisor__vcpu_request__descriptor, &message, FAKE_WAIT_MS)) {
+        Polyvisor__VcpuRequest *request = (Polyvisor__VcpuRequest *)message;
+        Polyvisor__VcpuReply reply = POLYVISOR__VCPU_REPLY__INIT;
+        Polyvisor__VcpuStats stats = POLYVISOR__VCPU_STATS__INIT;
+        Polyvisor__Error error;
+        struct error err;
+        bool leave = request->body_case == POLYVISOR__VCPU_REQUEST__BODY_STOP;
+
+        reply.id = request->id;
+        if (request->body_case == POLYVISOR__VCPU_REQUEST__BODY_CONFIGURE) {
+            fake_vcpu_check_descriptors(request->configure);
+            snprintf(behaviour, sizeof(behaviour), "%s", request->configure->append);
+            if (fake_says(behaviour, "early-death")) {
+                _exit(3);
+            }
+            if (fake_says(behaviour, "refuse")) {
+                error_set(&err, ERROR_KERNEL, 0, "not a kernel");
+                error_to_message(&err, &error);
+                reply.error = &error;
+                leave = true;
+            }
+        } else if (request->body_case == POLYVISOR__VCPU_REQUEST__BODY_POWER_BUTTON) {
+            if (fake_says(behaviour, "button")) {
+                fake_vcpu_notice(channel, POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_POWER_OFF, 0);
+            } else if (!fake_says(behaviour, "deaf")) {
+                error_set(&err, ERROR_UNSUPPORTED, 0, "no button");
+                error_to_message(&err, &error);
+                reply.error = &error;
+            }
+        } else if (request->body_case == POLYVISOR__VCPU_REQUEST__BODY_STATS) {
+            stats.retired = 12345;
+            reply.stats = &stats;
+        }
+        if (leave && fake_says(behaviour, "stay")) {
+            protobuf_c_message_free_unpacked(message, NULL);
+            continue;
+        }
+        channel_send(channel, &reply.base, FAKE_WAIT_MS);
+        if (request->body_case == POLYVISOR__VCPU_REQUEST__BODY_START) {
+            if (fake_says(behaviour, "power-off")) {
+                fake_vcpu_notice(channel, POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_POWER_OFF, 0);
+            } else if (fake_says(behaviour, "failure")) {
+                fake_vcpu_notice(channel, POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_GUEST_FAILURE,
+                                 7);
+            } else if (fake_says(behaviour, "late-death")) {
+                fake_sleep_ms(20);
+                raise(SIGKILL);
+            } else if (fake_says(behaviour, "rubbish")) {
+                fake_send_rubbish(channel);
+            } else if (fake_says(behaviour, "hang")) {
+                raise(SIGSTOP);
+            }
+        }
+        protobuf_c_message_free_unpacked(message, NULL);
+        if (leave) {
+            fake_sleep_ms(20);
+            return 0;
+        }
+    }
+    return 4;
+}
+
+static int fake_devd(struct channel *channel, const char *id)
+{
+    const char *all = getenv("FAKE_DEVD");
+    size_t length = strlen(id);
+    const char *behaviour =
+        all && !strncmp(all, id, length) && all[length] == ':' ? all + length + 1 : NULL;
+    ProtobufCMessage *message;
+
+    while (
+        !channel_receive(channel, &polyvisor__device_request__descriptor, &message, FAKE_WAIT_MS)) {
+        Polyvisor__DeviceRequest *request = (Polyvisor__DeviceRequest *)message;
+        Polyvisor__DeviceReply reply = POLYVISOR__DEVICE_REPLY__INIT;
+        bool configure = request->body_case == POLYVISOR__DEVICE_REQUEST__BODY_CONFIGURE;
+        bool stop = request->body_case == POLYVISOR__DEVICE_REQUEST__BODY_STOP;
+        bool restart = configure && request->configure->restart;
+
+        reply.id = request->id;
+        protobuf_c_message_free_unpacked(message, NULL);
+        if (configure && fake_says(behaviour, "mute")) {
+            continue;
+        }
+        if (stop && fake_says(behaviour, "stay")) {
+            continue;
+        }
+        channel_send(channel, &reply.base, FAKE_WAIT_MS);
+        if (configure && ((fake_says(behaviour, "die-once") && !restart) ||
+                          fake_says(behaviour, "die-always"))) {
+            fake_sleep_ms(200);
+            return 5;
+        }
+        if (stop) {
+            fake_sleep_ms(20);
+            return 0;
+        }
+    }
+    return 4;
+}
+
+static int fake_main(int argc, char **argv, const char *name)
+{
+    bool is_vcpu = !strcmp(name, "vcpud");
+
+    fake_path = argc > 2 ? argv[2] : argc > 1 ? argv[1] : "";
+    struct channel *channel =
+        channel_bind(is_vcpu ? CHANNEL_VCPU : CHANNEL_DEVICE, NN_PAIR, fake_path);
+
+    if (!channel || fdlist_inherit(&fake_descriptors)) {
+        return 1;
+    }
+    int status = is_vcpu ? fake_vcpud(channel) : fake_devd(channel, argv[4]);
+    channel_close(channel);
+    return status;
+}
+
+#endif
