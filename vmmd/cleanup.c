@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -77,32 +78,67 @@ unsigned cleanup_kill_processes(const Polyvisor__MachineRecord *record)
     return killed;
 }
 
-/* Remove the files of a directory, all or only the sockets and unfinished records. */
-static void cleanup_files(const char *path, bool everything)
+/* A directory itself, never what a link of its name leads to. */
+static DIR *cleanup_open_directory(const char *path)
 {
-    static const char unfinished[] = RECORD_FILE ".new";
-    DIR *directory = opendir(path);
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *directory = fd < 0 ? NULL : fdopendir(fd);
+
+    if (!directory && fd >= 0) {
+        close(fd);
+    }
+    return directory;
+}
+
+static bool cleanup_entry_is_directory(DIR *directory, const char *name)
+{
+    struct stat status;
+
+    return fstatat(dirfd(directory), name, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
+           S_ISDIR(status.st_mode) && status.st_uid == geteuid();
+}
+
+/* What is in the way of the next vmmd. A runtime directory may be one that others use too, and a
+ * folder of any name may have been given as one: only what vmmd makes is removed. */
+static bool cleanup_is_machine_file(const char *name, mode_t mode, bool everything)
+{
+    static const char suffix[] = ".sock";
+    size_t length = strlen(name), tail = sizeof(suffix) - 1;
+
+    if (S_ISSOCK(mode)) {
+        return length > tail && !strcmp(name + length - tail, suffix);
+    }
+    return S_ISREG(mode) &&
+           (!strcmp(name, RECORD_FILE ".new") || (everything && !strcmp(name, RECORD_FILE)));
+}
+
+void cleanup_machine_directory(const char *path, bool everything)
+{
+    DIR *directory = cleanup_open_directory(path);
 
     for (struct dirent *entry; directory && (entry = readdir(directory));) {
         struct stat status;
-        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..") ||
-            fstatat(dirfd(directory), entry->d_name, &status, AT_SYMLINK_NOFOLLOW) < 0) {
-            continue;
-        }
-        if (everything || S_ISSOCK(status.st_mode) || !strcmp(entry->d_name, unfinished)) {
-            unlinkat(dirfd(directory), entry->d_name, S_ISDIR(status.st_mode) ? AT_REMOVEDIR : 0);
+        if (fstatat(dirfd(directory), entry->d_name, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
+            cleanup_is_machine_file(entry->d_name, status.st_mode, everything)) {
+            unlinkat(dirfd(directory), entry->d_name, 0);
         }
     }
     if (directory) {
         closedir(directory);
     }
-}
-
-void cleanup_machine_directory(const char *path, bool everything)
-{
-    cleanup_files(path, everything);
     if (everything) {
         rmdir(path);
+    }
+}
+
+static void cleanup_socket(const char *directory, const char *name)
+{
+    char path[CLEANUP_PATH];
+    struct stat status;
+
+    snprintf(path, sizeof(path), "%s/%s", directory, name);
+    if (lstat(path, &status) == 0 && S_ISSOCK(status.st_mode)) {
+        unlink(path);
     }
 }
 
@@ -111,9 +147,10 @@ void cleanup_runtime_directory(const char *path, bool everything)
     char machines[CLEANUP_PATH], one[CLEANUP_PATH + NAME_MAX + 2];
 
     snprintf(machines, sizeof(machines), "%s/vms", path);
-    DIR *directory = opendir(machines);
+    DIR *directory = cleanup_open_directory(machines);
     for (struct dirent *entry; directory && (entry = readdir(directory));) {
-        if (!runtime_name_valid(entry->d_name)) {
+        if (!runtime_name_valid(entry->d_name) ||
+            !cleanup_entry_is_directory(directory, entry->d_name)) {
             continue;
         }
         snprintf(one, sizeof(one), "%s/%s", machines, entry->d_name);
@@ -128,7 +165,8 @@ void cleanup_runtime_directory(const char *path, bool everything)
         closedir(directory);
     }
     rmdir(machines); /* when it is empty */
-    cleanup_files(path, false);
+    cleanup_socket(path, "control.sock");
+    cleanup_socket(path, "events.sock");
 }
 
 int cleanup_lock_directory(const char *path, bool create)
@@ -157,12 +195,34 @@ int cleanup_lock_directory(const char *path, bool create)
     }
 }
 
-static bool cleanup_owner_lives(const char *name)
+/* Whether a private vmmd's directory has that name, PID-8 hexadecimal digits, and the process,
+ * which made it, is gone. */
+static bool cleanup_is_orphan(const char *name)
 {
     char *end;
     long pid = strtol(name, &end, 10);
 
-    return end != name && *end == '-' && pid > 0 && (kill((pid_t)pid, 0) == 0 || errno == EPERM);
+    if (name[0] < '0' || name[0] > '9' || *end != '-' || strlen(end + 1) != 8 ||
+        strspn(end + 1, "0123456789abcdef") != 8) {
+        return false;
+    }
+    return pid > 0 && pid <= INT_MAX && kill((pid_t)pid, 0) < 0 && errno == ESRCH;
+}
+
+static void cleanup_private_directory(const char *path)
+{
+    char name[CLEANUP_PATH + 8];
+    int lock = cleanup_lock_directory(path, true);
+
+    if (lock < 0) {
+        return;
+    }
+    log_info("removing '%s' of a vmmd that is gone", path);
+    cleanup_runtime_directory(path, true);
+    snprintf(name, sizeof(name), "%s/lock", path);
+    unlink(name);
+    close(lock);
+    rmdir(path);
 }
 
 void cleanup_private_directories(const char *parent)
@@ -175,21 +235,13 @@ void cleanup_private_directories(const char *parent)
         (status.st_mode & 077)) {
         return;
     }
-    DIR *directory = opendir(parent);
+    DIR *directory = cleanup_open_directory(parent);
     for (struct dirent *entry; directory && (entry = readdir(directory));) {
-        if (entry->d_name[0] == '.' || cleanup_owner_lives(entry->d_name) ||
-            (size_t)snprintf(path, sizeof(path), "%s/%s", parent, entry->d_name) >= sizeof(path)) {
-            continue;
+        if (cleanup_is_orphan(entry->d_name) &&
+            cleanup_entry_is_directory(directory, entry->d_name) &&
+            (size_t)snprintf(path, sizeof(path), "%s/%s", parent, entry->d_name) < sizeof(path)) {
+            cleanup_private_directory(path);
         }
-        int lock = cleanup_lock_directory(path, true);
-        if (lock < 0) {
-            continue;
-        }
-        log_info("removing '%s' of a vmmd that is gone", path);
-        cleanup_runtime_directory(path, true);
-        cleanup_files(path, true);
-        close(lock);
-        rmdir(path);
     }
     if (directory) {
         closedir(directory);

@@ -15,13 +15,13 @@
  * each). The number killed. */
 unsigned cleanup_kill_processes(const Polyvisor__MachineRecord *record);
 /* Remove what a machine keeps in its directory while it runs; with `everything` also its record
- * and the directory itself. */
+ * and the directory itself. Files that vmmd does not make stay, and the directory with them. */
 void cleanup_machine_directory(const char *path, bool everything);
 /* Clean a runtime directory whose lock the caller holds: each machine's processes and sockets.
- * With `everything` no file is left but the lock. */
+ * With `everything` no file that vmmd made is left but the lock. Links are not followed. */
 void cleanup_runtime_directory(const char *path, bool everything);
 /* Remove the directories of private vmmds below `parent` that nobody lives in any more: their
- * lock is free and the vmctl named in their name is gone. */
+ * name is PID-8 hexadecimal digits, that process (vmctl) is gone, and their lock is free. */
 void cleanup_private_directories(const char *parent);
 /* Take a runtime directory's lock. The descriptor that holds it, or negative errno: -EWOULDBLOCK
  * when another vmmd has it. */

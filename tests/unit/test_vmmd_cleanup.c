@@ -259,9 +259,9 @@ START_TEST(private_directories_without_an_owner_are_removed)
     pid_t pid = start_sleeper();
     pid_t gone = dead_pid();
 
-    snprintf(owned, sizeof(owned), "private/%d-a", (int)getpid());
-    snprintf(orphan, sizeof(orphan), "private/%d-b", (int)gone);
-    snprintf(locked, sizeof(locked), "private/%d-c", (int)gone);
+    snprintf(owned, sizeof(owned), "private/%d-0000000a", (int)getpid());
+    snprintf(orphan, sizeof(orphan), "private/%d-0000000b", (int)gone);
+    snprintf(locked, sizeof(locked), "private/%d-0000000c", (int)gone);
     mkdir(below("private"), 0700);
     mkdir(below(owned), 0700);
     mkdir(below(locked), 0700);
@@ -288,7 +288,7 @@ START_TEST(a_shared_folder_is_not_believed)
     char orphan[64];
     pid_t pid = start_sleeper();
 
-    snprintf(orphan, sizeof(orphan), "private/%d-b", (int)dead_pid());
+    snprintf(orphan, sizeof(orphan), "private/%d-0000000b", (int)dead_pid());
     mkdir(below("private"), 0700);
     make_machine(pid);
     ck_assert_int_eq(rename(below("run"), below(orphan)), 0);
@@ -296,6 +296,44 @@ START_TEST(a_shared_folder_is_not_believed)
     cleanup_private_directories(below("private"));
     ck_assert(exists(orphan));
     ck_assert(!was_killed(pid));
+}
+END_TEST
+
+/* The folder that was given as a runtime directory, and its neighbours, may hold anything. */
+START_TEST(what_vmmd_did_not_make_is_not_removed)
+{
+    static const char *const others[] = {
+        "thesis.txt", "bus",     "docs/thesis.txt",      "2024-photos/cat.jpg",
+        "notes/lock", "run/bus", "run/vms/one/disk.img", "run/vms/linked/state"};
+    pid_t pid = start_sleeper();
+
+    make_machine(pid);
+    mkdir(below("docs"), 0700);
+    mkdir(below("notes"), 0700);
+    mkdir(below("2024-photos"), 0700);
+    ck_assert_int_eq(symlink("../../docs", below("run/vms/linked")), 0);
+    make_file("docs/state");
+    make_socket("bus");
+    make_socket("run/bus");
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+        if (!exists(others[i])) {
+            make_file(others[i]);
+        }
+    }
+    char link[64];
+    snprintf(link, sizeof(link), "%d-0000000a", (int)dead_pid());
+    ck_assert_int_eq(symlink("docs", below(link)), 0);
+
+    cleanup_runtime_directory(below("run"), true);
+    cleanup_private_directories(base);
+    ck_assert(was_killed(pid));
+    ck_assert(!exists("run/control.sock"));
+    ck_assert(!exists("run/vms/one/state"));
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+        ck_assert_msg(exists(others[i]), "%s was removed", others[i]);
+    }
+    ck_assert(!exists("docs/lock"));
+    ck_assert(exists("docs/state"));
 }
 END_TEST
 
@@ -400,6 +438,7 @@ int main(void)
     tcase_add_test(tests, a_directory_has_one_lock);
     tcase_add_test(tests, private_directories_without_an_owner_are_removed);
     tcase_add_test(tests, a_shared_folder_is_not_believed);
+    tcase_add_test(tests, what_vmmd_did_not_make_is_not_removed);
     tcase_add_test(tests, a_process_waits_at_the_gate);
     tcase_add_test(tests, a_process_whose_gate_closes_leaves);
     tcase_add_test(tests, a_process_has_only_what_it_was_given);
