@@ -37,6 +37,7 @@ endif
 
 include tools/build.mk
 include tools/guests.mk
+include tests/fuzz/fuzz.mk
 include tools/check.mk
 include tools/bench.mk
 include tools/install.mk
