@@ -77,11 +77,12 @@ bool access_load(struct cpu *cpu, uint64_t va, unsigned aux, uint64_t value[2])
     unsigned size_log2 = aux & IR_MEM_SIZE;
     unsigned size = 1u << size_log2;
     if (aux & IR_MEM_ALIGN && va & (size - 1)) {
+        engine_count(self->counters.slow_misaligned);
         self->engine->isa->raise_misaligned(cpu, va, CPU_ACCESS_READ);
         return false;
     }
     if ((va & (PAGE_BYTES - 1)) + size > PAGE_BYTES) {
-        engine_count(self->counters.slow_accesses);
+        engine_count(self->counters.slow_crossing);
         return load_crossing(self, va, size, value);
     }
     struct mmu_page page;
@@ -89,7 +90,7 @@ bool access_load(struct cpu *cpu, uint64_t va, unsigned aux, uint64_t value[2])
         return false;
     }
     if (!page.host) {
-        engine_count(self->counters.slow_accesses);
+        engine_count(self->counters.slow_device);
         return device_load(self, va, page.physical, size_log2, value);
     }
     guest_read(page.host, size_log2, value);
@@ -144,11 +145,12 @@ bool access_store(struct cpu *cpu, uint64_t va, unsigned aux, const uint64_t val
     unsigned size = 1u << size_log2;
     self->self_modified = false;
     if (aux & IR_MEM_ALIGN && va & (size - 1)) {
+        engine_count(self->counters.slow_misaligned);
         self->engine->isa->raise_misaligned(cpu, va, CPU_ACCESS_WRITE);
         return false;
     }
     if ((va & (PAGE_BYTES - 1)) + size > PAGE_BYTES) {
-        engine_count(self->counters.slow_accesses);
+        engine_count(self->counters.slow_crossing);
         return store_crossing(self, va, size, value);
     }
     struct mmu_page page;
@@ -159,7 +161,11 @@ bool access_store(struct cpu *cpu, uint64_t va, unsigned aux, const uint64_t val
         guest_write(page.host, size_log2, value);
         return true;
     }
-    engine_count(self->counters.slow_accesses);
+    if (page.host) {
+        engine_count(self->counters.slow_watched);
+    } else {
+        engine_count(self->counters.slow_device);
+    }
     uint8_t *host = page.host ? watch_begin_write(self, va, size, &page) : NULL;
     if (host) {
         guest_write(host, size_log2, value);

@@ -16,6 +16,9 @@
 #define PAGE_BYTES 4096u
 #define PAGE_MASK  (~(uint64_t)(PAGE_BYTES - 1))
 
+struct code_memory;
+struct perf_map;
+
 /* How far from guest code a CPU is; others compare. */
 enum cpu_state {
     CPU_STATE_RUNNING, /* may be between a TLB test and the access */
@@ -61,11 +64,6 @@ struct reservation {
     uint64_t value;
 };
 
-/* Owner writes, any thread reads; relaxed. */
-struct cpu_counters {
-    uint64_t blocks_decoded, lookups, tlb_misses, slow_accesses, exceptions, interrupts;
-};
-
 /* One CPU's engine data; cpu->engine points here. */
 struct engine_cpu {
     struct cpu *cpu;
@@ -98,6 +96,7 @@ struct engine_cpu {
 
     bool self_modified; /* a store of this CPU dropped the block that runs */
     struct cpu_counters counters;
+    struct duration_histogram compile_times;
 
     /* Decoder's scratch. */
     struct ir_block ir;
@@ -146,9 +145,10 @@ struct engine {
     unsigned retired_count; /* watch lock */
     struct block *batch;    /* waiting for all CPUs to pass a border; watch lock */
     uint64_t batch_tickets[ENGINE_CPUS_MAX];
-};
 
-#define engine_count(counter) __atomic_store_n(&(counter), (counter) + 1, __ATOMIC_RELAXED)
+    struct code_memory *code_memory; /* NULL: nothing is compiled; set before threads start */
+    struct perf_map *perf_map;       /* likewise; NULL: not wanted */
+};
 
 static inline struct engine_cpu *engine_cpu_of(const struct cpu *cpu)
 {

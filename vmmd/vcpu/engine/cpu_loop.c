@@ -47,6 +47,7 @@ static bool wait_for_interrupt(struct engine_cpu *self)
     if (self->engine->isa->interrupt_pending(self->cpu, true)) {
         return true;
     }
+    engine_count(self->counters.waits);
     sleep_until_attention(self);
     return false;
 }
@@ -96,7 +97,9 @@ static void run_block(struct engine_cpu *self)
     struct cpu *cpu = self->cpu;
     struct block *block = decode_find(self);
     if (block) {
+        uint64_t before = cpu->retired;
         interp_run(cpu, block);
+        engine_count_by(self->counters.retired_interp, cpu->retired - before);
     }
     if (cpu->exception) {
         deliver_exception(self);
@@ -109,8 +112,11 @@ static enum engine_exit run_until_exit(struct engine_cpu *self)
     for (;;) {
         uint32_t attention = atomic_load_explicit(&cpu->attention, memory_order_acquire);
         enum engine_exit reason;
-        if (attention && handle_attention(self, attention, &reason)) {
-            return reason;
+        if (attention) {
+            engine_count(self->counters.exits_attention);
+            if (handle_attention(self, attention, &reason)) {
+                return reason;
+            }
         }
         if (cpu->waiting) {
             /* Stepping tools must not sleep: a wait may end early. */

@@ -237,33 +237,3 @@ void engine_destroy(struct engine *engine)
     free(engine->watch);
     free(engine);
 }
-
-/* --- statistics ---------------------------------------------------------------------- */
-
-/* The count is the owner's plain field; a reader may be a few blocks late. */
-__attribute__((no_sanitize("thread"))) static uint64_t retired_of(const struct cpu *cpu)
-{
-    return *(const volatile uint64_t *)&cpu->retired;
-}
-
-void engine_stats(struct engine *engine, struct engine_stats *stats)
-{
-    memset(stats, 0, sizeof(*stats));
-    for (unsigned i = 0; i < engine->cpu_count; i++) {
-        if (!engine->cpus[i]) {
-            continue;
-        }
-        const struct cpu_counters *counters = &engine->cpus[i]->counters;
-        stats->retired += retired_of(engine->cpus[i]->cpu);
-#define ADD(field) stats->field += __atomic_load_n(&counters->field, __ATOMIC_RELAXED)
-        ADD(blocks_decoded);
-        ADD(lookups);
-        ADD(tlb_misses);
-        ADD(slow_accesses);
-        ADD(exceptions);
-        ADD(interrupts);
-#undef ADD
-    }
-    stats->blocks_dropped = atomic_load_explicit(&engine->blocks_dropped, memory_order_relaxed);
-    stats->block_bytes = atomic_load_explicit(&engine->block_bytes, memory_order_relaxed);
-}

@@ -10,6 +10,7 @@
 
 #include "libshared/base/error.h"
 #include "libshared/isa/isa.h"
+#include "vmmd/vcpu/engine/stats.h"
 
 struct engine;
 
@@ -62,14 +63,15 @@ void engine_remote_fetch_barrier(struct cpu *cpu, uint64_t cpu_mask);
 void engine_device_wrote(struct engine *engine);
 
 struct engine_stats {
-    uint64_t retired;         /* guest instructions */
-    uint64_t blocks_decoded;
+    uint64_t retired; /* guest instructions */
+#define X(name) uint64_t name;
+    ENGINE_COUNTERS(X) /* stats.h says what they are */
+#undef X
+    uint64_t slow_accesses; /* device, crossing and watched ones */
     uint64_t blocks_dropped;
-    uint64_t lookups;         /* dispatches that missed both link and jump cache */
-    uint64_t tlb_misses;
-    uint64_t slow_accesses;   /* MMIO, watched pages, page-crossing */
-    uint64_t exceptions, interrupts;
-    uint64_t block_bytes;     /* memory held by decoded blocks */
+    uint64_t block_bytes;                       /* memory held by decoded blocks */
+    uint64_t compile_median_ns, compile_p99_ns; /* of a block; 0: none was compiled */
+    uint64_t code_bytes, code_bytes_max;        /* compiled code, and its bound; 0: no compiler */
 };
 /* Any thread: a snapshot, summed over CPUs. */
 void engine_stats(struct engine *engine, struct engine_stats *stats);

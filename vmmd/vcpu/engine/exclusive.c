@@ -103,6 +103,7 @@ uint64_t exclusive_exchange(uint8_t *host, unsigned size_log2, uint64_t expected
 static bool aligned(struct engine_cpu *self, uint64_t va, unsigned aux, enum cpu_access access)
 {
     if (va & ((1u << (aux & IR_MEM_SIZE)) - 1)) {
+        engine_count(self->counters.slow_misaligned);
         self->engine->isa->raise_misaligned(self->cpu, va, access);
         return false;
     }
@@ -124,7 +125,7 @@ static uint8_t *begin_write(struct engine_cpu *self, uint64_t va, unsigned aux, 
     }
     uint8_t *host = NULL;
     if (page.host) {
-        engine_count(self->counters.slow_accesses);
+        engine_count(self->counters.slow_watched);
         host = watch_begin_write(self, va, 1u << (aux & IR_MEM_SIZE), &page);
         *locked = host != NULL;
     }
