@@ -14,7 +14,7 @@
 
 #define CONTROL_BATCH        64   /* requests taken a wake-up */
 #define CONTROL_REQUESTS_MAX 4096 /* open at once */
-#define CONTROL_STATS_MAX    32
+#define CONTROL_STATS_MAX    128
 
 /* What an open request waits for. */
 enum request_wait {
