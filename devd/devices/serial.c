@@ -535,8 +535,8 @@ static void serial_restored(struct device *device)
     struct serial *serial = serial_of(device);
     struct serial_registers *r = &serial->registers;
 
-    if (r->count > FIFO_SIZE) {
-        r->count = FIFO_SIZE;
+    if (r->count > receiver_size(r)) {
+        r->count = (uint8_t)receiver_size(r);
     }
     if (r->returned_count > FIFO_SIZE) {
         r->returned_count = FIFO_SIZE;

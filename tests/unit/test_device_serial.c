@@ -452,6 +452,44 @@ START_TEST(registers_survive_the_process)
 }
 END_TEST
 
+/* vcpud can write where the registers are saved: a receiver that holds more than it has room for.
+ */
+START_TEST(hostile_saved_registers)
+{
+    enum { HEAD = 16, SLOT = 496, REGISTERS = 24, SAVED_FCR = 1, SAVED_MCR = 3, SAVED_COUNT = 12 };
+    static const uint8_t counts[] = {2, 5, 16, 255};
+    char text[2048];
+
+    memset(text, 'x', sizeof(text));
+    for (unsigned i = 0; i < sizeof(counts); i++) {
+        for (unsigned fifo = 0; fifo < 2; fifo++) {
+            device_destroy(host.device);
+            for (unsigned slot = 0; slot < 2; slot++) {
+                uint8_t *saved = host.channel->device_state + HEAD + slot * SLOT + REGISTERS;
+                saved[SAVED_FCR] = (uint8_t)fifo;
+                saved[SAVED_MCR] = 0;
+                saved[SAVED_COUNT] = counts[i];
+                saved[SAVED_COUNT + 1] = fifo ? counts[i] : 0;
+            }
+            host_start(&host, &device_model_serial, true);
+            int client = host_attach(&host, 0);
+            host_turn(&host);
+            ck_assert_int_gt(write(client, text, sizeof(text)), 0);
+            host_turn(&host);
+            put(MCR, 0x10); /* and what comes back in loopback */
+            for (unsigned n = 0; n < 300; n++) {
+                put(THR, 'y');
+            }
+            for (unsigned n = 0; n < 40 && get(LSR) & 1; n++) {
+                ck_assert_uint_lt(n, 16); /* no more than the receiver holds */
+                get(RBR);
+            }
+            close(client);
+        }
+    }
+}
+END_TEST
+
 /* A process that is killed at any moment: every access is acted on exactly once. The scratch
  * register would not tell, so the receive FIFO in loopback does. */
 START_TEST(killed_processes_act_once)
@@ -541,6 +579,7 @@ int main(void)
     tcase_add_test(tests, hostile_accesses);
     tcase_add_test(tests, wakeups_are_not_lost);
     tcase_add_test(tests, registers_survive_the_process);
+    tcase_add_test(tests, hostile_saved_registers);
     tcase_add_test(tests, killed_processes_act_once);
     tcase_add_test(tests, stop_delivers_posted_output);
     suite_add_tcase(suite, tests);
