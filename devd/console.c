@@ -66,9 +66,10 @@ static void client_close(struct client *client)
             event_free(events[i]);
         }
     }
-    /* Unread input at close would reset the connection: say the end first, then take it away. */
-    uint8_t rest[512];
-    shutdown(client->fd, SHUT_WR);
+    /* Unread input at close would reset the connection: say the end first, then take it away. In
+     * both directions, or one that goes on writing would keep us reading for ever. */
+    uint8_t rest[4096];
+    shutdown(client->fd, SHUT_RDWR);
     while (recv(client->fd, rest, sizeof(rest), MSG_DONTWAIT) > 0) {
     }
     close(client->fd);

@@ -1,6 +1,7 @@
 /* The console core: several clients, backlog, lossless clients, input, drain. */
 #include "devd/console.h"
 #include "tests/unit/device_host.h"
+#include <pthread.h>
 
 static struct device_host host;
 static struct console *console;
@@ -389,6 +390,43 @@ START_TEST(drain_without_clients_is_immediate)
 }
 END_TEST
 
+#define FLOOD_MAX ((size_t)256 << 20)
+
+static _Atomic size_t flooded; /* bytes written */
+
+/* Write without end, up to a bound for the case that nobody stops it. */
+static void *flood(void *argument)
+{
+    static const char rubbish[64 << 10];
+    int client = *(int *)argument;
+    ssize_t sent = 0;
+
+    while (sent >= 0 && atomic_fetch_add(&flooded, (size_t)sent) < FLOOD_MAX) {
+        sent = send(client, rubbish, sizeof(rubbish), MSG_NOSIGNAL);
+    }
+    return NULL;
+}
+
+/* One that speaks another protocol, ever on: it is cut off, however fast it writes. */
+START_TEST(flooding_clients_do_not_hold_up)
+{
+    int client = host_attach(&host, -1);
+    pthread_t threads[4];
+
+    fcntl(client, F_SETFL, 0);
+    for (unsigned i = 0; i < 4; i++) {
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, flood, &client), 0);
+    }
+    for (unsigned i = 0; i < 4; i++) {
+        while (pthread_tryjoin_np(threads[i], NULL) != 0) {
+            event_base_loop(host.base, EVLOOP_NONBLOCK);
+        }
+    }
+    ck_assert_uint_lt(atomic_load(&flooded), FLOOD_MAX);
+    close(client);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("console");
@@ -407,6 +445,7 @@ int main(void)
     tcase_add_test(tests, a_greeting_may_come_in_pieces);
     tcase_add_test(tests, a_silent_stranger_is_sent_away_in_time);
     tcase_add_test(tests, more_clients_than_places);
+    tcase_add_test(tests, flooding_clients_do_not_hold_up);
     tcase_add_test(tests, drain_delivers_what_is_left);
     tcase_add_test(tests, drain_gives_up_on_a_stuck_client);
     tcase_add_test(tests, drain_without_clients_is_immediate);
