@@ -97,9 +97,7 @@ static void run_block(struct engine_cpu *self)
     struct cpu *cpu = self->cpu;
     struct block *block = decode_find(self);
     if (block) {
-        uint64_t before = cpu->retired;
         interp_run(cpu, block);
-        engine_count_by(self->counters.retired_interp, cpu->retired - before);
     }
     if (cpu->exception) {
         deliver_exception(self);

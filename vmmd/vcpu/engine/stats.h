@@ -12,7 +12,6 @@
 
 /* Every counter of a CPU, once; also fields of struct engine_stats, summed. */
 #define ENGINE_COUNTERS(X)                                                                         \
-    X(retired_interp) /* guest instructions that the interpreter ran; the rest ran compiled */     \
     X(blocks_decoded)                                                                              \
     X(blocks_compiled)                                                                             \
     X(compiled_guest_bytes) /* of compiled blocks: what they covered */                            \
