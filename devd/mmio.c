@@ -11,6 +11,10 @@
 /* Accesses taken in one turn of the event loop. */
 #define ACCESSES_A_TURN 4096
 
+/* An event that is made active takes part in the present turn of the loop, an expired timer in the
+ * next, after all else that is ready. */
+static const struct timeval next_turn = {0, 0};
+
 struct mmio_slot {
     uint32_t tail;
     uint32_t interrupt;
@@ -134,8 +138,8 @@ static void access_act(struct device *device, const struct mmio_access *access)
     atomic_store_explicit(&mmio->channel->tail, mmio->now.tail, memory_order_release);
 }
 
-/* Take at most `budget` accesses; false when there may be more. */
-static bool ring_take(struct device *device, unsigned budget)
+/* Take at most `*budget` accesses, and count it down; false when there may be more. */
+static bool ring_take(struct device *device, unsigned *budget)
 {
     struct mmio_device *mmio = device->mmio;
     struct mmio_channel *channel = mmio->channel;
@@ -154,8 +158,8 @@ static bool ring_take(struct device *device, unsigned budget)
             atomic_store(&channel->tail, mmio->now.tail);
             return true;
         }
-        for (; waiting > 0; waiting--, budget--) {
-            if (budget == 0) {
+        for (; waiting > 0; waiting--, --*budget) {
+            if (*budget == 0) {
                 return false;
             }
             struct mmio_access access;
@@ -172,7 +176,7 @@ static bool ring_settle(struct device *device, unsigned budget)
     struct mmio_channel *channel = device->mmio->channel;
 
     for (;;) {
-        if (!ring_take(device, budget)) {
+        if (!ring_take(device, &budget)) {
             return false;
         }
         atomic_store(&channel->device_sleeps, 1);
@@ -199,7 +203,7 @@ static void mmio_kicked(evutil_socket_t fd, short what, void *context)
     }
     atomic_store(&device->mmio->channel->device_sleeps, 0);
     if (!ring_settle(device, ACCESSES_A_TURN)) {
-        event_active(device->mmio->again, EV_READ, 0);
+        event_add(device->mmio->again, &next_turn);
     }
 }
 

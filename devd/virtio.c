@@ -16,6 +16,10 @@
  * channel. */
 #define REQUESTS_A_TURN 256
 
+/* An event that is made active takes part in the present turn of the loop, an expired timer in the
+ * next, after all else that is ready. */
+static const struct timeval next_turn = {0, 0};
+
 static int take_descriptor(int *from)
 {
     int fd = *from;
@@ -100,7 +104,7 @@ void virtio_queue_pump(struct device *device, unsigned index)
     for (;;) {
         budget = queue_take(device, queue, budget);
         if (!budget) {
-            event_active(queue->again, EV_READ, 0);
+            event_add(queue->again, &next_turn);
             break;
         }
         /* Not ready: the model pumps again by itself, no kick is needed till then. */
