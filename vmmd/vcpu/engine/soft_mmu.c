@@ -125,6 +125,10 @@ static void jumps_clear_page(const struct engine_cpu *self, struct mmu_context *
     if (!(context->jump_pages[bit / 64] >> bit % 64 & 1)) {
         return;
     }
+    if (atomic_load_explicit(&self->state, memory_order_relaxed) == CPU_STATE_IDLE) {
+        jumps_clear(self, context); /* its blocks may have been freed: look at none */
+        return;
+    }
     memset(context->jump_pages, 0, sizeof(context->jump_pages));
     for (unsigned i = 0; i < ENGINE_JUMP_ENTRIES; i++) {
         struct jump_entry *entry = &context->jumps[i];
