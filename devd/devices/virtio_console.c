@@ -12,6 +12,7 @@
  */
 #include "devd/device.h"
 #include "devd/virtio.h"
+#include "libshared/ipc/console.h"
 #include <errno.h>
 #include <linux/virtio_console.h>
 #include <linux/virtio_ids.h>
@@ -27,6 +28,9 @@
 #define DATA_QUEUES    2
 #define QUEUE_SIZE     128
 
+/* Of one transmit buffer, which may have 4 GiB, in one turn of the event loop. */
+#define TRANSMIT_A_TURN CONSOLE_BACKLOG
+
 #define FEATURE(bit) (UINT64_C(1) << (bit))
 #define PORT_NAME    "polyvisor.console"
 
@@ -35,7 +39,8 @@ enum { TELL_ADD = 1, TELL_CONSOLE = 2, TELL_NAME = 4, TELL_OPEN = 8 };
 
 struct virtio_console {
     unsigned to_tell;
-    bool opened; /* by the guest; without the multiport feature always */
+    bool opened;         /* by the guest; without the multiport feature always */
+    struct event *again; /* more of the held transmit buffer, in another turn */
     struct held {
         bool present;
         uint64_t done; /* bytes of a transmit buffer already taken */
@@ -51,13 +56,20 @@ static struct held *held_of(const struct device *device, unsigned queue)
 
 /* ---- Output ---- */
 
-/* Give the console what it takes; true when the buffer is done. */
+/* Give the console what it takes, as much as one turn allows; true when the buffer is done. */
 static bool transmit(struct device *device, const struct virtqueue_chain *chain, uint64_t *done)
 {
+    static const struct timeval next_turn = {0, 0};
+    const struct virtio_console *own = device->own;
+    const uint64_t end = *done + TRANSMIT_A_TURN;
     uint8_t bytes[4096];
 
     while (*done < chain->readable_bytes) {
         if (console_held(device->console)) {
+            return false;
+        }
+        if (*done >= end) {
+            event_add(own->again, &next_turn);
             return false;
         }
         size_t count = virtqueue_chain_read(chain, *done, bytes, sizeof(bytes));
@@ -83,6 +95,7 @@ static void transmit_request(struct device *device, const struct virtqueue_chain
     held->present = true;
 }
 
+/* The console takes output again, or there is time for more of it. */
 static void output_released(void *context)
 {
     struct device *device = context;
@@ -98,6 +111,13 @@ static void output_released(void *context)
         device_settled(device);
     }
     virtio_queue_pump(device, QUEUE_TRANSMIT);
+}
+
+static void transmit_again(evutil_socket_t fd, short what, void *context)
+{
+    (void)fd;
+    (void)what;
+    output_released(context);
 }
 
 /* ---- Input ---- */
@@ -266,9 +286,13 @@ static int console_config_write(struct device *device, uint32_t offset, const ui
 static int console_init(struct device *device, struct error *err)
 {
     const struct virtio_console_config config = {.max_nr_ports = 1};
+    struct virtio_console *own = calloc(1, sizeof(*own));
 
-    device->own = calloc(1, sizeof(struct virtio_console));
-    if (!device->own) {
+    device->own = own;
+    if (own) {
+        own->again = event_new(device->base, -1, 0, transmit_again, device);
+    }
+    if (!own || !own->again) {
         return error_set(err, ERROR_INTERNAL, ENOMEM, "no memory for device %s", device->id);
     }
     virtio_config_set(device, 0, &config, sizeof(config));
@@ -277,7 +301,12 @@ static int console_init(struct device *device, struct error *err)
 
 static void console_free(struct device *device)
 {
-    free(device->own);
+    struct virtio_console *own = device->own;
+
+    if (own && own->again) {
+        event_free(own->again);
+    }
+    free(own);
 }
 
 static const struct console_operations console_operations = {

@@ -138,6 +138,29 @@ START_TEST(a_lossless_client_holds_the_queue)
 }
 END_TEST
 
+/* The pings of vmmd must be answered in between. */
+START_TEST(a_huge_buffer_takes_many_turns)
+{
+    struct virtqueue_used_element element;
+    unsigned turns = 0;
+
+    host_activate(&host, 0);
+    for (uint16_t i = 0; i < 4; i++) {
+        driver_describe(&host.driver, TRANSMIT, i, DRIVER_DATA, 16u << 20,
+                        i < 3 ? VIRTQUEUE_NEXT : 0, (uint16_t)(i + 1));
+    }
+    driver_offer(&host.driver, TRANSMIT, 0);
+    host_kick(&host, TRANSMIT);
+    for (; !driver_collect(&host.driver, TRANSMIT, &element); turns++) {
+        event_base_loop(host.base, EVLOOP_ONCE);
+    }
+    ck_assert_uint_ge(turns, 64);
+    offer_text(8, "next");
+    host_turn(&host);
+    ck_assert(driver_collect(&host.driver, TRANSMIT, &element));
+}
+END_TEST
+
 static void say(unsigned slot, uint16_t event, uint16_t value)
 {
     struct virtio_console_control control = {.id = 0, .event = event, .value = value};
@@ -278,6 +301,7 @@ int main(void)
     tcase_set_timeout(tests, 60);
     tcase_add_test(tests, carries_bytes_both_ways);
     tcase_add_test(tests, a_lossless_client_holds_the_queue);
+    tcase_add_test(tests, a_huge_buffer_takes_many_turns);
     tcase_add_test(tests, introduces_its_port);
     tcase_add_test(tests, reset_gives_buffers_back);
     tcase_add_test(tests, emergency_write);
