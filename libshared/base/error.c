@@ -1,6 +1,7 @@
 #include "libshared/base/error.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -27,9 +28,11 @@ static const struct error_code_row *error_code_row(enum error_code code)
 static void error_flatten(char *text)
 {
     for (; *text; text++) {
-        unsigned char byte = (unsigned char)*text;
-        if (byte < 0x20 || byte == 0x7f) {
-            *text = '?';
+        unsigned char byte = (unsigned char)text[0], next = (unsigned char)text[1];
+        bool wide = byte == 0xc2 && next >= 0x80 && next < 0xa0; /* terminals obey these too */
+        if (byte < 0x20 || byte == 0x7f || wide) {
+            text[0] = '?';
+            text[wide] = '?';
         }
     }
 }
@@ -72,6 +75,7 @@ void error_component(struct error *err, const char *component)
 {
     if (err && !err->component[0]) {
         snprintf(err->component, sizeof(err->component), "%s", component);
+        error_flatten(err->component);
     }
 }
 

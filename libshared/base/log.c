@@ -46,8 +46,9 @@ void log_line(enum log_level level, const char *format, ...)
         length = sizeof(line) - 2;
     }
     for (size_t i = 0; i < length; i++) {
-        if (line[i] == '\n') {
-            line[i] = ' ';
+        unsigned char byte = (unsigned char)line[i];
+        if (byte < 0x20 || byte == 0x7f) { /* what is quoted may be meant for the terminal */
+            line[i] = byte == '\n' || byte == '\t' ? ' ' : '?';
         }
     }
     line[length++] = '\n';

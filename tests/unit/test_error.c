@@ -1,10 +1,12 @@
 /* Structured errors: codes, texts, and their form in messages. */
 #include "libshared/base/error.h"
+#include "libshared/base/log.h"
 #include "libshared/ipc/error_message.h"
 #include <check.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 START_TEST(codes_are_distinct_and_round_trip)
 {
@@ -119,6 +121,37 @@ START_TEST(a_received_error_is_never_success)
 }
 END_TEST
 
+/* Children may send anything, and all of it may end on somebody's terminal. */
+START_TEST(nothing_quoted_commands_a_terminal)
+{
+    Polyvisor__Error message = POLYVISOR__ERROR__INIT;
+    struct error err;
+    char line[128] = "";
+    int ends[2], before = dup(STDERR_FILENO);
+
+    message.code = "io";
+    message.message = "a\x1b]0;b\x07\xc2\x9b"
+                      "2J\xc3\xa9\xc2";
+    message.hint = "\r\x7f";
+    message.component = "devd\x1b[2J";
+    error_from_message(&err, &message);
+    ck_assert_str_eq(err.message, "a?]0;b???2J\xc3\xa9\xc2");
+    ck_assert_str_eq(err.hint, "??");
+    ck_assert_str_eq(err.component, "devd?[2J");
+
+    ck_assert_int_eq(pipe(ends), 0);
+    dup2(ends[1], STDERR_FILENO);
+    log_open("test");
+    log_warning("a\nb\tc\x1b[2J\x7f");
+    dup2(before, STDERR_FILENO);
+    ck_assert_int_gt(read(ends[0], line, sizeof(line) - 1), 0);
+    ck_assert_str_eq(line, "test: warning: a b c?[2J?\n");
+    close(before);
+    close(ends[0]);
+    close(ends[1]);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("error");
@@ -133,6 +166,7 @@ int main(void)
     tcase_add_test(tests, the_first_component_stays);
     tcase_add_test(tests, messages_carry_errors_whole);
     tcase_add_test(tests, a_received_error_is_never_success);
+    tcase_add_test(tests, nothing_quoted_commands_a_terminal);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
