@@ -112,7 +112,7 @@ static int parse_options(int argc, char **argv, struct options *options, struct 
 }
 
 /* Descriptors 0 to 2 exist, no other reaches a child by accident, there may be many, and a client
- * that went away is an error code, not a signal. */
+ * that went away or a file that may not grow is an error code, not a signal. */
 static void prepare_process(void)
 {
     struct rlimit limit;
@@ -130,6 +130,7 @@ static void prepare_process(void)
         setrlimit(RLIMIT_NOFILE, &limit);
     }
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
     umask(077);
 }
 

@@ -65,7 +65,7 @@ static char **spawn_environment(char *extra)
 static void spawn_child(const struct spawn_gate *gate, const char *program, char *const argv[],
                         char *const environment[], const struct fdlist *list)
 {
-    struct sigaction standard = {.sa_handler = SIG_DFL};
+    struct sigaction standard = {.sa_handler = SIG_DFL}, ignored = {.sa_handler = SIG_IGN};
     sigset_t none;
     char byte;
     ssize_t received;
@@ -75,6 +75,8 @@ static void spawn_child(const struct spawn_gate *gate, const char *program, char
     for (int number = 1; number < NSIG; number++) {
         sigaction(number, &standard, NULL);
     }
+    /* A disk or a memory beyond the limit of file sizes is an I/O error of its own. */
+    sigaction(SIGXFSZ, &ignored, NULL);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
 

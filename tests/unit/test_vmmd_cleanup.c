@@ -422,6 +422,27 @@ START_TEST(a_process_has_only_what_it_was_given)
 }
 END_TEST
 
+/* A guest that writes where its disk's file may not grow to gets an error, and keeps the disk. */
+START_TEST(a_process_survives_the_limit_of_file_sizes)
+{
+    char *argv[] = {"sh", "-c", "ulimit -f 0; echo x >\"$OUT\"; exit 7", NULL};
+    struct fdlist list = {0};
+    struct spawn_gate gate;
+    int pidfd, status;
+    pid_t pid;
+
+    setenv("OUT", below("out"), 1);
+    ck_assert_int_eq(spawn_gate_open(&gate), 0);
+    ck_assert_int_eq(spawn_process(&gate, "/bin/sh", argv, &list, &pid, &pidfd), 0);
+    spawn_gate_release(&gate);
+    spawn_gate_close(&gate);
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert(WIFEXITED(status));
+    ck_assert_int_eq(WEXITSTATUS(status), 7);
+    close(pidfd);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("vmmd: clean-up");
@@ -442,6 +463,7 @@ int main(void)
     tcase_add_test(tests, a_process_waits_at_the_gate);
     tcase_add_test(tests, a_process_whose_gate_closes_leaves);
     tcase_add_test(tests, a_process_has_only_what_it_was_given);
+    tcase_add_test(tests, a_process_survives_the_limit_of_file_sizes);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
