@@ -197,6 +197,14 @@ void device_stop(struct device *device, void (*stopped)(void *context), void *co
     }
 }
 
+int device_power_key(struct device *device, struct error *err)
+{
+    if (!device->model->power_key) {
+        return error_set(err, ERROR_UNSUPPORTED, 0, "device %s has no power key", device->id);
+    }
+    return device->model->power_key(device, err);
+}
+
 void device_settled(struct device *device)
 {
     if (device_busy(device)) {

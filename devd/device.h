@@ -72,6 +72,9 @@ struct device_model {
     bool (*busy)(const struct device *device);
     int (*flush)(
         struct device *device); /* make finished requests durable; 0 or -errno. NULL: no need */
+    /* Press and release the machine's power key; a repetition is harmless. 0, or a negative code
+     * when the guest does not listen. NULL: the device has no such key. */
+    int (*power_key)(struct device *device, struct error *err);
     struct mmio_operations mmio;
     struct virtio_operations virtio;
 };
@@ -135,6 +138,8 @@ void device_destroy(struct device *device);
 /* Take no more requests, finish those in flight, flush, deliver console output for at most
  * DEVICE_STOP_MS, then call `stopped` once, perhaps before this returns. */
 void device_stop(struct device *device, void (*stopped)(void *context), void *context);
+/* Press the machine's power key, if this device is it. 0 or a negative code. */
+int device_power_key(struct device *device, struct error *err);
 /* Whether to log something that a guest can bring about as often as it likes: true a limited number
  * of times in the life of the process. Any thread. */
 bool device_may_complain(struct device *device);

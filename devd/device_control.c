@@ -17,7 +17,7 @@ struct device_control {
     struct event *readable;
     Polyvisor__DeviceRequest *configure; /* being acted on */
     uint64_t stop_id;                    /* to answer; 0: none */
-    void (*stop)(void *context);
+    const struct device_control_operations *operations;
     void *context;
 };
 
@@ -144,6 +144,9 @@ void device_control_configured(struct device_control *control, const struct erro
 static void device_control_request(struct device_control *control,
                                    const Polyvisor__DeviceRequest *request)
 {
+    struct error err;
+    int status;
+
     switch (request->body_case) {
     case POLYVISOR__DEVICE_REQUEST__BODY_PING:
         device_control_reply(control, request->id, NULL);
@@ -151,7 +154,11 @@ static void device_control_request(struct device_control *control,
     case POLYVISOR__DEVICE_REQUEST__BODY_STOP:
         /* A repeated one takes the place of the first, whose asker may be gone. */
         control->stop_id = request->id;
-        control->stop(control->context);
+        control->operations->stop(control->context);
+        break;
+    case POLYVISOR__DEVICE_REQUEST__BODY_POWER_KEY:
+        status = control->operations->power_key(control->context, &err);
+        device_control_reply(control, request->id, status < 0 ? &err : NULL);
         break;
     case POLYVISOR__DEVICE_REQUEST__BODY_CONFIGURE:
         device_control_refuse(control, request->id, "the device is configured already");
@@ -179,9 +186,9 @@ static void device_control_readable(evutil_socket_t fd, short what, void *contex
 }
 
 int device_control_serve(struct device_control *control, struct event_base *base,
-                         void (*stop)(void *context), void *context)
+                         const struct device_control_operations *operations, void *context)
 {
-    control->stop = stop;
+    control->operations = operations;
     control->context = context;
     control->readable = event_new(base, channel_receive_fd(control->channel), EV_READ | EV_PERSIST,
                                   device_control_readable, control);

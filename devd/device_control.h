@@ -22,10 +22,15 @@ const Polyvisor__DeviceConfigure *device_control_await_configure(struct device_c
 /* Answer the configuration, with an error when `failure` is not NULL, and release it. */
 void device_control_configured(struct device_control *control, const struct error *failure);
 
-/* From now on serve from the event loop. `stop` is called at each stop request, which is answered
- * by device_control_stopped. 0 or -ENOMEM. */
+/* What requests lead to. */
+struct device_control_operations {
+    void (*stop)(void *context); /* at each stop request; answered by device_control_stopped */
+    int (*power_key)(void *context, struct error *err); /* 0, or a negative code to answer */
+};
+
+/* From now on serve from the event loop. `operations` must outlive the control. 0 or -ENOMEM. */
 int device_control_serve(struct device_control *control, struct event_base *base,
-                         void (*stop)(void *context), void *context);
+                         const struct device_control_operations *operations, void *context);
 /* Answer the stop request, if that is why the device stopped. */
 void device_control_stopped(struct device_control *control);
 

@@ -207,6 +207,17 @@ static void stop(void *context)
     }
 }
 
+static int power_key(void *context, struct error *err)
+{
+    struct devd *devd = context;
+    return device_power_key(devd->device, err);
+}
+
+static const struct device_control_operations CONTROL_OPERATIONS = {
+    .stop = stop,
+    .power_key = power_key,
+};
+
 static void terminate(evutil_socket_t number, short what, void *context)
 {
     (void)number;
@@ -218,7 +229,7 @@ static int serve(struct devd *devd, struct error *err)
 {
     devd->terminate = evsignal_new(devd->base, SIGTERM, terminate, devd);
     if (!devd->terminate || event_add(devd->terminate, NULL) < 0 ||
-        device_control_serve(devd->control, devd->base, stop, devd) < 0) {
+        device_control_serve(devd->control, devd->base, &CONTROL_OPERATIONS, devd) < 0) {
         return error_set(err, ERROR_INTERNAL, ENOMEM, "no memory for the event loop");
     }
     if (event_base_dispatch(devd->base) < 0 || !devd->stopping) {

@@ -147,7 +147,7 @@ void virtio_device_fail(struct device *device, const char *fault)
 
 /* ---- Configuration space ---- */
 
-void virtio_config_set(struct device *device, size_t offset, const void *bytes, size_t size)
+void virtio_config_answer(struct device *device, size_t offset, const void *bytes, size_t size)
 {
     struct virtio_device *virtio = device->virtio;
     struct virtio_state *state = virtio->state;
@@ -159,8 +159,13 @@ void virtio_config_set(struct device *device, size_t offset, const void *bytes, 
         state->config_length = (uint32_t)(offset + size);
     }
     atomic_store(&state->generation, generation + 2);
-    if (virtio->active) {
-        signal_descriptor(virtio->config_call);
+}
+
+void virtio_config_set(struct device *device, size_t offset, const void *bytes, size_t size)
+{
+    virtio_config_answer(device, offset, bytes, size);
+    if (device->virtio->active) {
+        signal_descriptor(device->virtio->config_call);
     }
 }
 

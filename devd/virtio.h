@@ -56,5 +56,7 @@ void virtio_queue_signal(struct device *device, unsigned queue);
 void virtio_device_fail(struct device *device, const char *fault);
 /* Set configuration bytes during init, or later (then the driver is told). */
 void virtio_config_set(struct device *device, size_t offset, const void *bytes, size_t size);
+/* The same in answer to a write of the driver, which waits for it: no interrupt tells it. */
+void virtio_config_answer(struct device *device, size_t offset, const void *bytes, size_t size);
 
 #endif

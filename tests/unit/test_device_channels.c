@@ -36,6 +36,7 @@ static void ask(struct channel *vmmd, uint64_t id, Polyvisor__DeviceRequest__Bod
     Polyvisor__DeviceConfigure configure = POLYVISOR__DEVICE_CONFIGURE__INIT;
     Polyvisor__DeviceStop stop = POLYVISOR__DEVICE_STOP__INIT;
     Polyvisor__DevicePing ping = POLYVISOR__DEVICE_PING__INIT;
+    Polyvisor__DevicePowerKey power_key = POLYVISOR__DEVICE_POWER_KEY__INIT;
 
     request.id = id;
     request.body_case = body;
@@ -46,6 +47,8 @@ static void ask(struct channel *vmmd, uint64_t id, Polyvisor__DeviceRequest__Bod
         request.stop = &stop;
     } else if (body == POLYVISOR__DEVICE_REQUEST__BODY_PING) {
         request.ping = &ping;
+    } else if (body == POLYVISOR__DEVICE_REQUEST__BODY_POWER_KEY) {
+        request.power_key = &power_key;
     }
     ck_assert_int_eq(channel_send(vmmd, &request.base, 5000), 0);
 }
@@ -87,6 +90,18 @@ static void note_stop(void *context)
     ++*(unsigned *)context;
 }
 
+/* The key can be pressed until the device is told to stop. */
+static int note_power_key(void *context, struct error *err)
+{
+    const unsigned *stops = context;
+    return *stops ? error_set(err, ERROR_STATE, 0, "nobody listens") : 0;
+}
+
+static const struct device_control_operations CONTROL_OPERATIONS = {
+    .stop = note_stop,
+    .power_key = note_power_key,
+};
+
 START_TEST(control_conversation)
 {
     struct error err;
@@ -108,7 +123,7 @@ START_TEST(control_conversation)
     device_control_configured(control, NULL);
     expect_answer(vmmd, 3, "");
 
-    ck_assert_int_eq(device_control_serve(control, host.base, note_stop, &stops), 0);
+    ck_assert_int_eq(device_control_serve(control, host.base, &CONTROL_OPERATIONS, &stops), 0);
     ask(vmmd, 4, POLYVISOR__DEVICE_REQUEST__BODY_PING);
     expect_answer(vmmd, 4, "");
     ask(vmmd, 5, POLYVISOR__DEVICE_REQUEST__BODY_CONFIGURE);
@@ -122,6 +137,8 @@ START_TEST(control_conversation)
     vmmd = channel_connect(CHANNEL_DEVICE, NN_PAIR, control_path);
     ask(vmmd, 7, POLYVISOR__DEVICE_REQUEST__BODY_PING);
     expect_answer(vmmd, 7, "");
+    ask(vmmd, 10, POLYVISOR__DEVICE_REQUEST__BODY_POWER_KEY);
+    expect_answer(vmmd, 10, "");
     ask(vmmd, 8, POLYVISOR__DEVICE_REQUEST__BODY_STOP);
     while (!stops) {
         event_base_loop(host.base, EVLOOP_ONCE);
@@ -129,6 +146,8 @@ START_TEST(control_conversation)
     device_control_stopped(control);
     expect_answer(vmmd, 8, "");
     ck_assert_uint_eq(stops, 1);
+    ask(vmmd, 9, POLYVISOR__DEVICE_REQUEST__BODY_POWER_KEY);
+    expect_answer(vmmd, 9, "wrong-state");
     channel_close(vmmd);
     device_control_close(control);
 }

@@ -43,6 +43,7 @@ static const struct virtio_kind {
     {"virtio-blk", VIRTIO_ID_BLOCK, 0x010000},
     {"virtio-console", VIRTIO_ID_CONSOLE, 0x078000},
     {"virtio-rng", VIRTIO_ID_RNG, 0x00ff00},
+    {"virtio-input", VIRTIO_ID_INPUT, 0x098000},
 };
 
 static const struct virtio_kind *kind_find(const char *name)
