@@ -1,7 +1,10 @@
 /* A virtio device as the guest sees it on PCI, against a device process played by a thread. */
 #include "libshared/ipc/channel.h"
 #include "proto/transport.pb-c.h"
+#include "vmmd/child.h"
+#include "vmmd/machine_device.h"
 #include "vmmd/vcpu/pci/virtio_pci.h"
+#include "vmmd/vcpu/tunables.h"
 #include <check.h>
 #include <errno.h>
 #include <linux/pci_regs.h>
@@ -725,6 +728,15 @@ START_TEST(test_bad_creation)
 }
 END_TEST
 
+/* A guest that restarts while no disk answers (the host's storage hangs) must not be killed for it:
+ * vcpud asks all devices in turn, and answers no ping of vmmd meanwhile. */
+START_TEST(a_reset_that_all_devices_miss_is_no_hang)
+{
+    ck_assert_uint_lt(DEVICES_MAX * TUNABLE_MACHINE_RESET_DEADLINE_MS,
+                      CHILD_HEARTBEAT_MS * (CHILD_HEARTBEAT_MISSED - 1));
+}
+END_TEST
+
 int main(void)
 {
     TCase *cases = tcase_create("virtio_transport");
@@ -752,6 +764,7 @@ int main(void)
     tcase_add_loop_test(impatient, test_hung_device_misses_its_deadline, 0, 2);
     tcase_add_test(impatient, test_absent_device);
     Suite *suite = suite_create("virtio_transport");
+    tcase_add_test(cases, a_reset_that_all_devices_miss_is_no_hang);
     suite_add_tcase(suite, cases);
     suite_add_tcase(suite, impatient);
     SRunner *runner = srunner_create(suite);
