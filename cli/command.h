@@ -22,6 +22,7 @@
     X(console)                                                                                     \
     X(events)                                                                                      \
     X(stats)                                                                                       \
+    X(disas)                                                                                       \
     X(version)                                                                                     \
     X(shutdown)                                                                                    \
     X(help)

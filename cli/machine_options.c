@@ -223,6 +223,7 @@ void machine_config_build(const struct machine_settings *settings, const char *n
     config->engine = text_or_empty(settings->engine);
     config->cpus = settings->cpus;
     config->memory_bytes = settings->memory_bytes;
+    config->perf_map = settings->perf_map;
     for (size_t i = 0; i < settings->disks.count; i++) {
         Polyvisor__DiskConfig *disk = &message->disks[i];
 

@@ -37,6 +37,7 @@ struct machine_settings {
     struct disk_settings disks;
     struct net_settings nets;
     const char *engine;
+    bool perf_map;
 };
 
 extern const struct option_type option_disk; /* struct disk_settings */
@@ -95,11 +96,18 @@ extern const struct option_type option_net;  /* struct net_settings */
          .summary = "add a network interface; hostfwd leads a port of the host to one of the "     \
                     "guest and may be repeated",                                                   \
          .offset = offsetof(struct machine_settings, nets)},                                       \
+        {.name = "engine",                                                                         \
+         .type = &option_choice,                                                                   \
+         .argument = "ENGINE",                                                                     \
+         .choices = "interp|baseline|auto",                                                        \
+         .default_value = "auto",                                                                  \
+         .summary = "how guest code is executed",                                                  \
+         .offset = offsetof(struct machine_settings, engine)},                                     \
     {                                                                                              \
-        .name = "engine", .type = &option_choice, .argument = "ENGINE",                            \
-        .choices = "interp|baseline|auto", .default_value = "auto",                                \
-        .summary = "how guest code is executed",                                                   \
-        .offset = offsetof(struct machine_settings, engine)                                        \
+        .name = "perf-map", .type = &option_flag,                                                  \
+        .summary =                                                                                 \
+            "name compiled guest code in /tmp/perf-PID.map, for Linux perf; the file stays",       \
+        .offset = offsetof(struct machine_settings, perf_map)                                      \
     }
 
 /* Refuse what no machine can be made of. 0 or -ERROR_USAGE with *err set. */

@@ -35,12 +35,16 @@ $(BUILD)/lib/%.a:
 	$(QUIET_AR)$(AR) rcs $@ $^
 
 LIBS := -levent -levent_pthreads -lnanomsg -lprotobuf-c -lfdt -ljansson -lm
+# Only vcpud disassembles host code (and the tests, which are linked with all of it).
+LIBS_VCPU := -lcapstone
 PROGRAMS := $(addprefix $(BUILD)/bin/,vmmd vcpud devd vmctl)
 
 $(BUILD)/bin/vmmd: $(call objects,vmmd/main.c) $(LIB_VMMD) $(LIB_SHARED)
 $(BUILD)/bin/vcpud: $(call objects,vmmd/vcpu/main.c) $(LIB_VCPU) $(LIB_SHARED)
 $(BUILD)/bin/devd: $(call objects,devd/main.c) $(LIB_DEVD) $(LIB_SHARED)
 $(BUILD)/bin/vmctl: $(call objects,cli/main.c) $(LIB_CLI) $(LIB_SHARED)
+
+$(BUILD)/bin/vcpud: LIBS += $(LIBS_VCPU)
 
 # Devices and commands register themselves in linker sections, so whole archives are linked.
 $(PROGRAMS):

@@ -14,7 +14,7 @@ SELECTED_TESTS = $(if $(ONLY),$(foreach t,$(ALL_TESTS),$(if $(findstring $(ONLY)
 $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(LIB_VCPU) $(LIB_DEVD) $(LIB_VMMD) $(LIB_CLI) $(LIB_SHARED)
 	@mkdir -p $(@D)
 	$(QUIET_LD)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) \
-	    -Wl,--start-group $(filter %.a,$^) -Wl,--end-group -lcheck -lsubunit -lrt $(LIBS)
+	    -Wl,--start-group $(filter %.a,$^) -Wl,--end-group -lcheck -lsubunit -lrt $(LIBS) $(LIBS_VCPU)
 
 -include tools/lockstep.mk
 

@@ -12,7 +12,7 @@ $(LOCKSTEP)/torture: $(call lockstep_objects,torture bare_machine)
 $(LOCKSTEP)/lockstep $(LOCKSTEP)/torture: $(LIB_VCPU) $(LIB_SHARED)
 	@mkdir -p $(@D)
 	$(QUIET_LD)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) \
-	    -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS)
+	    -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS) $(LIBS_VCPU)
 
 $(LOCKSTEP)/runner: tests/guests/lockstep/runner.c tests/lockstep/stream.h
 	@mkdir -p $(@D)

@@ -22,7 +22,7 @@ enum request_wait {
     REQUEST_READY,    /* start --hold: ready or running */
     REQUEST_STARTED,  /* running */
     REQUEST_ENDED,    /* no processes any more */
-    REQUEST_STATS,    /* vcpud's answer */
+    REQUEST_VCPU,     /* vcpud's answer */
     REQUEST_SHUTDOWN, /* all machines ended */
 };
 
@@ -397,13 +397,13 @@ static size_t control_list_stats(const Polyvisor__VcpuStats *stats, Polyvisor__S
     return count;
 }
 
-static void control_stats_came(struct child *child, const struct error *error,
-                               const ProtobufCMessage *reply, uint64_t serial)
+/* The request that a child of vcpud's was asked for; NULL when its time was over, or when the
+ * error was its answer. */
+static struct request *control_asked(const struct child *child, const struct error *error,
+                                     uint64_t serial)
 {
     struct machine *machine = child->owner;
     struct control_socket *control = supervisor_control(machine->host->context);
-    Polyvisor__Response response = POLYVISOR__RESPONSE__INIT;
-    Polyvisor__Statistic stats[CONTROL_STATS_MAX], *list[CONTROL_STATS_MAX];
     struct request *request;
 
     TAILQ_FOREACH(request, &control->requests, link)
@@ -412,15 +412,25 @@ static void control_stats_came(struct child *child, const struct error *error,
             break;
         }
     }
-    if (!request) {
-        return; /* its time was over */
-    }
-    if (error) {
+    if (request && error) {
         struct error err = *error;
         request_fail(request, &err);
+        return NULL;
+    }
+    return request;
+}
+
+static void control_stats_came(struct child *child, const struct error *error,
+                               const ProtobufCMessage *reply, uint64_t serial)
+{
+    struct request *request = control_asked(child, error, serial);
+    Polyvisor__Response response = POLYVISOR__RESPONSE__INIT;
+    Polyvisor__Statistic stats[CONTROL_STATS_MAX], *list[CONTROL_STATS_MAX];
+    const Polyvisor__VcpuReply *answer = (const Polyvisor__VcpuReply *)reply;
+
+    if (!request) {
         return;
     }
-    const Polyvisor__VcpuReply *answer = (const Polyvisor__VcpuReply *)reply;
     if (answer->stats) {
         response.n_stats = control_list_stats(answer->stats, stats);
     }
@@ -443,7 +453,48 @@ static void control_stats(struct request *request, const Polyvisor__Request *mes
         request_fail(request, &err);
         return;
     }
-    request_wait(request, REQUEST_STATS, NULL, message->deadline_ms);
+    request_wait(request, REQUEST_VCPU, NULL, message->deadline_ms);
+}
+
+static void control_code_came(struct child *child, const struct error *error,
+                              const ProtobufCMessage *reply, uint64_t serial)
+{
+    struct request *request = control_asked(child, error, serial);
+    Polyvisor__Response response = POLYVISOR__RESPONSE__INIT;
+
+    if (!request) {
+        return;
+    }
+    /* Passed on as it is: what reads it makes it printable. */
+    response.code = ((const Polyvisor__VcpuReply *)reply)->code;
+    if (!response.code) {
+        struct error err;
+        error_set(&err, ERROR_PROTOCOL, 0, "vcpud answered without code");
+        request_fail(request, &err);
+        return;
+    }
+    request_send(request, &response);
+}
+
+static void control_code(struct request *request, const Polyvisor__Request *message)
+{
+    const Polyvisor__CodeRequest *code = message->code->code;
+    struct machine *machine = control_machine(request, message->code->name);
+    struct error err;
+
+    if (!machine) {
+        return;
+    }
+    if (!code) {
+        error_set(&err, ERROR_PROTOCOL, 0, "a request for code without an address");
+        request_fail(request, &err);
+        return;
+    }
+    if (machine_ask_code(machine, code, control_code_came, request->serial, &err)) {
+        request_fail(request, &err);
+        return;
+    }
+    request_wait(request, REQUEST_VCPU, NULL, message->deadline_ms);
 }
 
 static const struct {
@@ -461,6 +512,7 @@ static const struct {
     {POLYVISOR__REQUEST__BODY_VERSION, control_version},
     {POLYVISOR__REQUEST__BODY_SHUTDOWN, control_shutdown},
     {POLYVISOR__REQUEST__BODY_STATS, control_stats},
+    {POLYVISOR__REQUEST__BODY_CODE, control_code},
 };
 
 /* ---- the socket ---- */

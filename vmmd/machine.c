@@ -20,7 +20,7 @@
 
 /* How long a guest's processor is given to say whether it has a power button. */
 #define MACHINE_BUTTON_MS 2000
-#define MACHINE_STATS_MS  5000
+#define MACHINE_LOOK_MS   5000
 
 /* ---- changes of state ---- */
 
@@ -519,22 +519,40 @@ int machine_kill(struct machine *machine, struct error *err)
     return 0;
 }
 
+/* Ask vcpud something that only a started machine can answer. */
+static int machine_ask_vcpu(struct machine *machine, Polyvisor__VcpuRequest *request,
+                            child_reply_fn *reply, uint64_t context, struct error *err)
+{
+    if (machine->state != POLYVISOR__MACHINE_STATE__MACHINE_READY &&
+        machine->state != POLYVISOR__MACHINE_STATE__MACHINE_RUNNING) {
+        return machine_wrong_state(machine, "not running", "start it with: vmctl start %s", err);
+    }
+    if (child_request(&machine->vcpu, &request->base, MACHINE_LOOK_MS, reply, context) < 0) {
+        return error_set(err, ERROR_INTERNAL, ENOMEM, "out of memory");
+    }
+    return 0;
+}
+
 int machine_ask_stats(struct machine *machine, child_reply_fn *reply, uint64_t context,
                       struct error *err)
 {
     Polyvisor__VcpuRequest request = POLYVISOR__VCPU_REQUEST__INIT;
     Polyvisor__VcpuStatsRequest stats = POLYVISOR__VCPU_STATS_REQUEST__INIT;
 
-    if (machine->state != POLYVISOR__MACHINE_STATE__MACHINE_READY &&
-        machine->state != POLYVISOR__MACHINE_STATE__MACHINE_RUNNING) {
-        return machine_wrong_state(machine, "not running", "start it with: vmctl start %s", err);
-    }
     request.body_case = POLYVISOR__VCPU_REQUEST__BODY_STATS;
     request.stats = &stats;
-    if (child_request(&machine->vcpu, &request.base, MACHINE_STATS_MS, reply, context) < 0) {
-        return error_set(err, ERROR_INTERNAL, ENOMEM, "out of memory");
-    }
-    return 0;
+    return machine_ask_vcpu(machine, &request, reply, context, err);
+}
+
+int machine_ask_code(struct machine *machine, const Polyvisor__CodeRequest *code,
+                     child_reply_fn *reply, uint64_t context, struct error *err)
+{
+    Polyvisor__VcpuRequest request = POLYVISOR__VCPU_REQUEST__INIT;
+    Polyvisor__CodeRequest copy = *code;
+
+    request.body_case = POLYVISOR__VCPU_REQUEST__BODY_CODE;
+    request.code = &copy;
+    return machine_ask_vcpu(machine, &request, reply, context, err);
 }
 
 bool machine_is_idle(const struct machine *machine)
@@ -580,6 +598,7 @@ static struct machine *machine_new(const struct machine_host *host,
     machine->state = POLYVISOR__MACHINE_STATE__MACHINE_CREATED;
     machine->ram_fd = machine->codemap_fd = -1;
     machine->kernel_fd = machine->initrd_fd = machine->firmware_fd = -1;
+    machine->perf_file.fd = -1;
     snprintf(machine->directory, sizeof(machine->directory), "%s/vms/%s", host->directory,
              config->name);
     snprintf(machine->vcpu_path, sizeof(machine->vcpu_path), "%.*s/vcpud.sock",

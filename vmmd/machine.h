@@ -16,6 +16,7 @@
 #include "vmmd/child.h"
 #include "vmmd/events.h"
 #include "vmmd/machine_device.h"
+#include "vmmd/perf_file.h"
 #include <event2/event.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -63,6 +64,7 @@ struct machine {
     struct error last_error;
 
     int ram_fd, codemap_fd, kernel_fd, initrd_fd, firmware_fd; /* -1 = none */
+    struct perf_file perf_file; /* while vcpud is being started */
     char vcpu_path[DEVICE_PATH_MAX];
     struct child vcpu;
     bool vcpu_ready; /* configured */
@@ -95,6 +97,9 @@ int machine_kill(struct machine *machine, struct error *err);
 /* The guest's counters; `reply` as for child_request. */
 int machine_ask_stats(struct machine *machine, child_reply_fn *reply, uint64_t context,
                       struct error *err);
+/* What the engine makes of guest code; likewise. */
+int machine_ask_code(struct machine *machine, const Polyvisor__CodeRequest *code,
+                     child_reply_fn *reply, uint64_t context, struct error *err);
 
 /* No processes: created, stopped or crashed. */
 bool machine_is_idle(const struct machine *machine);

@@ -86,6 +86,25 @@ static int machine_open_devices(struct machine *machine, struct error *err)
     return 0;
 }
 
+static int machine_open_perf_file(struct machine *machine, struct error *err)
+{
+    return machine->config->perf_map ? perf_file_open(&machine->perf_file, err) : 0;
+}
+
+/* Without its name the map is of no use, but the machine is. */
+static void machine_name_perf_file(struct machine *machine)
+{
+    struct error err;
+
+    if (machine->perf_file.fd < 0) {
+        return;
+    }
+    if (perf_file_name(&machine->perf_file, machine->vcpu.pid, &err)) {
+        log_warning("%s", err.message);
+    }
+    perf_file_close(&machine->perf_file);
+}
+
 static int machine_list_vcpu(const struct machine *machine, struct fdlist *list)
 {
     const struct {
@@ -94,7 +113,7 @@ static int machine_list_vcpu(const struct machine *machine, struct fdlist *list)
     } own[] = {
         {"ram", machine->ram_fd},           {"codemap", machine->codemap_fd},
         {"kernel", machine->kernel_fd},     {"initrd", machine->initrd_fd},
-        {"firmware", machine->firmware_fd},
+        {"firmware", machine->firmware_fd}, {"perf-map", machine->perf_file.fd},
     };
     int result = 0;
 
@@ -256,6 +275,7 @@ static int machine_spawn_all(struct machine *machine, struct error *err)
         result = result ? result : machine_configure_device(&machine->devices[i], false);
     }
     if (!result) {
+        machine_name_perf_file(machine);
         machine_save(machine);
         spawn_gate_release(&gate);
     } else if (result == -EMFILE) { /* of descriptors, or of nanomsg's 512 sockets */
@@ -275,6 +295,7 @@ int machine_launch(struct machine *machine, struct error *err)
 
     result = result ? result : machine_open_memory(machine, err);
     result = result ? result : machine_open_devices(machine, err);
+    result = result ? result : machine_open_perf_file(machine, err);
     result = result ? result : machine_spawn_all(machine, err);
     if (result) {
         machine_release(machine);
@@ -332,6 +353,7 @@ void machine_release(struct machine *machine)
     machine_close_fd(&machine->firmware_fd);
     machine_close_fd(&machine->codemap_fd);
     machine_close_fd(&machine->ram_fd);
+    perf_file_close(&machine->perf_file);
     machine->vcpu_ready = machine->vcpu_start_sent = machine->vcpu_stop_sent = false;
     machine->guest_ended = false;
 }

@@ -3,8 +3,9 @@
  *
  * vmmd passes them as "name=number" words in one environment variable, POLYVISOR_FDS; the child
  * takes each once by name. Names in use:
- *   vcpud: ram, codemap, kernel, initrd, firmware (the last three when given),
- *          dev.<id>.state, dev.<id>.kick.<n>, dev.<id>.call.<n>, dev.<id>.reply
+ *   vcpud: ram, codemap, kernel, initrd, firmware (the last three when given), perf-map (a file to
+ *          append to, when wanted), dev.<id>.state, dev.<id>.kick.<n>, dev.<id>.call.<n>,
+ *          dev.<id>.reply
  *   devd:  ram, codemap, state, kick.<n>, call.<n>, reply, backend, console
  * `<id>` is the device id of the machine's configuration ("serial0", "disk0"). virtio devices have
  * kick.0 to kick.<queue_count - 1> and call.0 to call.<queue_count>; plain MMIO devices kick.0,

@@ -67,6 +67,10 @@ struct isa {
      * bytes (0 when undecodable). May be NULL. */
     unsigned (*disassemble)(const uint8_t *bytes, unsigned available, uint64_t pc, char *text,
                             size_t size);
+    /* Translate a code address as the CPU's present address space has it, without raising,
+     * accessed bits or permission checks: for debuggers. False: not mapped. May be NULL. The CPU
+     * runs no guest code meanwhile; any thread. */
+    bool (*debug_translate)(struct cpu *cpu, uint64_t va, uint64_t *physical);
 };
 
 extern const struct isa isa_riscv64;

@@ -143,6 +143,13 @@ static int do_stats(struct control *control, const Polyvisor__VcpuRequest *reque
     return 0;
 }
 
+static int do_code(struct control *control, const Polyvisor__VcpuRequest *request,
+                   Polyvisor__VcpuReply *reply, struct error *err)
+{
+    reply->code = guest_list_code(control->guest, request->code, err);
+    return reply->code ? 0 : -(int)err->code;
+}
+
 #define IN(state) (1u << (state))
 #define CONFIGURED                                                                                 \
     (IN(CONTROL_READY) | IN(CONTROL_RUNNING) | IN(CONTROL_PAUSED) | IN(CONTROL_ENDED))
@@ -165,6 +172,7 @@ static const struct request_kind {
     [POLYVISOR__VCPU_REQUEST__BODY_RESET] = {"reset", do_reset, ALIVE, false},
     [POLYVISOR__VCPU_REQUEST__BODY_PING] = {"ping", do_ping, ALWAYS, false},
     [POLYVISOR__VCPU_REQUEST__BODY_STATS] = {"stats", do_stats, CONFIGURED, true},
+    [POLYVISOR__VCPU_REQUEST__BODY_CODE] = {"a look at code", do_code, CONFIGURED, false},
 };
 
 static int handle_request(struct control *control, const Polyvisor__VcpuRequest *request,
@@ -202,6 +210,9 @@ static void answer(struct control *control, const Polyvisor__VcpuRequest *reques
     int result = channel_send(control->channel, &reply.base, REPLY_TIMEOUT_MS);
     if (result != 0) {
         log_warning("cannot answer vmmd: %s", strerror(-result));
+    }
+    if (reply.code) {
+        polyvisor__code_listing__free_unpacked(reply.code, NULL);
     }
 }
 

@@ -1,6 +1,8 @@
 #include "vmmd/vcpu/guest.h"
+#include "vmmd/vcpu/code_listing.h"
 #include "vmmd/vcpu/cpu_threads.h"
 #include "vmmd/vcpu/devices.h"
+#include "vmmd/vcpu/engine/baseline/perf_map.h"
 #include "vmmd/vcpu/interrupt_thread.h"
 #include "vmmd/vcpu/machine/machine.h"
 #include <errno.h>
@@ -16,6 +18,7 @@ struct guest {
     struct memory memory;
     int images[IMAGE_COUNT]; /* kept for resets; -1 = none */
     struct machine *machine;
+    struct perf_map *perf_map; /* NULL unless wanted */
     struct interrupt_thread *interrupts;
     struct devices *devices;
     struct cpu_threads cpus;
@@ -105,6 +108,21 @@ static int create_machine(struct guest *guest, const struct machine_model *model
     return guest->machine ? 0 : -ERROR_INTERNAL;
 }
 
+/* perf's map of compiled code, when vmmd opened one. */
+static int take_perf_map(struct guest *guest, struct fdlist *descriptors, struct error *err)
+{
+    int fd = fdlist_take(descriptors, "perf-map");
+    if (fd < 0) {
+        return 0;
+    }
+    guest->perf_map = perf_map_create(fd);
+    if (!guest->perf_map) {
+        return error_set(err, ERROR_INTERNAL, ENOMEM, "no memory for the map for perf");
+    }
+    engine_set_perf_map(guest->machine->engine, guest->perf_map);
+    return 0;
+}
+
 static int create_devices(struct guest *guest, const Polyvisor__VcpuConfigure *configure,
                           struct fdlist *descriptors, struct error *err)
 {
@@ -139,6 +157,9 @@ static int build(struct guest *guest, const Polyvisor__VcpuConfigure *configure,
     }
     if (result == 0) {
         result = create_machine(guest, model, configure, err);
+    }
+    if (result == 0) {
+        result = take_perf_map(guest, descriptors, err);
     }
     if (result == 0) {
         result = create_devices(guest, configure, descriptors, err);
@@ -180,6 +201,7 @@ void guest_destroy(struct guest *guest)
     if (guest->machine) {
         guest->machine->model->destroy(guest->machine);
     }
+    perf_map_destroy(guest->perf_map);
     memory_close(&guest->memory);
     for (unsigned i = 0; i < IMAGE_COUNT; i++) {
         if (guest->images[i] >= 0) {
@@ -234,17 +256,57 @@ int guest_reset(struct guest *guest, struct error *err)
     return result;
 }
 
+/* What the message takes over from the engine, by the same names. */
+#define GUEST_STATISTICS(X)                                                                        \
+    X(retired)                                                                                     \
+    X(blocks_decoded)                                                                              \
+    X(blocks_dropped)                                                                              \
+    X(lookups)                                                                                     \
+    X(tlb_misses)                                                                                  \
+    X(slow_accesses)                                                                               \
+    X(exceptions)                                                                                  \
+    X(interrupts)                                                                                  \
+    X(block_bytes)                                                                                 \
+    X(blocks_compiled)                                                                             \
+    X(compiled_guest_bytes)                                                                        \
+    X(compiled_host_bytes)                                                                         \
+    X(compile_ns)                                                                                  \
+    X(compile_median_ns)                                                                           \
+    X(compile_p99_ns)                                                                              \
+    X(code_bytes)                                                                                  \
+    X(code_bytes_max)                                                                              \
+    X(code_memory_full)                                                                            \
+    X(slow_device)                                                                                 \
+    X(slow_crossing)                                                                               \
+    X(slow_watched)                                                                                \
+    X(slow_misaligned)                                                                             \
+    X(exits_attention)                                                                             \
+    X(waits)
+
 void guest_stats(struct guest *guest, Polyvisor__VcpuStats *stats)
 {
     struct engine_stats engine = {0};
     engine_stats(guest->machine->engine, &engine);
-    stats->retired = engine.retired;
-    stats->blocks_decoded = engine.blocks_decoded;
-    stats->blocks_dropped = engine.blocks_dropped;
-    stats->lookups = engine.lookups;
-    stats->tlb_misses = engine.tlb_misses;
-    stats->slow_accesses = engine.slow_accesses;
-    stats->exceptions = engine.exceptions;
-    stats->interrupts = engine.interrupts;
-    stats->block_bytes = engine.block_bytes;
+#define X(name) stats->name = engine.name;
+    GUEST_STATISTICS(X)
+#undef X
+}
+
+Polyvisor__CodeListing *guest_list_code(struct guest *guest, const Polyvisor__CodeRequest *request,
+                                        struct error *err)
+{
+    struct cpu *cpu = engine_cpu(guest->machine->engine, request->cpu);
+    bool was_running = guest->running;
+    if (!cpu) {
+        error_set(err, ERROR_NOT_FOUND, 0, "there is no CPU %u", request->cpu);
+        error_hint(err, "the machine has CPUs 0 to %u", guest->machine->config.cpu_count - 1);
+        return NULL;
+    }
+    guest_pause(guest);
+    Polyvisor__CodeListing *listing = code_listing_create(cpu, request, err);
+    if (was_running && guest_run(guest, err) != 0) {
+        polyvisor__code_listing__free_unpacked(listing, NULL);
+        return NULL;
+    }
+    return listing;
 }

@@ -30,5 +30,8 @@ void guest_end(struct guest *guest);
  * guest is left paused. */
 int guest_reset(struct guest *guest, struct error *err);
 void guest_stats(struct guest *guest, Polyvisor__VcpuStats *stats);
+/* The code at a guest address (code_listing.h). CPUs that run pause meanwhile. */
+Polyvisor__CodeListing *guest_list_code(struct guest *guest, const Polyvisor__CodeRequest *request,
+                                        struct error *err);
 
 #endif

@@ -148,4 +148,5 @@ const struct isa isa_riscv64 = {
     .interrupt_pending = riscv64_interrupt_pending,
     .deliver_interrupt = riscv64_deliver_interrupt,
     .disassemble = riscv64_disassemble,
+    .debug_translate = riscv64_debug_translate_code,
 };

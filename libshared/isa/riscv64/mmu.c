@@ -322,9 +322,9 @@ bool riscv64_translate(struct cpu *base, struct mmu_key key, uint64_t va, enum c
     return false;
 }
 
-bool riscv64_debug_translate(struct riscv64_cpu *cpu, uint64_t va, uint64_t *physical)
+static bool debug_translate(struct riscv64_cpu *cpu, struct mmu_key key, uint64_t va,
+                            uint64_t *physical)
 {
-    struct mmu_key key = riscv64_data_key(cpu);
     struct walk walk = {.cpu = cpu, .va = va, .flags = key.flags};
     if (!key.root) {
         *physical = va;
@@ -335,4 +335,15 @@ bool riscv64_debug_translate(struct riscv64_cpu *cpu, uint64_t va, uint64_t *phy
     }
     *physical = leaf_physical(&walk);
     return true;
+}
+
+bool riscv64_debug_translate(struct riscv64_cpu *cpu, uint64_t va, uint64_t *physical)
+{
+    return debug_translate(cpu, riscv64_data_key(cpu), va, physical);
+}
+
+bool riscv64_debug_translate_code(struct cpu *base, uint64_t va, uint64_t *physical)
+{
+    struct riscv64_cpu *cpu = riscv64_cpu(base);
+    return debug_translate(cpu, riscv64_execute_key(cpu), va, physical);
 }

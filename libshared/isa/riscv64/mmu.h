@@ -16,6 +16,7 @@ bool riscv64_translate(struct cpu *cpu, struct mmu_key key, uint64_t va, enum cp
                        struct mmu_translation *out);
 void riscv64_raise_access_fault(struct cpu *cpu, uint64_t va, enum cpu_access access);
 void riscv64_raise_misaligned(struct cpu *cpu, uint64_t va, enum cpu_access access);
+bool riscv64_debug_translate_code(struct cpu *cpu, uint64_t va, uint64_t *physical);
 
 /* Forget all translations of this CPU. */
 void riscv64_flush_all(struct riscv64_cpu *cpu);

@@ -237,3 +237,8 @@ void engine_destroy(struct engine *engine)
     free(engine->watch);
     free(engine);
 }
+
+void engine_set_perf_map(struct engine *engine, struct perf_map *map)
+{
+    engine->perf_map = map;
+}

@@ -27,6 +27,10 @@ struct cpu *engine_add_cpu(struct engine *engine, unsigned index, const struct c
                            void *host_data);
 struct cpu *engine_cpu(struct engine *engine, unsigned index);
 
+/* Name compiled code in `map` (baseline/perf_map.h), which outlives the engine. Before CPUs run. */
+struct perf_map;
+void engine_set_perf_map(struct engine *engine, struct perf_map *map);
+
 enum engine_exit {
     ENGINE_EXIT_PAUSE, /* CPU_ATTENTION_PAUSE was seen (and is cleared) */
     ENGINE_EXIT_STOP,  /* CPU_ATTENTION_STOP was seen (it stays set) */
