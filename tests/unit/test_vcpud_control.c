@@ -287,6 +287,46 @@ START_TEST(test_pause_and_reset_on_request)
 }
 END_TEST
 
+/* Its own code, again and again while it runs: it must go on each time. */
+START_TEST(test_code_of_a_running_guest)
+{
+    Polyvisor__VcpuRequest request = POLYVISOR__VCPU_REQUEST__INIT;
+    Polyvisor__CodeRequest code = POLYVISOR__CODE_REQUEST__INIT;
+    uint64_t retired = 0;
+    request.body_case = POLYVISOR__VCPU_REQUEST__BODY_CODE;
+    request.code = &code;
+    hand_over("kernel", make_image(LOOP, sizeof(LOOP)));
+    send_request(&request);
+    receive();
+    expect_error(ERROR_STATE);
+    configure(2);
+    ASK(START);
+    for (unsigned i = 0; i < 20; i++) {
+        code.at_pc = true;
+        send_request(&request);
+        receive();
+        ck_assert_ptr_nonnull(reply->code);
+        ck_assert_uint_eq(reply->code->n_blocks, 1);
+        do {
+            ASK(STATS);
+        } while (reply->stats->retired == retired);
+        retired = reply->stats->retired;
+    }
+    code.at_pc = false;
+    code.address = 0x1000;
+    send_request(&request);
+    receive();
+    expect_error(ERROR_NOT_FOUND);
+    ck_assert_ptr_null(reply->code);
+    code.cpu = 2;
+    send_request(&request);
+    receive();
+    expect_error(ERROR_NOT_FOUND);
+    ASK(STOP);
+    join();
+}
+END_TEST
+
 START_TEST(test_vmmd_dies_and_comes_back)
 {
     hand_over("kernel", make_image(REBOOT_TWICE, sizeof(REBOOT_TWICE)));
@@ -397,6 +437,7 @@ int main(void)
     tcase_add_test(cases, test_power_off);
     tcase_add_test(cases, test_guest_reboots_itself);
     tcase_add_test(cases, test_pause_and_reset_on_request);
+    tcase_add_test(cases, test_code_of_a_running_guest);
     tcase_add_test(cases, test_vmmd_dies_and_comes_back);
     tcase_add_test(cases, test_requests_out_of_order);
     tcase_add_loop_test(cases, test_bad_configurations, 0, sizeof(BAD) / sizeof(BAD[0]));
