@@ -2,7 +2,8 @@
  * How many guest instructions a second the engine runs: small riscv64 programs on a bare engine,
  * no kernel, no devices, one CPU. Prints a line a program; the result column must not change.
  *
- *   clang -O2 -I. ... tests/bench/interp_speed.c with libvcpu and libshared; argument: a factor
+ *   clang -O2 -I. ... tests/bench/interp_speed.c with libvcpu and libshared; arguments: a factor, the
+ *   number of the only program to run (-1: all), "interp" or "baseline"
  */
 #include "libshared/base/clock.h"
 #include "libshared/isa/riscv64/riscv64.h"
@@ -80,6 +81,9 @@ int main(int argc, char **argv)
     }
     memcpy(memory_pointer(&memory, RAM_BASE, sizeof(guest_code)), guest_code, sizeof(guest_code));
     struct engine *engine = engine_create(&isa_riscv64, &memory, 1, &err);
+    if (engine && argc > 3 && strcmp(argv[3], "baseline") == 0) {
+        engine_set_tier(engine, ENGINE_BASELINE);
+    }
     struct cpu *cpu = engine ? engine_add_cpu(engine, 0, &host, NULL) : NULL;
     if (!cpu) {
         return 1;

@@ -8,16 +8,21 @@ instructions=${LOCKSTEP_INSTRUCTIONS:-1500000}
 status=0
 
 if command -v qemu-riscv64-static >/dev/null; then
-    if output=$("$directory/lockstep" --instructions "$instructions" "$directory/runner" 2>&1); then
-        echo "ok - random streams: $output"
-    else
-        echo "not ok - random streams"
-        status=1
-        printf '%s\n' "$output" | sed 's/^/# /'
-    fi
+    for engine in interp baseline; do
+        if output=$("$directory/lockstep" --engine $engine --instructions "$instructions" \
+            "$directory/runner" 2>&1); then
+            echo "ok - random streams, $engine: $output"
+        else
+            echo "not ok - random streams, $engine"
+            status=1
+            printf '%s\n' "$output" | sed 's/^/# /'
+        fi
+    done
 else
     echo "skip - random streams: no qemu-riscv64-static"
 fi
 
-"$directory/torture" "$directory/torture.d" || status=1
+for engine in interp baseline; do
+    "$directory/torture" $engine "$directory/torture.d" || status=1
+done
 exit $status

@@ -94,8 +94,20 @@ static int add_memory(struct memory *memory, uint64_t base, uint64_t size)
     return result;
 }
 
+bool bare_machine_tier(const char *name, enum engine_tier *tier)
+{
+    static const char *const names[] = {"interp", "baseline"};
+    for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (strcmp(name, names[i]) == 0) {
+            *tier = (enum engine_tier)i;
+            return engine_tier_available(*tier);
+        }
+    }
+    return false;
+}
+
 struct bare_machine *bare_machine_create(uint64_t base, uint64_t size, unsigned cpu_count,
-                                         bool single)
+                                         bool single, enum engine_tier tier)
 {
     struct bare_machine *machine = calloc(1, sizeof(*machine));
     if (!machine) {
@@ -116,6 +128,7 @@ struct bare_machine *bare_machine_create(uint64_t base, uint64_t size, unsigned 
         fprintf(stderr, "engine: %s\n", err.message);
         goto failed;
     }
+    engine_set_tier(machine->engine, tier);
     machine->cpu_count = cpu_count;
     for (unsigned i = 0; i < cpu_count; i++) {
         struct cpu *cpu = engine_add_cpu(machine->engine, i, &bare_host, machine);

@@ -31,10 +31,12 @@ struct bare_machine {
     _Atomic uint64_t count;
 };
 
+/* "interp" or "baseline"; false: no such, or not on this host. */
+bool bare_machine_tier(const char *name, enum engine_tier *tier);
 /* RAM of `size` bytes at `base`. `single`: every instruction is a block of its own, so that there
  * is a border after each. NULL, with a message on standard error, when that fails. */
 struct bare_machine *bare_machine_create(uint64_t base, uint64_t size, unsigned cpu_count,
-                                         bool single);
+                                         bool single, enum engine_tier tier);
 void bare_machine_destroy(struct bare_machine *machine);
 /* Reset a CPU to start at `pc` with a0 = index, a1 as given. */
 void bare_machine_boot(struct bare_machine *machine, unsigned index,

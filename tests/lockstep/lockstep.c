@@ -35,6 +35,7 @@ static const struct {
 struct options {
     uint64_t seed, instructions, first;
     bool single; /* only stream `first` */
+    enum engine_tier tier;
     const char *emulator, *runner;
 };
 
@@ -194,9 +195,13 @@ static int run_all(struct session *session)
 static int parse(struct options *options, int argc, char **argv)
 {
     static const struct option names[] = {
-        {"seed", required_argument, NULL, 's'},     {"instructions", required_argument, NULL, 'i'},
-        {"first", required_argument, NULL, 'f'},    {"stream", required_argument, NULL, 'n'},
-        {"emulator", required_argument, NULL, 'e'}, {NULL, 0, NULL, 0},
+        {"seed", required_argument, NULL, 's'},
+        {"instructions", required_argument, NULL, 'i'},
+        {"first", required_argument, NULL, 'f'},
+        {"stream", required_argument, NULL, 'n'},
+        {"emulator", required_argument, NULL, 'e'},
+        {"engine", required_argument, NULL, 't'},
+        {NULL, 0, NULL, 0},
     };
     *options =
         (struct options){.seed = 1, .instructions = 1000000, .emulator = "qemu-riscv64-static"};
@@ -220,6 +225,11 @@ static int parse(struct options *options, int argc, char **argv)
         case 'e':
             options->emulator = optarg;
             break;
+        case 't':
+            if (!bare_machine_tier(optarg, &options->tier)) {
+                return -1;
+            }
+            break;
         default:
             return -1;
         }
@@ -237,13 +247,15 @@ int main(int argc, char **argv)
     int status = 2;
     if (parse(&session->options, argc, argv) < 0) {
         fprintf(stderr, "usage: lockstep [--seed N] [--instructions N] [--first N | --stream N]\n"
-                        "                [--emulator qemu-riscv64-static] RUNNER\n");
+                        "                [--emulator qemu-riscv64-static]\n"
+                        "                [--engine interp|baseline] RUNNER\n");
         goto out;
     }
     status = 1;
     signal(SIGALRM, hang);
     for (unsigned i = 0; i < SUBJECTS; i++) {
-        if (subject_open(&session->subjects[i], modes[i].privilege, modes[i].single) < 0) {
+        if (subject_open(&session->subjects[i], modes[i].privilege, modes[i].single,
+                         session->options.tier) < 0) {
             goto out;
         }
     }

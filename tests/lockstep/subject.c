@@ -55,10 +55,11 @@ static struct code exit_code(void)
     return code;
 }
 
-int subject_open(struct subject *subject, enum riscv64_privilege privilege, bool single)
+int subject_open(struct subject *subject, enum riscv64_privilege privilege, bool single,
+                 enum engine_tier tier)
 {
     subject->privilege = privilege;
-    subject->machine = bare_machine_create(STREAM_BASE, STREAM_SIZE, 1, single);
+    subject->machine = bare_machine_create(STREAM_BASE, STREAM_SIZE, 1, single, tier);
     if (!subject->machine) {
         return -1;
     }

@@ -14,7 +14,8 @@ struct subject {
 };
 
 /* `single`: blocks of one instruction. 0, or -1 with a message on standard error. */
-int subject_open(struct subject *subject, enum riscv64_privilege privilege, bool single);
+int subject_open(struct subject *subject, enum riscv64_privilege privilege, bool single,
+                 enum engine_tier tier);
 void subject_close(struct subject *subject);
 /* Returns the number of instructions that the stream itself took, entry and exit code not counted.
  */

@@ -158,13 +158,14 @@ static uint64_t run_harts(struct bare_machine *machine, enum disturbance disturb
     return result;
 }
 
-static bool run_guest(unsigned which, const char *directory)
+static bool run_guest(unsigned which, enum engine_tier tier, const char *directory)
 {
+    static const char *const names[] = {"interpreter", "baseline"};
     unsigned count = guests[which].harts;
     bool single = guests[which].disturbance == EVERY_INSTRUCTION;
-    struct bare_machine *machine = bare_machine_create(RAM_BASE, RAM_SIZE, count, single);
+    struct bare_machine *machine = bare_machine_create(RAM_BASE, RAM_SIZE, count, single, tier);
     if (!machine || load(machine, directory, guests[which].name) == 0) {
-        printf("not ok - torture: %s\n", guests[which].proves);
+        printf("not ok - torture, %s: %s\n", names[tier], guests[which].proves);
         return false;
     }
     enum riscv64_privilege privilege = guests[which].privilege;
@@ -175,7 +176,7 @@ static bool run_guest(unsigned which, const char *directory)
     uint64_t line = run_harts(machine, guests[which].disturbance);
     uint64_t details[3];
     memcpy(details, memory_pointer(&machine->memory, DETAILS, sizeof(details)), sizeof(details));
-    printf("%s - torture: %s\n", line ? "not ok" : "ok", guests[which].proves);
+    printf("%s - torture, %s: %s\n", line ? "not ok" : "ok", names[tier], guests[which].proves);
     if (line) {
         printf("# %s.c, line %lu, hart %lu: %#lx, %#lx\n", guests[which].name, line, details[2],
                details[0], details[1]);
@@ -187,17 +188,18 @@ static bool run_guest(unsigned which, const char *directory)
 
 int main(int argc, char **argv)
 {
-    if (argc != 2 && argc != 3) {
-        fprintf(stderr, "usage: torture DIRECTORY [GUEST]\n");
+    enum engine_tier tier;
+    if (argc < 3 || argc > 4 || !bare_machine_tier(argv[1], &tier)) {
+        fprintf(stderr, "usage: torture interp|baseline DIRECTORY [GUEST]\n");
         return 2;
     }
     signal(SIGALRM, hang);
     bool good = true;
     for (unsigned i = 0; i < GUESTS; i++) {
-        if (argc == 2 || strcmp(argv[2], guests[i].name) == 0) {
+        if (argc == 3 || strcmp(argv[3], guests[i].name) == 0) {
             running = guests[i].proves;
             alarm(HANG_SECONDS);
-            good = run_guest(i, argv[1]) && good;
+            good = run_guest(i, tier, argv[2]) && good;
         }
     }
     return good ? 0 : 1;

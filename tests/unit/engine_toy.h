@@ -413,7 +413,8 @@ static bool toy_firmware_call(struct cpu *cpu)
 static const struct cpu_host toy_host = {
     .mmio_read = toy_mmio_read, .mmio_write = toy_mmio_write, .firmware_call = toy_firmware_call};
 
-static inline void toy_start(unsigned cpus)
+/* `tier`: enum engine_tier; tests are added by toy_add, which runs them on each. */
+static inline void toy_start(unsigned cpus, int tier)
 {
     memset(&toy, 0, sizeof(toy));
     const uint64_t size = 1u << 20;
@@ -428,6 +429,7 @@ static inline void toy_start(unsigned cpus)
     struct error err;
     toy.engine = engine_create(&toy_isa, &toy.memory, cpus, &err);
     ck_assert_ptr_nonnull(toy.engine);
+    engine_set_tier(toy.engine, (enum engine_tier)tier);
     for (unsigned i = 0; i < cpus; i++) {
         toy.cpus[i] = engine_add_cpu(toy.engine, i, &toy_host, NULL);
         ck_assert_ptr_nonnull(toy.cpus[i]);
@@ -565,6 +567,9 @@ static inline void toy_run_all(void)
         pthread_join(threads[i], NULL);
     }
 }
+
+#define toy_add(tests, function)                                                                   \
+    tcase_add_loop_test(tests, function, 0, engine_tier_available(ENGINE_BASELINE) ? 2 : 1)
 
 static inline int toy_main(Suite *suite)
 {

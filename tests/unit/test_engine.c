@@ -6,7 +6,7 @@
 
 START_TEST(loop_counts_exactly)
 {
-    toy_start(1);
+    toy_start(1, _i);
     toy_emit(toy_li(1, 1000));
     toy_emit(toy_li(2, 0));
     uint64_t loop = toy_emit(toy_op(IR_add, 0, 2, 2, 1, 0));
@@ -26,7 +26,7 @@ END_TEST
 
 START_TEST(long_code_crosses_pages)
 {
-    toy_start(1);
+    toy_start(1, _i);
     for (unsigned i = 0; i < 1000; i++) {
         toy_emit(toy_addi(1, 1, 1));
     }
@@ -42,7 +42,7 @@ END_TEST
 
 START_TEST(calls_and_indirect_jumps)
 {
-    toy_start(1);
+    toy_start(1, _i);
     uint64_t function = TOY_RAM_BASE + 0x3000;
     toy_emit(toy_li(1, 200));
     uint64_t loop = toy_emit(toy_op(IR_pcrel, 0, 3, TOY_NONE, TOY_NONE, 0x30)); /* after the call */
@@ -65,7 +65,7 @@ END_TEST
 
 START_TEST(straddling_instruction)
 {
-    toy_start(1);
+    toy_start(1, _i);
     toy.next_code = TOY_RAM_BASE + 4096 - 20;
     uint64_t start = toy_emit(toy_addi(1, 1, 1));
     toy_emit(toy_addi(1, 1, 10));
@@ -101,7 +101,7 @@ END_TEST
 
 START_TEST(straddling_into_unmapped_page_faults)
 {
-    toy_start(1);
+    toy_start(1, _i);
     toy_map(5, 0x10000, TOY_RAM_BASE, 4096, 7);
     toy.next_code = TOY_RAM_BASE + 4096 - 20;
     toy_emit(toy_addi(1, 1, 1));
@@ -121,7 +121,7 @@ END_TEST
 
 START_TEST(loads_and_stores_of_every_size)
 {
-    toy_start(1);
+    toy_start(1, _i);
     uint64_t data = TOY_RAM_BASE + 0x10000;
     struct toy_cpu *cpu = toy_of(toy.cpus[0]);
     cpu->x[1] = data;
@@ -151,7 +151,7 @@ END_TEST
 
 START_TEST(accesses_across_pages)
 {
-    toy_start(1);
+    toy_start(1, _i);
     struct toy_cpu *cpu = toy_of(toy.cpus[0]);
     toy_map(5, 0, TOY_RAM_BASE, 4096, 7);
     toy_map(5, 0x10000, TOY_RAM_BASE + 0x20000, 4096, 3);
@@ -181,7 +181,7 @@ END_TEST
 
 START_TEST(faults_are_precise)
 {
-    toy_start(1);
+    toy_start(1, _i);
     struct toy_cpu *cpu = toy_of(toy.cpus[0]);
     cpu->x[1] = 0x4000; /* no such memory */
     toy_emit(toy_addi(2, 2, 1));
@@ -224,7 +224,7 @@ END_TEST
 
 START_TEST(helpers_see_exact_state)
 {
-    toy_start(1);
+    toy_start(1, _i);
     toy_emit(toy_addi(2, 2, 1));
     toy_emit(toy_addi(2, 2, 1));
     toy_emit(toy_call_helper(TOY_RETIRED, 3, TOY_NONE, TOY_NONE, 0));
@@ -241,7 +241,7 @@ END_TEST
 
 START_TEST(device_accesses)
 {
-    toy_start(1);
+    toy_start(1, _i);
     struct toy_cpu *cpu = toy_of(toy.cpus[0]);
     cpu->x[1] = TOY_DEVICE;
     cpu->x[2] = UINT64_C(0xfedcba9876543210);
@@ -266,7 +266,7 @@ END_TEST
 
 START_TEST(address_spaces_and_flushes)
 {
-    toy_start(1);
+    toy_start(1, _i);
     struct toy_cpu *cpu = toy_of(toy.cpus[0]);
     /* Code at va 0 in each of 40 spaces, data at va 0x5000 differs. */
     for (unsigned root = 1; root <= 20; root++) {
@@ -305,7 +305,7 @@ END_TEST
 
 START_TEST(flushing_one_page_of_a_large_leaf_drops_all)
 {
-    toy_start(1);
+    toy_start(1, _i);
     struct toy_cpu *cpu = toy_of(toy.cpus[0]);
     toy_map(5, 0x200000, TOY_RAM_BASE, 0x80000, 7);
     *(uint64_t *)toy_ram(TOY_RAM_BASE + 0x10000) = 1;
@@ -328,7 +328,7 @@ END_TEST
 
 START_TEST(remapped_code_is_not_run_from_the_jump_cache)
 {
-    toy_start(1);
+    toy_start(1, _i);
     struct toy_cpu *cpu = toy_of(toy.cpus[0]);
     toy_emit(toy_li(4, 1));
     toy_emit(toy_halt());
@@ -350,7 +350,7 @@ END_TEST
 
 START_TEST(tables_grow_and_stay_right)
 {
-    toy_start(1);
+    toy_start(1, _i);
     struct toy_cpu *cpu = toy_of(toy.cpus[0]);
     toy_map(5, 0, TOY_RAM_BASE, 4096, 7);
     /* 1024 pages of virtual memory on 16 of RAM: walks them again and again. */
@@ -385,7 +385,7 @@ END_TEST
 
 START_TEST(block_modes_are_kept_apart)
 {
-    toy_start(1);
+    toy_start(1, _i);
     struct toy_cpu *cpu = toy_of(toy.cpus[0]);
     toy_emit(toy_li(1, 3));
     toy_emit(toy_call_helper(TOY_SET_MODE, TOY_NONE, 1, TOY_NONE, 0));
@@ -405,7 +405,7 @@ END_TEST
 
 START_TEST(single_steps)
 {
-    toy_start(1);
+    toy_start(1, _i);
     struct cpu *cpu = toy.cpus[0];
     toy_emit(toy_addi(1, 1, 1));
     toy_emit(toy_jump(-16));
@@ -422,7 +422,7 @@ END_TEST
 
 START_TEST(a_closed_loop_can_be_left)
 {
-    toy_start(1);
+    toy_start(1, _i);
     struct cpu *cpu = toy.cpus[0];
     toy_emit(toy_addi(1, 1, 1));
     toy_emit(toy_jump(-16));
@@ -446,7 +446,7 @@ END_TEST
 
 START_TEST(waiting_and_interrupts)
 {
-    toy_start(1);
+    toy_start(1, _i);
     struct toy_cpu *cpu = toy_of(toy.cpus[0]);
     uint64_t wait = toy_emit(toy_call_helper(TOY_WAIT, TOY_NONE, TOY_NONE, TOY_NONE, 0));
     toy_emit(toy_jump(-16));
@@ -472,7 +472,7 @@ END_TEST
 
 START_TEST(interrupt_reaches_a_linked_loop)
 {
-    toy_start(1);
+    toy_start(1, _i);
     struct toy_cpu *cpu = toy_of(toy.cpus[0]);
     toy_emit(toy_jump(0));
     cpu->irq_handler = toy_emit(toy_halt());
@@ -490,7 +490,7 @@ END_TEST
 
 START_TEST(undecodable_bytes_raise)
 {
-    toy_start(1);
+    toy_start(1, _i);
     struct toy_cpu *cpu = toy_of(toy.cpus[0]);
     toy_emit(toy_addi(1, 1, 1));
     memset(toy_ram(toy.next_code), 0xff, 16);
@@ -504,7 +504,7 @@ END_TEST
 
 START_TEST(unsound_blocks_are_refused)
 {
-    toy_start(1);
+    toy_start(1, _i);
     struct toy_cpu *cpu = toy_of(toy.cpus[0]);
     toy_emit(toy_op(IR_add, 9, 1, 1, 1, 0)); /* attributes where none belong */
     toy_emit(toy_halt());
@@ -520,27 +520,27 @@ int main(void)
     Suite *suite = suite_create("engine");
     TCase *tests = tcase_create("one CPU");
     tcase_set_timeout(tests, 60);
-    tcase_add_test(tests, loop_counts_exactly);
-    tcase_add_test(tests, long_code_crosses_pages);
-    tcase_add_test(tests, calls_and_indirect_jumps);
-    tcase_add_test(tests, straddling_instruction);
-    tcase_add_test(tests, straddling_into_unmapped_page_faults);
-    tcase_add_test(tests, loads_and_stores_of_every_size);
-    tcase_add_test(tests, accesses_across_pages);
-    tcase_add_test(tests, faults_are_precise);
-    tcase_add_test(tests, helpers_see_exact_state);
-    tcase_add_test(tests, device_accesses);
-    tcase_add_test(tests, address_spaces_and_flushes);
-    tcase_add_test(tests, flushing_one_page_of_a_large_leaf_drops_all);
-    tcase_add_test(tests, remapped_code_is_not_run_from_the_jump_cache);
-    tcase_add_test(tests, tables_grow_and_stay_right);
-    tcase_add_test(tests, block_modes_are_kept_apart);
-    tcase_add_test(tests, single_steps);
-    tcase_add_test(tests, a_closed_loop_can_be_left);
-    tcase_add_test(tests, waiting_and_interrupts);
-    tcase_add_test(tests, interrupt_reaches_a_linked_loop);
-    tcase_add_test(tests, undecodable_bytes_raise);
-    tcase_add_test(tests, unsound_blocks_are_refused);
+    toy_add(tests, loop_counts_exactly);
+    toy_add(tests, long_code_crosses_pages);
+    toy_add(tests, calls_and_indirect_jumps);
+    toy_add(tests, straddling_instruction);
+    toy_add(tests, straddling_into_unmapped_page_faults);
+    toy_add(tests, loads_and_stores_of_every_size);
+    toy_add(tests, accesses_across_pages);
+    toy_add(tests, faults_are_precise);
+    toy_add(tests, helpers_see_exact_state);
+    toy_add(tests, device_accesses);
+    toy_add(tests, address_spaces_and_flushes);
+    toy_add(tests, flushing_one_page_of_a_large_leaf_drops_all);
+    toy_add(tests, remapped_code_is_not_run_from_the_jump_cache);
+    toy_add(tests, tables_grow_and_stay_right);
+    toy_add(tests, block_modes_are_kept_apart);
+    toy_add(tests, single_steps);
+    toy_add(tests, a_closed_loop_can_be_left);
+    toy_add(tests, waiting_and_interrupts);
+    toy_add(tests, interrupt_reaches_a_linked_loop);
+    toy_add(tests, undecodable_bytes_raise);
+    toy_add(tests, unsound_blocks_are_refused);
     suite_add_tcase(suite, tests);
     return toy_main(suite);
 }

@@ -39,7 +39,7 @@ static void emit_function(uint64_t at)
 
 START_TEST(code_in_another_page_is_patched)
 {
-    toy_start(1);
+    toy_start(1, _i);
     uint64_t function = TOY_RAM_BASE + 0x3010;
     emit_function(function);
     uint64_t start = emit_patching_loop(function, 3000);
@@ -55,7 +55,7 @@ END_TEST
 
 START_TEST(code_in_the_same_page_is_patched)
 {
-    toy_start(1);
+    toy_start(1, _i);
     uint64_t function = TOY_RAM_BASE + 0x800;
     emit_function(function);
     uint64_t start = emit_patching_loop(function, 3000);
@@ -67,7 +67,7 @@ END_TEST
 
 START_TEST(patching_through_another_mapping)
 {
-    toy_start(1);
+    toy_start(1, _i);
     uint64_t function = TOY_RAM_BASE + 0x3010;
     emit_function(function);
     toy_map(5, TOY_RAM_BASE, TOY_RAM_BASE, 0x4000, 5);
@@ -86,7 +86,7 @@ END_TEST
 
 START_TEST(data_beside_code_drops_nothing)
 {
-    toy_start(1);
+    toy_start(1, _i);
     struct toy_cpu *cpu = toy_of(toy.cpus[0]);
     cpu->x[6] = TOY_RAM_BASE + 0x400;
     toy_emit(toy_li(1, 1000));
@@ -105,7 +105,7 @@ END_TEST
 
 START_TEST(page_without_code_is_fast_again)
 {
-    toy_start(1);
+    toy_start(1, _i);
     struct toy_cpu *cpu = toy_of(toy.cpus[0]);
     uint64_t page = TOY_RAM_BASE + 0x3000;
     emit_function(page);
@@ -150,11 +150,11 @@ static uint64_t run_self_patch(void)
 START_TEST(block_that_overwrites_itself)
 {
     toy_isa.precise_code_writes = true;
-    toy_start(1);
+    toy_start(1, _i);
     ck_assert_uint_eq(run_self_patch(), 7);
     toy_finish();
     toy_isa.precise_code_writes = false;
-    toy_start(1);
+    toy_start(1, _i);
     run_self_patch(); /* either value: the guest has no fence. The next time it must be new. */
     ck_assert_uint_eq(toy_run(TOY_RAM_BASE)->x[4], 7);
     toy_finish();
@@ -163,7 +163,7 @@ END_TEST
 
 START_TEST(second_half_of_a_straddling_instruction_is_patched)
 {
-    toy_start(1);
+    toy_start(1, _i);
     toy.next_code = TOY_RAM_BASE + 4096 - 4;
     uint64_t start = toy_emit(toy_li(4, 3));
     toy_emit(toy_halt());
@@ -183,7 +183,7 @@ END_TEST
 
 START_TEST(device_writes_code)
 {
-    toy_start(1);
+    toy_start(1, _i);
     toy_emit(toy_li(4, 3));
     toy_emit(toy_halt());
     ck_assert_uint_eq(toy_run(TOY_RAM_BASE)->x[4], 3);
@@ -232,10 +232,10 @@ static void emit_reader(unsigned index, uint64_t function, uint64_t published, i
     toy_emit(toy_halt());
 }
 
-static void cross_patch(uint64_t function, uint64_t published)
+static void cross_patch(int tier, uint64_t function, uint64_t published)
 {
     const int32_t count = 1000;
-    toy_start(4);
+    toy_start(4, tier);
     emit_function(function);
     emit_publisher(function, published, count, 0xe);
     for (unsigned i = 1; i < 4; i++) {
@@ -252,16 +252,16 @@ static void cross_patch(uint64_t function, uint64_t published)
 
 START_TEST(other_cpus_run_what_was_published)
 {
-    cross_patch(TOY_RAM_BASE + 0x8000, TOY_RAM_BASE + 0x9000);
+    cross_patch(_i, TOY_RAM_BASE + 0x8000, TOY_RAM_BASE + 0x9000);
     /* the published number in the page of the code, and in the same granule */
-    cross_patch(TOY_RAM_BASE + 0x8000, TOY_RAM_BASE + 0x8800);
-    cross_patch(TOY_RAM_BASE + 0x8000, TOY_RAM_BASE + 0x8030);
+    cross_patch(_i, TOY_RAM_BASE + 0x8000, TOY_RAM_BASE + 0x8800);
+    cross_patch(_i, TOY_RAM_BASE + 0x8000, TOY_RAM_BASE + 0x8030);
 }
 END_TEST
 
 START_TEST(two_cpus_patch_what_two_others_run)
 {
-    toy_start(4);
+    toy_start(4, _i);
     uint64_t function = TOY_RAM_BASE + 0x8000;
     emit_function(function);
     for (unsigned i = 0; i < 2; i++) {
@@ -307,16 +307,16 @@ int main(void)
     Suite *suite = suite_create("engine: changing code");
     TCase *tests = tcase_create("code");
     tcase_set_timeout(tests, 120);
-    tcase_add_test(tests, code_in_another_page_is_patched);
-    tcase_add_test(tests, code_in_the_same_page_is_patched);
-    tcase_add_test(tests, patching_through_another_mapping);
-    tcase_add_test(tests, data_beside_code_drops_nothing);
-    tcase_add_test(tests, page_without_code_is_fast_again);
-    tcase_add_test(tests, block_that_overwrites_itself);
-    tcase_add_test(tests, second_half_of_a_straddling_instruction_is_patched);
-    tcase_add_test(tests, device_writes_code);
-    tcase_add_test(tests, other_cpus_run_what_was_published);
-    tcase_add_test(tests, two_cpus_patch_what_two_others_run);
+    toy_add(tests, code_in_another_page_is_patched);
+    toy_add(tests, code_in_the_same_page_is_patched);
+    toy_add(tests, patching_through_another_mapping);
+    toy_add(tests, data_beside_code_drops_nothing);
+    toy_add(tests, page_without_code_is_fast_again);
+    toy_add(tests, block_that_overwrites_itself);
+    toy_add(tests, second_half_of_a_straddling_instruction_is_patched);
+    toy_add(tests, device_writes_code);
+    toy_add(tests, other_cpus_run_what_was_published);
+    toy_add(tests, two_cpus_patch_what_two_others_run);
     suite_add_tcase(suite, tests);
     return toy_main(suite);
 }

@@ -1,5 +1,4 @@
-/* Every integer, conversion and floating-point operation of the interpreter against a plain model.
- */
+/* Every integer, conversion and floating-point operation of each engine against a plain model. */
 #include "libshared/fp/fp.h"
 #include "tests/unit/engine_toy.h"
 
@@ -305,13 +304,13 @@ START_TEST(integers)
         if (opcode == IR_pcrel || opcode == IR_select) {
             continue;
         }
-        toy_start(1);
+        toy_start(1, _i);
         check_integer(opcode, 0, true);
         toy_finish();
     }
     for (unsigned opcode = IR_add32; opcode <= IR_bswap32; opcode++) {
         for (unsigned extend = 0; extend < 2; extend++) {
-            toy_start(1);
+            toy_start(1, _i);
             check_integer(opcode, extend, false);
             toy_finish();
         }
@@ -321,7 +320,7 @@ END_TEST
 
 START_TEST(conditions)
 {
-    toy_start(1);
+    toy_start(1, _i);
     for (unsigned condition = IR_EQ; condition <= IR_GTU; condition++) {
         uint64_t set = emit_one(toy_op(IR_setcc, condition, 3, 1, 2, 0));
         uint64_t set_imm = emit_one(toy_op(IR_setcc, condition, 3, 1, TOY_IMM, -5));
@@ -348,7 +347,7 @@ END_TEST
 
 START_TEST(select_and_address_operations)
 {
-    toy_start(1);
+    toy_start(1, _i);
     struct toy_insn insn = toy_op(IR_select, 0, 3, 1, 2, 0);
     insn.c = 4;
     uint64_t at = emit_one(insn);
@@ -394,7 +393,7 @@ static uint64_t model_amo(unsigned operation, uint64_t old, uint64_t b, unsigned
 
 START_TEST(atomic_operations)
 {
-    toy_start(1);
+    toy_start(1, _i);
     uint64_t *cell = toy_ram(TOY_RAM_BASE + 0x8000);
     const uint64_t beside = UINT64_C(0xa5a5a5a5a5a5a5a5);
     for (unsigned operation = 0; operation <= IR_AMO_MAXU; operation++) {
@@ -570,7 +569,7 @@ static void check_float(const struct float_case *one, unsigned round, bool singl
 START_TEST(floating_point)
 {
     for (size_t i = 0; i < sizeof(float_cases) / sizeof(float_cases[0]); i++) {
-        toy_start(1);
+        toy_start(1, _i);
         for (unsigned round = IR_ROUND_RNE; round <= IR_ROUND_RMM; round++) {
             check_float(&float_cases[i], round, false);
             check_float(&float_cases[i], round, true);
@@ -582,7 +581,7 @@ END_TEST
 
 START_TEST(unboxed_singles_read_as_nan)
 {
-    toy_start(1);
+    toy_start(1, _i);
     struct toy_cpu *cpu = toy_of(toy.cpus[0]);
     const unsigned aux = IR_FP_F32 | IR_FP_BOX;
     uint64_t add = emit_one(toy_op(IR_fadd, aux, TOY_F(3), TOY_F(0), TOY_F(1), 0));
@@ -613,12 +612,12 @@ int main(void)
     Suite *suite = suite_create("engine: operations");
     TCase *tests = tcase_create("operations");
     tcase_set_timeout(tests, 120);
-    tcase_add_test(tests, integers);
-    tcase_add_test(tests, conditions);
-    tcase_add_test(tests, select_and_address_operations);
-    tcase_add_test(tests, atomic_operations);
-    tcase_add_test(tests, floating_point);
-    tcase_add_test(tests, unboxed_singles_read_as_nan);
+    toy_add(tests, integers);
+    toy_add(tests, conditions);
+    toy_add(tests, select_and_address_operations);
+    toy_add(tests, atomic_operations);
+    toy_add(tests, floating_point);
+    toy_add(tests, unboxed_singles_read_as_nan);
     suite_add_tcase(suite, tests);
     return toy_main(suite);
 }

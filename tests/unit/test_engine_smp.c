@@ -22,7 +22,7 @@ static void emit_countdown(unsigned counter, uint64_t loop)
 
 START_TEST(atomic_adds)
 {
-    toy_start(4);
+    toy_start(4, _i);
     for (unsigned i = 0; i < 4; i++) {
         struct toy_cpu *cpu = begin_cpu(i);
         cpu->x[1] = 20000;
@@ -39,9 +39,9 @@ START_TEST(atomic_adds)
 END_TEST
 
 /* Increments by LR/SC; also by plain read-modify-write of a neighbour, to disturb. */
-static void reserved_adds(unsigned lr_flags, unsigned count)
+static void reserved_adds(int tier, unsigned lr_flags, unsigned count)
 {
-    toy_start(4);
+    toy_start(4, tier);
     for (unsigned i = 0; i < 4; i++) {
         struct toy_cpu *cpu = begin_cpu(i);
         cpu->x[1] = count;
@@ -60,13 +60,13 @@ static void reserved_adds(unsigned lr_flags, unsigned count)
 
 START_TEST(reserved_adds_constrained)
 {
-    reserved_adds(CONSTRAINED, 5000);
+    reserved_adds(_i, CONSTRAINED, 5000);
 }
 END_TEST
 
 START_TEST(reserved_adds_watched)
 {
-    reserved_adds(0, 2000);
+    reserved_adds(_i, 0, 2000);
 }
 END_TEST
 
@@ -75,7 +75,7 @@ END_TEST
  * store-conditional must have failed. */
 START_TEST(reservation_notices_aba)
 {
-    toy_start(2);
+    toy_start(2, _i);
     const uint64_t cell = TOY_RAM_BASE + 0x8000, version = TOY_RAM_BASE + 0x9000;
     struct toy_cpu *writer = begin_cpu(1);
     writer->x[6] = cell;
@@ -120,7 +120,7 @@ END_TEST
 
 START_TEST(reservation_rules_on_one_cpu)
 {
-    toy_start(1);
+    toy_start(1, _i);
     struct toy_cpu *cpu = begin_cpu(0);
     cpu->x[6] = TOY_RAM_BASE + 0x8000;
     cpu->x[7] = TOY_RAM_BASE + 0xa000;
@@ -170,7 +170,7 @@ END_TEST
 
 START_TEST(forgotten_reservation_does_not_slow_its_page_for_ever)
 {
-    toy_start(1);
+    toy_start(1, _i);
     struct toy_cpu *cpu = begin_cpu(0);
     cpu->x[6] = TOY_RAM_BASE + 0x8000;
     cpu->x[1] = 10000;
@@ -189,7 +189,7 @@ END_TEST
 /* Every CPU flushes all others, as fast as it can; some through firmware, some while waiting. */
 START_TEST(flush_storm)
 {
-    toy_start(4);
+    toy_start(4, _i);
     for (unsigned i = 0; i < 4; i++) {
         struct toy_cpu *cpu = begin_cpu(i);
         cpu->x[1] = 2000;
@@ -216,7 +216,7 @@ END_TEST
  * number: nobody may read a smaller one after that. */
 START_TEST(nobody_uses_a_flushed_translation)
 {
-    toy_start(3);
+    toy_start(3, _i);
     const uint64_t frames = TOY_RAM_BASE + 0x20000, published = TOY_RAM_BASE + 0x9000;
     toy_map(5, TOY_RAM_BASE, TOY_RAM_BASE, 0x10000, 7);
     toy_map(5, 0x5000, frames, 4096, 3);
@@ -265,7 +265,7 @@ END_TEST
 /* Waiting and stopped CPUs must not hold up a flush. */
 START_TEST(sleepers_are_not_waited_for)
 {
-    toy_start(3);
+    toy_start(3, _i);
     struct toy_cpu *sleeper = begin_cpu(1);
     toy_emit(toy_call_helper(TOY_WAIT, TOY_NONE, TOY_NONE, TOY_NONE, 0));
     toy_emit(toy_jump(-16));
@@ -292,15 +292,15 @@ int main(void)
     Suite *suite = suite_create("engine: several CPUs");
     TCase *tests = tcase_create("smp");
     tcase_set_timeout(tests, 120);
-    tcase_add_test(tests, atomic_adds);
-    tcase_add_test(tests, reserved_adds_constrained);
-    tcase_add_test(tests, reserved_adds_watched);
-    tcase_add_test(tests, reservation_notices_aba);
-    tcase_add_test(tests, reservation_rules_on_one_cpu);
-    tcase_add_test(tests, forgotten_reservation_does_not_slow_its_page_for_ever);
-    tcase_add_test(tests, flush_storm);
-    tcase_add_test(tests, nobody_uses_a_flushed_translation);
-    tcase_add_test(tests, sleepers_are_not_waited_for);
+    toy_add(tests, atomic_adds);
+    toy_add(tests, reserved_adds_constrained);
+    toy_add(tests, reserved_adds_watched);
+    toy_add(tests, reservation_notices_aba);
+    toy_add(tests, reservation_rules_on_one_cpu);
+    toy_add(tests, forgotten_reservation_does_not_slow_its_page_for_ever);
+    toy_add(tests, flush_storm);
+    toy_add(tests, nobody_uses_a_flushed_translation);
+    toy_add(tests, sleepers_are_not_waited_for);
     suite_add_tcase(suite, tests);
     return toy_main(suite);
 }

@@ -51,13 +51,25 @@ static const struct machine_model *find_model(const Polyvisor__VcpuConfigure *co
     return model;
 }
 
-/* This build has one tier; "auto" takes what there is. */
-static int check_engine(const char *engine, struct error *err)
+static const struct {
+    const char *name;
+    enum engine_tier tier;
+} engines[] = {
+    {"", ENGINE_INTERP},
+    {"auto", ENGINE_INTERP},
+    {"interp", ENGINE_INTERP},
+    {"baseline", ENGINE_BASELINE},
+};
+
+static int find_engine(const char *name, enum engine_tier *tier, struct error *err)
 {
-    if (strcmp(engine, "") == 0 || strcmp(engine, "auto") == 0 || strcmp(engine, "interp") == 0) {
-        return 0;
+    for (unsigned i = 0; i < sizeof(engines) / sizeof(engines[0]); i++) {
+        if (strcmp(name, engines[i].name) == 0 && engine_tier_available(engines[i].tier)) {
+            *tier = engines[i].tier;
+            return 0;
+        }
     }
-    error_set(err, ERROR_UNSUPPORTED, 0, "this build has no engine '%.40s'", engine);
+    error_set(err, ERROR_UNSUPPORTED, 0, "there is no engine '%.40s' on this host", name);
     error_hint(err, "use --engine interp or auto");
     return -ERROR_UNSUPPORTED;
 }
@@ -151,12 +163,16 @@ static int build(struct guest *guest, const Polyvisor__VcpuConfigure *configure,
                  struct fdlist *descriptors, struct error *err)
 {
     const struct machine_model *model = find_model(configure, err);
-    int result = model ? check_engine(configure->engine, err) : -ERROR_UNSUPPORTED;
+    enum engine_tier tier = ENGINE_INTERP;
+    int result = model ? find_engine(configure->engine, &tier, err) : -ERROR_UNSUPPORTED;
     if (result == 0) {
         result = map_memory(guest, model, configure->memory_bytes, descriptors, err);
     }
     if (result == 0) {
         result = create_machine(guest, model, configure, err);
+    }
+    if (result == 0) {
+        engine_set_tier(guest->machine->engine, tier);
     }
     if (result == 0) {
         result = take_perf_map(guest, descriptors, err);

@@ -66,6 +66,14 @@ struct block_insn {
 
 struct code_page;
 
+/* What a compiler made of a block; all zero when it did not. The same bytes at two addresses. */
+struct block_compiled {
+    uint8_t *write, *execute; /* `execute` is also where jumps of compiled blocks go */
+    uint32_t size;
+    uint32_t exit_at[2]; /* offset of the exit's jump displacement, 0: none; contents: watch lock */
+    uint32_t exit_stub[2]; /* where it leads while the exit has no link */
+};
+
 struct block {
     _Atomic uint32_t mode; /* block mode, or BLOCK_MODE_DEAD */
     uint16_t start;        /* page offset */
@@ -77,11 +85,13 @@ struct block {
     uint64_t physical_next; /* of the second page, 0 when none */
     struct block_exit exits[2];
     struct block *_Atomic hash_next;
-    struct code_page *pages[2]; /* watch lock; [1] only when it straddles */
-    struct block *page_next[2]; /* watch lock */
-    struct block *retired_next; /* watch lock; among dropped blocks */
-    uint32_t bytes;             /* of this allocation */
-    struct xinsn code[];        /* code_count, then insn_count + 1 of struct block_insn */
+    struct code_page *pages[2];    /* watch lock; [1] only when it straddles */
+    struct block *page_next[2];    /* watch lock */
+    struct block *retired_next;    /* watch lock; among dropped blocks */
+    uint32_t bytes;                /* of this allocation */
+    interp_handler *first_handler; /* of the first step, when that one enters compiled code */
+    struct block_compiled compiled;
+    struct xinsn code[]; /* code_count, then insn_count + 1 of struct block_insn */
 };
 
 static inline const struct block_insn *block_insns(const struct block *block)

@@ -10,6 +10,7 @@
  * waits for this: it is looked at again when the next block is dropped.
  */
 #include "vmmd/vcpu/engine/block_cache.h"
+#include "vmmd/vcpu/engine/baseline/baseline.h"
 #include "vmmd/vcpu/engine/quiesce.h"
 #include "vmmd/vcpu/engine/soft_mmu.h"
 #include "vmmd/vcpu/engine/watch.h"
@@ -167,13 +168,23 @@ void block_cache_insert(struct engine *engine, struct block *block, struct code_
     atomic_fetch_add_explicit(&engine->block_bytes, block->bytes, memory_order_relaxed);
 }
 
-void block_cache_link(struct block *from, struct block_exit *exit, struct block *to)
+static void set_link(const struct engine *engine, struct block *from, struct block_exit *exit,
+                     struct block *to)
+{
+    atomic_store_explicit(&exit->link, to, memory_order_release);
+    if (engine->baseline) {
+        baseline_link(engine->baseline, from, (unsigned)(exit - from->exits), to);
+    }
+}
+
+void block_cache_link(const struct engine *engine, struct block *from, struct block_exit *exit,
+                      struct block *to)
 {
     uint32_t mode = atomic_load_explicit(&from->mode, memory_order_relaxed);
     if (mode != BLOCK_MODE_DEAD && !from->straddles && !to->straddles &&
         mode == atomic_load_explicit(&to->mode, memory_order_relaxed) &&
         from->pages[0] == to->pages[0] && exit->target == to->start) {
-        atomic_store_explicit(&exit->link, to, memory_order_release);
+        set_link(engine, from, exit, to);
     }
 }
 
@@ -201,20 +212,24 @@ static void unlist(struct block *block, struct code_page *page)
     *place = *next_in_page(block, page);
 }
 
-static void clear_links(struct block *block, const struct block *target)
+static void clear_links(const struct engine *engine, struct block *block,
+                        const struct block *target)
 {
     for (unsigned i = 0; i < 2; i++) {
         if (!target ||
             atomic_load_explicit(&block->exits[i].link, memory_order_relaxed) == target) {
-            atomic_store_explicit(&block->exits[i].link, NULL, memory_order_relaxed);
+            set_link(engine, block, &block->exits[i], NULL);
         }
     }
 }
 
-static void free_list(struct block *block)
+static void free_list(struct engine *engine, struct block *block)
 {
     while (block) {
         struct block *next = block->retired_next;
+        if (engine->baseline) {
+            baseline_free(engine->baseline, block);
+        }
         free(block);
         block = next;
     }
@@ -241,9 +256,9 @@ static void block_drop(struct engine *engine, struct engine_cpu *self, struct bl
     atomic_store_explicit(&block->mode, BLOCK_MODE_DEAD, memory_order_release);
     for (struct block *other = block->pages[0]->blocks; other;
          other = *next_in_page(other, block->pages[0])) {
-        clear_links(other, block);
+        clear_links(engine, other, block);
     }
-    clear_links(block, NULL);
+    clear_links(engine, block, NULL);
     for (unsigned i = 0; i < 2 && block->pages[i]; i++) {
         unlist(block, block->pages[i]);
     }
@@ -299,7 +314,7 @@ static void drop_everything(struct engine *engine)
         for (struct block *block = page->blocks; block; block = *next_in_page(block, page)) {
             if (block->pages[0] == page) {
                 atomic_store_explicit(&block->mode, BLOCK_MODE_DEAD, memory_order_release);
-                clear_links(block, NULL);
+                clear_links(engine, block, NULL);
                 block->retired_next = dropped;
                 dropped = block;
             }
@@ -317,12 +332,14 @@ static void drop_everything(struct engine *engine)
     }
 }
 
-void block_cache_limit(struct engine *engine)
+bool block_cache_limit(struct engine *engine)
 {
-    if (atomic_load_explicit(&engine->block_bytes, memory_order_relaxed) < ENGINE_BLOCK_BYTES_MAX) {
-        return;
+    uint64_t bytes = atomic_load_explicit(&engine->block_bytes, memory_order_relaxed);
+    bool code_full = engine->baseline && baseline_full(engine->baseline) && bytes > 0;
+    if (bytes >= ENGINE_BLOCK_BYTES_MAX || code_full) {
+        drop_everything(engine);
     }
-    drop_everything(engine);
+    return code_full;
 }
 
 /* --- giving memory back --------------------------------------------------------------------- */
@@ -344,7 +361,7 @@ static void release_batch(struct engine *engine)
         if (!batch_is_free(engine)) {
             return;
         }
-        free_list(engine->batch);
+        free_list(engine, engine->batch);
     }
     engine->batch = engine->retired;
     engine->retired = NULL;
@@ -369,8 +386,8 @@ void block_cache_purge(struct engine_cpu *self)
 void block_cache_destroy(struct engine *engine)
 {
     drop_everything(engine);
-    free_list(engine->retired);
-    free_list(engine->batch);
+    free_list(engine, engine->retired);
+    free_list(engine, engine->batch);
     free(engine->buckets);
     free(engine->dead_block);
     free(engine->no_jumps);

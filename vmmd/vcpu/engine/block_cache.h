@@ -24,14 +24,15 @@ struct code_page *block_cache_page(struct engine *engine, struct engine_cpu *sel
 /* Publish a block; pages[1] is NULL unless it straddles. */
 void block_cache_insert(struct engine *engine, struct block *block, struct code_page *pages[2]);
 /* Let `exit` of `from` lead to `to` for good, when that is right. */
-void block_cache_link(struct block *from, struct block_exit *exit, struct block *to);
+void block_cache_link(const struct engine *engine, struct block *from, struct block_exit *exit,
+                      struct block *to);
 /* Drop the blocks that overlap [offset, offset + size) of a page. `self` may be NULL. */
 void block_cache_invalidate(struct engine *engine, struct engine_cpu *self, uint64_t index,
                             uint64_t offset, unsigned size);
 /* Stop watching a page that has no block. */
 void block_cache_settle(struct engine *engine, uint64_t index);
-/* Drop everything when the blocks hold too much memory. */
-void block_cache_limit(struct engine *engine);
+/* Drop everything when the blocks hold too much memory. True: because code memory was full. */
+bool block_cache_limit(struct engine *engine);
 
 /* The CPU's own thread, at a block border: forget pointers to dropped blocks when asked to. */
 void block_cache_purge(struct engine_cpu *self);

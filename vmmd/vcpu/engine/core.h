@@ -102,6 +102,7 @@ struct engine_cpu {
     struct ir_block ir;
     struct xinsn code[IR_OPS_MAX * 2 + 8];
     struct block_insn insns[IR_INSNS_MAX + 1];
+    uint16_t steps[IR_OPS_MAX + 1];        /* where each operation's code begins */
     struct xinsn rest[IR_OPS_MAX * 2 + 8]; /* remainder of an instruction that hit its own block */
     uint8_t page[PAGE_BYTES], next_page[PAGE_BYTES];
 };
@@ -122,8 +123,12 @@ struct code_page {
     struct code_page *next, **link; /* all code pages */
 };
 
+struct baseline;
+
 struct engine {
     const struct isa *isa;
+    struct baseline
+        *baseline; /* the compiler; NULL: all is interpreted. Set before threads start */
     struct memory *memory;
     unsigned cpu_count;
     struct engine_cpu *cpus[ENGINE_CPUS_MAX]; /* set before threads start */
@@ -146,7 +151,7 @@ struct engine {
     struct block *batch;    /* waiting for all CPUs to pass a border; watch lock */
     uint64_t batch_tickets[ENGINE_CPUS_MAX];
 
-    struct code_memory *code_memory; /* NULL: nothing is compiled; set before threads start */
+    struct code_memory *code_memory; /* the compiler's, for statistics */
     struct perf_map *perf_map;       /* likewise; NULL: not wanted */
 };
 

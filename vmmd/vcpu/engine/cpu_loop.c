@@ -100,6 +100,7 @@ static void run_block(struct engine_cpu *self)
         interp_run(cpu, block);
     }
     if (cpu->exception) {
+        cpu->exit = NULL; /* it leads elsewhere now */
         deliver_exception(self);
     }
 }

@@ -1,6 +1,9 @@
 #include "vmmd/vcpu/engine/decode.h"
+#include "libshared/base/clock.h"
 #include "libshared/base/log.h"
 #include "vmmd/vcpu/engine/access.h"
+#include "vmmd/vcpu/engine/baseline/baseline.h"
+#include "vmmd/vcpu/engine/baseline/perf_map.h"
 #include "vmmd/vcpu/engine/block_cache.h"
 #include "vmmd/vcpu/engine/interp.h"
 #include "vmmd/vcpu/engine/soft_mmu.h"
@@ -108,16 +111,33 @@ static bool decode_watched(struct engine_cpu *self, struct location *location,
     return verified(self, location->pc);
 }
 
+static void compile_block(struct engine_cpu *self, struct block *block, uint64_t pc)
+{
+    struct engine *engine = self->engine;
+    if (!engine->baseline) {
+        return;
+    }
+    uint64_t begin = clock_monotonic_ns();
+    if (baseline_compile(engine->baseline, &self->ir, self->steps, block)) {
+        const struct block_compiled *compiled = &block->compiled;
+        engine_count_compiled(self, clock_monotonic_ns() - begin, block->length, compiled->size);
+        perf_map_add(engine->perf_map, compiled->execute, compiled->size, pc);
+    }
+}
+
 /* Decode and publish. False: an exception is pending. The caller looks the block up again, because
  * waiting for others may have changed this CPU's translations. */
 static bool decode_block(struct engine_cpu *self, struct location *location)
 {
     struct engine *engine = self->engine;
     struct code_page *pages[2] = {NULL, NULL};
-    block_cache_limit(engine);
+    if (block_cache_limit(engine)) {
+        engine_count(self->counters.code_memory_full);
+    }
     bool done = decode_watched(self, location, pages);
     struct block *block = done ? lower_block(self, &self->ir) : NULL;
     if (block) {
+        compile_block(self, block, location->pc);
         block->physical = location->physical;
         block->physical_next = block->straddles ? location->next_physical : 0;
         block_cache_insert(engine, block,
@@ -155,7 +175,7 @@ static void link_exit(struct engine_cpu *self, struct block *to)
     cpu->exit = NULL;
     if (exit && !atomic_load_explicit(&exit->link, memory_order_relaxed) &&
         watch_try_acquire(self->engine)) {
-        block_cache_link(cpu->block, exit, to);
+        block_cache_link(self->engine, cpu->block, exit, to);
         watch_release(self->engine);
     }
 }

@@ -1,4 +1,6 @@
 #include "vmmd/vcpu/engine/engine.h"
+#include "libshared/base/log.h"
+#include "vmmd/vcpu/engine/baseline/baseline.h"
 #include "vmmd/vcpu/engine/block_cache.h"
 #include "vmmd/vcpu/engine/core.h"
 #include "vmmd/vcpu/engine/quiesce.h"
@@ -222,12 +224,32 @@ struct engine *engine_create(const struct isa *isa, struct memory *memory, unsig
     return engine;
 }
 
+bool engine_tier_available(enum engine_tier tier)
+{
+    return tier == ENGINE_INTERP || (tier == ENGINE_BASELINE && baseline_available());
+}
+
+void engine_set_tier(struct engine *engine, enum engine_tier tier)
+{
+    if (tier == ENGINE_INTERP || engine->baseline) {
+        return;
+    }
+    struct error err;
+    engine->baseline = baseline_create(engine->isa, &err);
+    if (!engine->baseline) {
+        log_warning("guest code is interpreted: %s", err.message);
+        return;
+    }
+    engine->code_memory = baseline_memory(engine->baseline);
+}
+
 void engine_destroy(struct engine *engine)
 {
     if (!engine) {
         return;
     }
     block_cache_destroy(engine);
+    baseline_destroy(engine->baseline);
     for (unsigned i = 0; i < engine->cpu_count; i++) {
         cpu_destroy(engine->cpus[i]);
     }

@@ -17,6 +17,15 @@ struct engine;
 /* `memory` and `isa` outlive the engine. NULL with *err set on failure. */
 struct engine *engine_create(const struct isa *isa, struct memory *memory, unsigned cpu_count,
                              struct error *err);
+/* How blocks are run. A compiler leaves to the interpreter what it does not do. */
+enum engine_tier { ENGINE_INTERP, ENGINE_BASELINE };
+
+/* Whether this host can do it (code memory may still be forbidden). */
+bool engine_tier_available(enum engine_tier tier);
+/* Before any CPU runs, and before the process is confined. A new engine interprets. When the tier
+ * cannot be had, the engine goes on to interpret, and the log says why. */
+void engine_set_tier(struct engine *engine, enum engine_tier tier);
+
 /* After all CPU threads have left engine_run. Frees the CPUs too. */
 void engine_destroy(struct engine *engine);
 
@@ -55,7 +64,8 @@ void engine_quiesce_end(struct cpu *cpu);
 void engine_sleep(struct cpu *cpu);
 
 /* A CPU's own thread, inside a helper or firmware call: flush on the CPUs in `cpu_mask` (bit =
- * index; may include the caller) and return when all have done it. Arguments as cpu_host.tlb_flush. */
+ * index; may include the caller) and return when all have done it. Arguments as cpu_host.tlb_flush.
+ */
 void engine_remote_flush(struct cpu *cpu, uint64_t cpu_mask, bool any_root, uint64_t root,
                          uint64_t root_mask, uint64_t va, uint64_t size);
 /* Likewise: when it returns, none of them runs code that was overwritten before. The instruction

@@ -60,9 +60,18 @@ static const struct block *find_block(const struct engine *engine, const struct 
 static int take_host_code(const struct engine *engine, const struct block *block,
                           struct inspected_code *code)
 {
+    const struct block_compiled *compiled = &block->compiled;
     (void)engine;
-    (void)block;
-    (void)code;
+    if (!compiled->execute) {
+        return 0;
+    }
+    code->host = malloc(compiled->size);
+    if (!code->host) {
+        return -1;
+    }
+    memcpy(code->host, compiled->write, compiled->size);
+    code->host_size = compiled->size;
+    code->host_address = (uint64_t)(uintptr_t)compiled->execute;
     return 0;
 }
 

@@ -68,6 +68,7 @@ static void lower_operations(struct engine_cpu *self, struct lowering *lowering,
     unsigned insns = 0;
     for (unsigned i = 0; i < ir->op_count; i++) {
         const struct ir_op *op = &ir->ops[i];
+        self->steps[i] = (uint16_t)lowering->count;
         if (op->opcode == IR_insn) {
             lowering->insn = (uint16_t)insns;
             self->insns[insns++] =
@@ -77,6 +78,7 @@ static void lower_operations(struct engine_cpu *self, struct lowering *lowering,
         const struct interp_operation *operation = operations[op->opcode];
         operation->lower(lowering, op, operation);
     }
+    self->steps[ir->op_count] = (uint16_t)lowering->count;
     self->insns[insns] =
         (struct block_insn){(uint16_t)(ir->start + ir->length), (uint16_t)lowering->count};
 }

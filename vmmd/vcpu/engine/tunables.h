@@ -35,8 +35,9 @@
 #define ENGINE_BLOCK_BYTES_MAX (48u << 20)
 
 /* Bound of the memory for compiled code (code_memory.h), and how many of its chunks of 256 KiB stay
- * with us although no code is in them. */
-#define ENGINE_CODE_BYTES_MAX   (UINT64_C(64) << 20)
+ * with us although no code is in them. All blocks are dropped when half of it is in use: the other
+ * half is for dropped code that some CPU may still be in. */
+#define ENGINE_CODE_BYTES_MAX   (UINT64_C(128) << 20)
 #define ENGINE_CODE_IDLE_CHUNKS 4u
 
 /* Guest instructions a block, at most IR_INSNS_MAX: bounds the delay of interrupts. */

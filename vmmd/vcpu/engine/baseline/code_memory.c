@@ -7,18 +7,12 @@
 #include "vmmd/vcpu/engine/baseline/code_memory.h"
 #include "vmmd/vcpu/engine/tunables.h"
 #include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
-
-/* Linux 6.3; older headers lack it. Without it a host may create all memfds non-executable. */
-#ifndef MFD_EXEC
-#define MFD_EXEC 0x0010U
-#endif
 
 #define LIMIT_MIN (UINT64_C(64) << 10)
 #define LIMIT_MAX (UINT64_C(1) << 30)
@@ -190,7 +184,7 @@ static void chunk_release(struct code_memory *memory, uint32_t index)
 {
     uint64_t start = (uint64_t)index * CHUNK_BYTES;
     uint64_t size = memory->limit - start < CHUNK_BYTES ? memory->limit - start : CHUNK_BYTES;
-    /* Frees the pages of the memfd, in both views. A host that cannot keeps them: still bounded. */
+    /* Frees the pages, in both views. A host that cannot keeps them: still bounded. */
     madvise(memory->write + start, size, MADV_REMOVE);
     memory->chunks[index].resident = false;
     memory->idle_chunks--;
@@ -227,48 +221,31 @@ static void account(struct code_memory *memory, uint32_t first, uint32_t granule
 
 /* --- creation ------------------------------------------------------------------------------- */
 
-static int open_memory(uint64_t size, struct error *err)
+/* Anonymous shared memory and a second mapping of it. A memfd would do as well, but Linux perf
+ * takes its mappings for those of a file, and then does not look into the map of our code's names.
+ */
+static bool map_views(struct code_memory *memory, struct error *err)
 {
-    int fd = memfd_create("guest code", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC);
-    if (fd < 0 && errno == EINVAL) {
-        fd = memfd_create("guest code", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    }
-    if (fd < 0 && errno == EACCES) {
-        error_set(err, ERROR_PERMISSION, errno, "the host refuses memory files for code");
-        error_hint(err, "set vm.memfd_noexec to 0 or 1, or run with --engine interp");
-        return -1;
-    }
-    if (fd < 0 || ftruncate(fd, (off_t)size) != 0 ||
-        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) != 0) {
-        error_set(err, ERROR_MEMORY, errno, "no memory for compiled code: %s", strerror(errno));
-        if (fd >= 0) {
-            close(fd);
-        }
-        return -1;
-    }
-    return fd;
-}
-
-static bool map_views(struct code_memory *memory, int fd, struct error *err)
-{
-    void *write = mmap(NULL, memory->limit, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    void *write = mmap(NULL, memory->limit, PROT_READ | PROT_WRITE,
+                       MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (write == MAP_FAILED) {
-        error_set(err, ERROR_MEMORY, errno, "no addresses for compiled code: %s", strerror(errno));
+        error_set(err, ERROR_MEMORY, errno, "no memory for compiled code: %s", strerror(errno));
         return false;
     }
     memory->write = write;
-    void *execute = mmap(NULL, memory->limit, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+    /* From size 0: the old mapping stays. */
+    void *execute = mremap(write, 0, memory->limit, MREMAP_MAYMOVE);
     if (execute == MAP_FAILED) {
-        bool refused = errno == EACCES || errno == EPERM;
-        error_set(err, refused ? ERROR_PERMISSION : ERROR_MEMORY, errno,
-                  refused ? "the host forbids executable memory: %s"
-                          : "no addresses for executable memory: %s",
-                  strerror(errno));
-        error_hint(err, "allow it to vcpud (SELinux: the execmem and execmod permissions), or run "
-                        "with --engine interp");
+        error_set(err, ERROR_MEMORY, errno, "no addresses for compiled code: %s", strerror(errno));
         return false;
     }
     memory->execute = execute;
+    if (mprotect(execute, memory->limit, PROT_READ | PROT_EXEC) != 0) {
+        error_set(err, ERROR_PERMISSION, errno, "the host forbids executable memory: %s",
+                  strerror(errno));
+        error_hint(err, "allow it to vcpud (with SELinux: execmem), or run with --engine interp");
+        return false;
+    }
     return true;
 }
 
@@ -307,11 +284,7 @@ struct code_memory *code_memory_create(uint64_t limit_bytes, struct error *err)
     memory->chunk_count = (uint32_t)((memory->limit + CHUNK_BYTES - 1) / CHUNK_BYTES);
     memset(memory->heads, 0xff, sizeof(memory->heads)); /* NO_LINK */
 
-    int fd = open_memory(memory->limit, err);
-    bool mapped = fd >= 0 && map_views(memory, fd, err);
-    if (fd >= 0) {
-        close(fd);
-    }
+    bool mapped = map_views(memory, err);
     if (mapped && !map_tables(memory)) {
         error_set(err, ERROR_MEMORY, ENOMEM, "no memory for the code allocator");
         mapped = false;

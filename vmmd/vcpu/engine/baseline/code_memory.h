@@ -1,8 +1,8 @@
 /*
- * Executable memory for compiled blocks: one bounded memfd, mapped twice.
+ * Executable memory for compiled blocks: one bounded piece of shared memory, mapped twice.
  *
  * The write view is writable and never executable, the execute view executable and never writable;
- * no address is ever both, and the memfd is closed once both views exist, so there can be no third.
+ * no address is ever both, and no descriptor is left by which a third view could be mapped.
  * Pages are taken from the host when they are first touched and given back when a large stretch of
  * them is free again. Every function may be called by any thread: the allocator has a lock of its
  * own, innermost of all. Who may still run freed code is the caller's business (epochs): a span is

@@ -1,0 +1,54 @@
+/* On hosts that no back end was written for yet: everything is interpreted. */
+#if !defined(__x86_64__)
+
+#include "vmmd/vcpu/engine/baseline/baseline.h"
+#include <errno.h>
+
+bool baseline_available(void)
+{
+    return false;
+}
+
+struct baseline *baseline_create(const struct isa *isa, struct error *err)
+{
+    (void)isa;
+    error_set(err, ERROR_CONFIG, ENOTSUP, "there is no compiler for this host's processor");
+    return NULL;
+}
+
+void baseline_destroy(struct baseline *baseline)
+{
+    (void)baseline;
+}
+
+bool baseline_compile(struct baseline *baseline, const struct ir_block *ir, const uint16_t *steps,
+                      struct block *block)
+{
+    (void)baseline, (void)ir, (void)steps, (void)block;
+    return false;
+}
+
+void baseline_link(struct baseline *baseline, struct block *from, unsigned exit,
+                   const struct block *to)
+{
+    (void)baseline, (void)from, (void)exit, (void)to;
+}
+
+void baseline_free(struct baseline *baseline, struct block *block)
+{
+    (void)baseline, (void)block;
+}
+
+bool baseline_full(const struct baseline *baseline)
+{
+    (void)baseline;
+    return false;
+}
+
+struct code_memory *baseline_memory(const struct baseline *baseline)
+{
+    (void)baseline;
+    return NULL;
+}
+
+#endif

@@ -1,0 +1,144 @@
+/*
+ * What the files of the baseline compiler share: the state of one compilation.
+ *
+ * Code is produced in three sections that end up behind each other. HOT is what runs. COLD holds
+ * what rarely does. DATA holds steps for the interpreter. A jump from one to the other is a fix-up,
+ * resolved when all sizes are known.
+ *
+ * Compiled code does what it can and leaves the rest to the block's threaded code:
+ * - *retreat*: go to the interpreter at the current operation, which does it and the rest of the
+ *   block. For what is rare: TLB misses, values outside of what the host's instruction handles.
+ * - *call out*: let the interpreter do this operation and come back. Its handler runs on a copy of
+ *   the operation's steps, followed by a step that leads back here.
+ * Either way the guest's state is in memory first, as it is before the operation.
+ *
+ * Host registers: r12 cpu, r14 data TLB, r15 its mask (in bytes), r13 scratch, xmm15 scratch; rsp
+ * and rbp belong to the C code around; the others hold values (registers.h).
+ *
+ * A port to another host supplies emit_<host>, compile_<host>, registers_<host> and op_*_<host>.
+ */
+#ifndef POLYVISOR_VCPU_ENGINE_BASELINE_COMPILE_H
+#define POLYVISOR_VCPU_ENGINE_BASELINE_COMPILE_H
+
+#include "vmmd/vcpu/engine/baseline/code_memory.h"
+#include "vmmd/vcpu/engine/baseline/emit_x86_64.h"
+#include "vmmd/vcpu/engine/interp.h"
+
+#define GLOBALS_MAX     256u
+#define VALUE_PAGE_BASE (GLOBALS_MAX + IR_TEMPS_MAX) /* cpu->page_base, as a value */
+#define VALUES_MAX      (VALUE_PAGE_BASE + 1)
+#define NEVER           UINT16_MAX
+
+#define REG_CPU      R12
+#define REG_SCRATCH  R13
+#define REG_TLB      R14
+#define REG_TLB_MASK R15
+#define XMM_SCRATCH  15u
+
+#define HOT_BYTES  (64u << 10)
+#define COLD_BYTES (96u << 10)
+#define DATA_BYTES (32u << 10)
+#define FIXUPS_MAX 4096u
+
+enum section { SECTION_HOT, SECTION_COLD, SECTION_DATA, SECTION_COUNT };
+
+/* Where a value is. Its slot in the CPU state is valid unless `dirty`. */
+struct value_state {
+    uint8_t reg;       /* host register (xmm for floating point), NO_REGISTER: none */
+    uint8_t type;      /* enum ir_type */
+    bool dirty;        /* the slot is out of date */
+    bool constant;     /* known: `value`; needs no register */
+    bool single;       /* reg holds an f32 whose slot is NaN-boxed */
+    bool boxed;        /* the slot's upper half is known to be all ones */
+    uint16_t offset;   /* of the slot */
+    uint16_t next_use; /* operation that reads it next, NEVER: none before it is overwritten */
+    int64_t value;
+};
+
+struct fixup {
+    uint8_t from, to;    /* enum section */
+    bool absolute;       /* a 64-bit address instead of a 32-bit displacement */
+    uint32_t at, target; /* within the sections */
+};
+
+/* For the operands of an operation: value_state.next_use from then on. */
+struct op_uses {
+    uint16_t d, a, b, c;
+};
+
+struct host_features {
+    bool bmi1, bmi2, lzcnt, popcnt, fma;
+};
+
+struct compiler {
+    const struct isa *isa;
+    unsigned global_count;
+    struct host_features features;
+
+    /* this compilation */
+    const struct ir_block *ir;
+    const uint16_t *steps;
+    struct block *block;
+    unsigned index; /* of the operation */
+    bool ended;     /* what follows cannot be reached */
+    bool failed;
+    bool block_known;                      /* cpu->block has been stored */
+    uint32_t retreat_at, retreat_first_at; /* in COLD */
+    uint32_t entry_at;                     /* in HOT: behind the attention test */
+    uint32_t exit_at[2], exit_stub[2];     /* patchable displacement (HOT, 0: none), stub (COLD) */
+
+    struct emitter sections[SECTION_COUNT];
+    struct emitter *hot, *cold;
+    struct fixup fixups[FIXUPS_MAX];
+    unsigned fixup_count;
+
+    struct value_state values[VALUES_MAX];
+    uint16_t used_values[VALUES_MAX]; /* those to reset */
+    uint16_t owner[2][16];            /* value in each general and each xmm register, NEVER: none */
+    uint32_t locked[2];               /* a bit a register: not to be taken now */
+    struct op_uses uses[IR_OPS_MAX];
+
+    uint8_t bytes[HOT_BYTES + COLD_BYTES + DATA_BYTES];
+};
+
+#define CPU_FIELD(field) host_at(REG_CPU, (int32_t)offsetof(struct cpu, field))
+
+/* False: not done natively, and nothing was emitted that matters: call out. */
+typedef bool compile_operation(struct compiler *c, const struct ir_op *op);
+#define OP(name, d, a, b, c, aux, effects) compile_operation compile_##name;
+#include "libshared/ir/ops.def"
+#undef OP
+
+/* --- sections ------------------------------------------------------------------------------- */
+/* `at`: a displacement in `from` that shall lead to `target` in `to`. */
+void compile_fixup(struct compiler *c, enum section from, uint32_t at, enum section to,
+                   uint32_t target);
+
+/* --- parts of operations -------------------------------------------------------------------- */
+/* Load what compile_compare will need. */
+void compile_load_comparison(struct compiler *c, const struct ir_op *op);
+/* Compare a with b and say which host condition is op's (enum ir_condition in aux). */
+enum host_condition compile_compare(struct compiler *c, const struct ir_op *op);
+/* Translate a + imm for an access of 2^size_log2 bytes: retreats when the TLB's entry does not
+ * allow it (`aligned`: or it is misaligned); otherwise the operand is guest memory. Integer
+ * registers. */
+struct host_memory compile_translate(struct compiler *c, const struct ir_op *op, unsigned size_log2,
+                                     bool is_write, bool aligned);
+
+/* --- leaving -------------------------------------------------------------------------------- */
+/* Retreat when the condition holds. State must be as before the operation; flags survive. */
+void compile_retreat_if(struct compiler *c, enum host_condition condition);
+/* Retreat in any case: the rest of the block is not compiled. */
+void compile_retreat(struct compiler *c);
+/* A stub in COLD that undoes `retired` counted instructions and retreats. */
+uint32_t compile_retreat_stub(struct compiler *c, unsigned retired);
+void compile_call_out(struct compiler *c);
+/* Store cpu->block, if this path has not yet. */
+void compile_store_block(struct compiler *c, struct emitter *e, unsigned scratch);
+
+static inline unsigned compile_insn_count(const struct compiler *c)
+{
+    return c->block->insn_count;
+}
+
+#endif

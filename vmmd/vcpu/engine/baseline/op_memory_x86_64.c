@@ -1,0 +1,123 @@
+/*
+ * Loads and stores: the TLB's hit test inlined, a miss retreats (cpu.h has the rule).
+ */
+#if defined(__x86_64__)
+
+#include "vmmd/vcpu/engine/baseline/registers.h"
+
+#define MEM_SPECIAL (IR_MEM_ALIGN | IR_MEM_ACQUIRE | IR_MEM_RELEASE)
+
+static bool addressable(const struct ir_op *op)
+{
+    return op->imm >= INT32_MIN && op->imm <= INT32_MAX - 16;
+}
+
+struct host_memory compile_translate(struct compiler *c, const struct ir_op *op, unsigned size_log2,
+                                     bool is_write, bool aligned)
+{
+    struct emitter *e = c->hot;
+    int32_t offset = (int32_t)op->imm;
+    int32_t last = (1 << size_log2) - 1;
+    unsigned base = registers_use(c, op->a);
+    unsigned entry = registers_allocate(c, FILE_GENERAL);
+    if (aligned && size_log2 > 0) {
+        emit_address(e, false, REG_SCRATCH, host_at(base, offset));
+        emit_test_constant(e, REG_SCRATCH, (uint32_t)last);
+        compile_retreat_if(c, HOST_NOT_EQUAL);
+    }
+    unsigned address = base;
+    if (offset) {
+        emit_address(e, true, entry, host_at(base, offset));
+        address = entry;
+    }
+    if (c->features.bmi2) {
+        emit_rotate_right_to(e, entry, address, MEMORY_PAGE_SHIFT - 5);
+    } else {
+        if (address != entry) {
+            emit_move(e, true, entry, address);
+        }
+        emit_shift_constant(e, true, HOST_SHR, entry, MEMORY_PAGE_SHIFT - 5);
+    }
+    emit_arithmetic(e, true, HOST_AND, entry, REG_TLB_MASK);
+    emit_address(e, true, REG_SCRATCH, host_at(base, offset + last));
+    emit_arithmetic_constant(e, true, HOST_AND, REG_SCRATCH, -(int32_t)PAGE_BYTES);
+    emit_arithmetic_constant(e, true, HOST_OR, REG_SCRATCH, TLB_VALID);
+    int32_t tag =
+        is_write ? offsetof(struct tlb_entry, tag_write) : offsetof(struct tlb_entry, tag_read);
+    emit_arithmetic_load(e, true, HOST_CMP, REG_SCRATCH, host_indexed(REG_TLB, entry, 0, tag));
+    compile_retreat_if(c, HOST_NOT_EQUAL);
+    emit_load64(e, entry, host_indexed(REG_TLB, entry, 0, offsetof(struct tlb_entry, addend)));
+    return host_indexed(entry, base, 0, offset);
+}
+
+bool compile_load(struct compiler *c, const struct ir_op *op)
+{
+    unsigned size_log2 = op->aux & IR_MEM_SIZE;
+    if (op->aux & (MEM_SPECIAL | IR_MEM_BOX) || size_log2 > 3 || !addressable(op)) {
+        return false;
+    }
+    struct host_memory memory = compile_translate(c, op, size_log2, false, false);
+    emit_load(c->hot, size_log2, op->aux & IR_MEM_SIGN, memory.base, memory);
+    registers_define(c, op->d, memory.base);
+    return true;
+}
+
+bool compile_store(struct compiler *c, const struct ir_op *op)
+{
+    unsigned size_log2 = op->aux & IR_MEM_SIZE;
+    if (op->aux & MEM_SPECIAL || size_log2 > 3 || !addressable(op)) {
+        return false;
+    }
+    unsigned value = registers_use(c, op->b);
+    struct host_memory memory = compile_translate(c, op, size_log2, true, false);
+    emit_store(c->hot, size_log2, memory, value);
+    return true;
+}
+
+bool compile_loadf(struct compiler *c, const struct ir_op *op)
+{
+    unsigned size_log2 = op->aux & IR_MEM_SIZE;
+    bool single = size_log2 == 2 && op->aux & IR_MEM_BOX;
+    if (op->aux & MEM_SPECIAL || (size_log2 != 3 && !single) || !addressable(op)) {
+        return false;
+    }
+    struct host_memory memory = compile_translate(c, op, size_log2, false, false);
+    unsigned to = registers_allocate(c, FILE_FLOAT);
+    emit_float_load(c->hot, !single, to, memory);
+    if (single) {
+        registers_define_single(c, op->d, to);
+    } else {
+        registers_define(c, op->d, to);
+    }
+    return true;
+}
+
+bool compile_storef(struct compiler *c, const struct ir_op *op)
+{
+    unsigned size_log2 = op->aux & IR_MEM_SIZE;
+    if (op->aux & MEM_SPECIAL || size_log2 < 2 || !addressable(op)) {
+        return false;
+    }
+    const struct value_state *state = registers_value(c, op->b);
+    bool narrow = size_log2 == 2 && state->reg != NO_REGISTER; /* the low half is there */
+    unsigned value = narrow ? state->reg : registers_use_double(c, op->b);
+    struct host_memory memory = compile_translate(c, op, size_log2, true, false);
+    emit_float_store(c->hot, size_log2 == 3, memory, value);
+    return true;
+}
+
+bool compile_loadv(struct compiler *c, const struct ir_op *op)
+{
+    (void)c;
+    (void)op;
+    return false;
+}
+
+bool compile_storev(struct compiler *c, const struct ir_op *op)
+{
+    (void)c;
+    (void)op;
+    return false;
+}
+
+#endif
