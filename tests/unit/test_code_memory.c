@@ -1,13 +1,19 @@
 /* Memory for compiled code: its bound, its fragmentation, its two views. */
 #include "vmmd/vcpu/engine/baseline/code_memory.h"
 #include <check.h>
+#include <errno.h>
 #include <inttypes.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define KIB UINT64_C(1024)
@@ -412,7 +418,7 @@ START_TEST(test_no_address_is_writable_and_executable)
 }
 END_TEST
 
-/* Nobody can map it a third time: its descriptor is closed. */
+/* Nobody can map it a third time. */
 START_TEST(test_no_descriptor_stays)
 {
     int before = dup(0);
@@ -423,6 +429,49 @@ START_TEST(test_no_descriptor_stays)
     ck_assert_int_eq(after, before);
     close(after);
     code_memory_destroy(memory);
+}
+END_TEST
+
+/* Linux 6.3: what services run with that may never turn data into code. */
+#ifndef PR_SET_MDWE
+#define PR_SET_MDWE              65
+#define PR_MDWE_REFUSE_EXEC_GAIN 1
+#endif
+
+START_TEST(test_hardened_hosts_allow_it)
+{
+    if (prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0) != 0) {
+        return; /* this host does not know it */
+    }
+    struct code_memory *memory = create(MIB);
+    struct code_span span = allocate(memory, 64);
+    memcpy(span.write, ADD, sizeof(ADD));
+    code_memory_publish(&span, sizeof(ADD));
+    ck_assert_int_eq(((function *)(void *)span.execute)(40, 2), 42);
+    code_memory_destroy(memory);
+}
+END_TEST
+
+START_TEST(test_forbidding_hosts_are_named)
+{
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mmap, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
+        BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, PROT_EXEC, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EACCES),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog filter = {.len = sizeof(code) / sizeof(code[0]), .filter = code};
+    struct error err = {0};
+    ck_assert_int_eq(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+    if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0) {
+        return; /* this host does not know it */
+    }
+    ck_assert_ptr_null(code_memory_create(MIB, &err));
+    ck_assert_int_eq(err.code, ERROR_PERMISSION);
+    ck_assert_int_eq(err.cause, EACCES);
+    ck_assert_ptr_nonnull(strstr(err.hint, "--engine interp"));
 }
 END_TEST
 
@@ -467,6 +516,8 @@ int main(void)
     tcase_add_test(views, test_what_was_written_runs);
     tcase_add_test(views, test_no_address_is_writable_and_executable);
     tcase_add_test(views, test_no_descriptor_stays);
+    tcase_add_test(views, test_hardened_hosts_allow_it);
+    tcase_add_test(views, test_forbidding_hosts_are_named);
     tcase_add_test_raise_signal(views, test_writing_the_execute_view_kills, SIGSEGV);
     tcase_add_test_raise_signal(views, test_running_the_write_view_kills, SIGSEGV);
     suite_add_tcase(suite, views);

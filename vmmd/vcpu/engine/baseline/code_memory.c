@@ -223,27 +223,27 @@ static void account(struct code_memory *memory, uint32_t first, uint32_t granule
 
 /* Anonymous shared memory and a second mapping of it. A memfd would do as well, but Linux perf
  * takes its mappings for those of a file, and then does not look into the map of our code's names.
- */
+ * The execute view comes first: hardened hosts let no mapping become executable later. */
 static bool map_views(struct code_memory *memory, struct error *err)
 {
-    void *write = mmap(NULL, memory->limit, PROT_READ | PROT_WRITE,
-                       MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (write == MAP_FAILED) {
-        error_set(err, ERROR_MEMORY, errno, "no memory for compiled code: %s", strerror(errno));
-        return false;
-    }
-    memory->write = write;
-    /* From size 0: the old mapping stays. */
-    void *execute = mremap(write, 0, memory->limit, MREMAP_MAYMOVE);
-    if (execute == MAP_FAILED) {
-        error_set(err, ERROR_MEMORY, errno, "no addresses for compiled code: %s", strerror(errno));
-        return false;
-    }
-    memory->execute = execute;
-    if (mprotect(execute, memory->limit, PROT_READ | PROT_EXEC) != 0) {
+    void *execute = mmap(NULL, memory->limit, PROT_READ | PROT_EXEC,
+                         MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (execute == MAP_FAILED && (errno == EACCES || errno == EPERM)) {
         error_set(err, ERROR_PERMISSION, errno, "the host forbids executable memory: %s",
                   strerror(errno));
         error_hint(err, "allow it to vcpud (with SELinux: execmem), or run with --engine interp");
+        return false;
+    }
+    if (execute == MAP_FAILED) {
+        error_set(err, ERROR_MEMORY, errno, "no memory for compiled code: %s", strerror(errno));
+        return false;
+    }
+    memory->execute = execute;
+    /* From size 0: the first mapping stays. */
+    void *write = mremap(execute, 0, memory->limit, MREMAP_MAYMOVE);
+    memory->write = write != MAP_FAILED ? write : NULL;
+    if (!memory->write || mprotect(write, memory->limit, PROT_READ | PROT_WRITE) != 0) {
+        error_set(err, ERROR_MEMORY, errno, "no addresses for compiled code: %s", strerror(errno));
         return false;
     }
     return true;
