@@ -101,8 +101,12 @@ int child_request(struct child *child, ProtobufCMessage *message, int deadline_m
                   child_reply_fn *reply, uint64_t context)
 {
     struct timeval deadline = child_timeval(deadline_ms);
-    struct child_request *request = calloc(1, sizeof(*request));
+    struct child_request *request;
 
+    if (!child->running) {
+        return -ESRCH;
+    }
+    request = calloc(1, sizeof(*request));
     if (!request) {
         return -ENOMEM;
     }
@@ -188,25 +192,32 @@ static void child_on_message(evutil_socket_t fd, short what, void *argument)
     child_receive(argument);
 }
 
-/* It has ended, and what it sent before has had time to arrive. */
-static void child_on_settled(evutil_socket_t fd, short what, void *argument)
+/* Nobody will answer any more. Not running first, so that no callback can ask anew. */
+static void child_fail_requests(struct child *child)
 {
-    struct child *child = argument;
     struct child_request *request;
     struct error err;
     char text[64];
-    (void)fd, (void)what;
 
-    for (int i = 0; i < CHILD_BATCH && child_receive(child); i++) {
-    }
+    child->running = false;
     child_describe_end(child, text, sizeof(text));
     error_set(&err, ERROR_CRASHED, 0, "%s %s", child->role, text);
     while ((request = TAILQ_FIRST(&child->requests))) {
         child_request_finish(request, &err, NULL);
     }
+}
+
+/* It has ended, and what it sent before has had time to arrive. */
+static void child_on_settled(evutil_socket_t fd, short what, void *argument)
+{
+    struct child *child = argument;
+    (void)fd, (void)what;
+
+    for (int i = 0; i < CHILD_BATCH && child_receive(child); i++) {
+    }
+    child_fail_requests(child);
     event_del(child->receive_event);
     event_del(child->send_event);
-    child->running = false;
     child->callbacks->exited(child);
 }
 
@@ -324,13 +335,13 @@ void child_release(struct child *child)
         return;
     }
     if (child->running) {
-        siginfo_t info;
+        siginfo_t info = {0};
         child_kill(child);
-        waitid(P_PIDFD, (id_t)child->pidfd, &info, WEXITED);
+        if (waitid(P_PIDFD, (id_t)child->pidfd, &info, WEXITED) == 0) {
+            child_note_end(child, &info);
+        }
     }
-    while (!TAILQ_EMPTY(&child->requests)) {
-        child_request_free(TAILQ_FIRST(&child->requests));
-    }
+    child_fail_requests(child);
     for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++) {
         if (events[i]) {
             event_free(events[i]);

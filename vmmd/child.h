@@ -74,8 +74,8 @@ struct child {
 int child_attach(struct child *child, struct event_base *base,
                  const struct child_protocol *protocol, const struct child_callbacks *callbacks,
                  void *owner, const char *role, pid_t pid, int pidfd, const char *socket_path);
-/* Ask. The message is copied when it cannot be sent at once. `reply` is called exactly once, later,
- * from the event loop, unless the child is released first. 0 or -ENOMEM. */
+/* Ask. The message is copied. `reply` is called exactly once: later from the event loop, or by
+ * child_release. 0, -ENOMEM, or -ESRCH when the process has ended (no call then). */
 int child_request(struct child *child, ProtobufCMessage *message, int deadline_ms,
                   child_reply_fn *reply, uint64_t context);
 /* Begin to ping, once the process is configured; and cease, before it is asked to stop. */
@@ -83,7 +83,8 @@ void child_heartbeat_start(struct child *child);
 void child_heartbeat_stop(struct child *child);
 /* SIGKILL. Its end is reported by `exited`. */
 void child_kill(struct child *child);
-/* Forget it; kills and waits when it still runs (only on the way out of a failed start). */
+/* Forget it; kills and waits when it still runs (only on the way out of a failed start). Requests
+ * that are open fail with ERROR_CRASHED first. */
 void child_release(struct child *child);
 /* "was killed by signal 9 (Killed)" or "exited with status 1". */
 void child_describe_end(const struct child *child, char *text, size_t size);

@@ -404,8 +404,11 @@ static struct request *control_asked(const struct child *child, const struct err
 {
     struct machine *machine = child->owner;
     struct control_socket *control = supervisor_control(machine->host->context);
-    struct request *request;
+    struct request *request = NULL;
 
+    if (!control) {
+        return NULL; /* vmmd is on its way out */
+    }
     TAILQ_FOREACH(request, &control->requests, link)
     {
         if (request->serial == serial) {

@@ -303,10 +303,11 @@ static void machine_on_timer(evutil_socket_t fd, short what, void *argument)
 
 /* ---- what its processes report ---- */
 
-/* The first error of a start is the one that is told. */
+/* The first error of a start is the one that is told; a launch that failed told its own. */
 static void machine_note_error(struct machine *machine, const struct error *err)
 {
-    if (machine->last_error.code == ERROR_OK) {
+    if (machine->state == POLYVISOR__MACHINE_STATE__MACHINE_STARTING &&
+        machine->last_error.code == ERROR_OK) {
         machine->last_error = *err;
     }
     machine_wake(machine);
@@ -340,6 +341,8 @@ void machine_device_configured(struct child *child, const struct error *err,
             machine_note_error(machine, err);
         }
         machine_wake(machine);
+    } else if (machine_is_idle(machine)) {
+        /* A launch that failed lets go of what it had started. */
     } else if (err) {
         /* A restarted device that cannot go on is a dead one. */
         machine_event(machine, "device-refused", child->role, "%s", err->message);
@@ -527,10 +530,11 @@ static int machine_ask_vcpu(struct machine *machine, Polyvisor__VcpuRequest *req
         machine->state != POLYVISOR__MACHINE_STATE__MACHINE_RUNNING) {
         return machine_wrong_state(machine, "not running", "start it with: vmctl start %s", err);
     }
-    if (child_request(&machine->vcpu, &request->base, MACHINE_LOOK_MS, reply, context) < 0) {
-        return error_set(err, ERROR_INTERNAL, ENOMEM, "out of memory");
+    int result = child_request(&machine->vcpu, &request->base, MACHINE_LOOK_MS, reply, context);
+    if (result == -ESRCH) { /* it died a moment ago, and the machine's step is still to come */
+        return error_set(err, ERROR_CRASHED, 0, "vcpud of '%s' has ended", machine->config->name);
     }
-    return 0;
+    return result ? error_set(err, ERROR_INTERNAL, -result, "out of memory") : 0;
 }
 
 int machine_ask_stats(struct machine *machine, child_reply_fn *reply, uint64_t context,

@@ -254,6 +254,9 @@ static void supervisor_on_change(struct machine *machine, void *context)
 {
     struct supervisor *supervisor = context;
 
+    if (!supervisor->control) {
+        return; /* on the way out */
+    }
     control_socket_machine_changed(supervisor->control, machine);
     if (supervisor->ending && machine_is_idle(machine)) {
         supervisor_check_end(supervisor);
@@ -349,6 +352,7 @@ void supervisor_close(struct supervisor *supervisor)
                               supervisor->end_timer};
 
     control_socket_close(supervisor->control);
+    supervisor->control = NULL; /* answers to its requests may still come below */
     while (!TAILQ_EMPTY(&supervisor->machines)) {
         supervisor_forget(supervisor, TAILQ_FIRST(&supervisor->machines), false);
     }

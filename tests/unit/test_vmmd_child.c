@@ -1,0 +1,122 @@
+/* A child's end and its open requests: each is told, whatever order things happen in. */
+#include "vmmd/child.h"
+
+#include "proto/vcpu.pb-c.h"
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <unistd.h>
+
+static char directory[64], path[96];
+static struct event_base *base;
+static struct child child;
+static unsigned replies, ends;
+static enum error_code reply_code;
+
+static void note_reply(struct child *who, const struct error *err, const ProtobufCMessage *reply,
+                       uint64_t context)
+{
+    ck_assert_ptr_eq(who, &child);
+    ck_assert_ptr_null(reply);
+    ck_assert_uint_eq(context, 42);
+    reply_code = err ? err->code : ERROR_OK;
+    replies++;
+}
+
+static void note_end(struct child *who)
+{
+    (void)who;
+    ends++;
+    event_base_loopbreak(base);
+}
+
+static const struct child_callbacks callbacks = {.exited = note_end, .hung = note_end};
+
+/* A process that never answers. */
+static void set_up(void)
+{
+    strcpy(directory, "/tmp/pv-child.XXXXXX");
+    ck_assert_ptr_nonnull(mkdtemp(directory));
+    snprintf(path, sizeof(path), "%s/vcpud.sock", directory);
+    base = event_base_new();
+    pid_t pid = fork();
+    if (pid == 0) {
+        pause();
+        _exit(0);
+    }
+    int pidfd = pidfd_open(pid, 0);
+    ck_assert_int_ge(pidfd, 0);
+    replies = ends = 0;
+    ck_assert_int_eq(child_attach(&child, base, &child_protocol_vcpu, &callbacks, NULL, "vcpud",
+                                  pid, pidfd, path),
+                     0);
+}
+
+static void tear_down(void)
+{
+    child_release(&child);
+    event_base_free(base);
+    ck_assert_int_eq(rmdir(directory), 0);
+}
+
+static int ask(void)
+{
+    Polyvisor__VcpuRequest request = POLYVISOR__VCPU_REQUEST__INIT;
+    Polyvisor__VcpuStatsRequest stats = POLYVISOR__VCPU_STATS_REQUEST__INIT;
+
+    request.body_case = POLYVISOR__VCPU_REQUEST__BODY_STATS;
+    request.stats = &stats;
+    return child_request(&child, &request.base, 60000, note_reply, 42);
+}
+
+START_TEST(its_end_fails_open_requests)
+{
+    ck_assert_int_eq(ask(), 0);
+    child_kill(&child);
+    event_base_dispatch(base);
+    ck_assert_uint_eq(ends, 1);
+    ck_assert_uint_eq(replies, 1);
+    ck_assert_int_eq(reply_code, ERROR_CRASHED);
+}
+END_TEST
+
+/* Between its end and its release nothing would ever answer. */
+START_TEST(a_dead_child_takes_no_requests)
+{
+    child_kill(&child);
+    event_base_dispatch(base);
+    ck_assert_uint_eq(ends, 1);
+    ck_assert_int_lt(ask(), 0);
+    child_release(&child);
+    ck_assert_uint_eq(replies, 0);
+}
+END_TEST
+
+START_TEST(release_fails_open_requests)
+{
+    ck_assert_int_eq(ask(), 0);
+    ck_assert_int_eq(ask(), 0);
+    child_release(&child);
+    ck_assert_uint_eq(replies, 2);
+    ck_assert_int_eq(reply_code, ERROR_CRASHED);
+    ck_assert_uint_eq(ends, 0);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("vmmd: child");
+    TCase *cases = tcase_create("child");
+    tcase_add_checked_fixture(cases, set_up, tear_down);
+    tcase_add_test(cases, its_end_fails_open_requests);
+    tcase_add_test(cases, a_dead_child_takes_no_requests);
+    tcase_add_test(cases, release_fails_open_requests);
+    suite_add_tcase(suite, cases);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
