@@ -125,6 +125,9 @@ static void list_host(struct writer *writer, const struct inspected_code *code)
     size_t left = code->host_size;
     uint64_t address = code->host_address;
     csh handle;
+    while (left > 0 && bytes[left - 1] == 0) {
+        left--; /* what fills the last cache line */
+    }
     if (left == 0 || cs_open(HOST_ARCH, HOST_MODE, &handle) != CS_ERR_OK) {
         return;
     }

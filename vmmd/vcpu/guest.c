@@ -55,14 +55,16 @@ static const struct {
     const char *name;
     enum engine_tier tier;
 } engines[] = {
-    {"", ENGINE_INTERP},
-    {"auto", ENGINE_INTERP},
     {"interp", ENGINE_INTERP},
     {"baseline", ENGINE_BASELINE},
 };
 
 static int find_engine(const char *name, enum engine_tier *tier, struct error *err)
 {
+    if (strcmp(name, "") == 0 || strcmp(name, "auto") == 0) {
+        *tier = engine_tier_best();
+        return 0;
+    }
     for (unsigned i = 0; i < sizeof(engines) / sizeof(engines[0]); i++) {
         if (strcmp(name, engines[i].name) == 0 && engine_tier_available(engines[i].tier)) {
             *tier = engines[i].tier;

@@ -229,6 +229,11 @@ bool engine_tier_available(enum engine_tier tier)
     return tier == ENGINE_INTERP || (tier == ENGINE_BASELINE && baseline_available());
 }
 
+enum engine_tier engine_tier_best(void)
+{
+    return ENGINE_INTERP;
+}
+
 void engine_set_tier(struct engine *engine, enum engine_tier tier)
 {
     if (tier == ENGINE_INTERP || engine->baseline) {

@@ -17,11 +17,14 @@ struct engine;
 /* `memory` and `isa` outlive the engine. NULL with *err set on failure. */
 struct engine *engine_create(const struct isa *isa, struct memory *memory, unsigned cpu_count,
                              struct error *err);
+
 /* How blocks are run. A compiler leaves to the interpreter what it does not do. */
 enum engine_tier { ENGINE_INTERP, ENGINE_BASELINE };
 
 /* Whether this host can do it (code memory may still be forbidden). */
 bool engine_tier_available(enum engine_tier tier);
+/* The one that users get who do not choose. */
+enum engine_tier engine_tier_best(void);
 /* Before any CPU runs, and before the process is confined. A new engine interprets. When the tier
  * cannot be had, the engine goes on to interpret, and the log says why. */
 void engine_set_tier(struct engine *engine, enum engine_tier tier);
