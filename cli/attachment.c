@@ -44,70 +44,62 @@ void attachment_close(struct attachment *attachment)
 /* ---- Connecting ---- */
 
 /* A console's path may be longer than a socket address holds; its directory is then reached through
- * a descriptor. Returns that descriptor (-1 = not needed) or a negative errno below -1. */
-static int console_address(const char *path, struct sockaddr_un *address)
+ * *directory, which stays open until the connection is made. 0 or a negative errno. */
+static int console_address(const char *path, struct sockaddr_un *address, int *directory)
 {
     const char *base = strrchr(path, '/');
-    char directory[4096];
+    char name[4096];
 
     *address = (struct sockaddr_un){.sun_family = AF_UNIX};
     if (strlen(path) < sizeof(address->sun_path)) {
         memcpy(address->sun_path, path, strlen(path) + 1);
-        return -1;
+        return 0;
     }
-    if (base == NULL || (size_t)(base - path) >= sizeof(directory)) {
+    if (base == NULL || (size_t)(base - path) >= sizeof(name)) {
         return -ENAMETOOLONG;
     }
-    snprintf(directory, sizeof(directory), "%.*s", (int)(base - path), path);
-    int fd = open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) {
+    snprintf(name, sizeof(name), "%.*s", (int)(base - path), path);
+    *directory = open(name, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (*directory < 0) {
         return -errno;
     }
-    int length =
-        snprintf(address->sun_path, sizeof(address->sun_path), "/proc/self/fd/%d%s", fd, base);
-    if (length < 0 || (size_t)length >= sizeof(address->sun_path)) {
-        close(fd);
-        return -ENAMETOOLONG;
-    }
-    return fd;
+    int length = snprintf(address->sun_path, sizeof(address->sun_path), "/proc/self/fd/%d%s",
+                          *directory, base);
+    return length < (int)sizeof(address->sun_path) ? 0 : -ENAMETOOLONG;
 }
 
-/* A connected socket, or a negative errno. */
-static int console_socket(const char *path)
+/* Connect *fd to a console. 0 or a negative errno. */
+static int console_connect(const char *path, int *fd)
 {
     struct sockaddr_un address;
-    int directory = console_address(path, &address);
-    int result = directory < -1 ? directory : 0;
-    int fd = result == 0 ? socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0) : -1;
+    int directory = -1;
+    int result = console_address(path, &address, &directory);
 
-    if (result == 0 && fd < 0) {
-        result = -errno;
-    }
-    if (result == 0 && connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0) {
+    *fd = result == 0 ? socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0) : -1;
+    if (result == 0 &&
+        (*fd < 0 || connect(*fd, (const struct sockaddr *)&address, sizeof(address)) < 0)) {
         result = -errno;
     }
     if (directory >= 0) {
         close(directory);
     }
-    if (result < 0 && fd >= 0) {
-        close(fd);
-    }
-    return result < 0 ? result : fd;
+    return result;
 }
 
 int attachment_connect(struct attachment *attachment, const char *path, uint32_t flags,
                        struct error *err)
 {
     const struct console_hello hello = {.magic = CONSOLE_MAGIC, .flags = flags};
-    int fd = console_socket(path);
-    int cause = fd < 0 ? -fd : 0;
+    int fd = -1;
+    int cause = -console_connect(path, &fd);
 
-    if (fd >= 0 && (send(fd, &hello, sizeof(hello), MSG_NOSIGNAL) != (ssize_t)sizeof(hello) ||
-                    fcntl(fd, F_SETFL, O_NONBLOCK) < 0)) {
+    if (cause == 0 && send(fd, &hello, sizeof(hello), MSG_NOSIGNAL) != (ssize_t)sizeof(hello)) {
         cause = errno;
-        close(fd);
     }
     if (cause != 0) {
+        if (fd >= 0) {
+            close(fd);
+        }
         enum error_code code = cause == EACCES ? ERROR_PERMISSION : ERROR_CONNECT;
 
         return error_set(err, code, cause, "cannot attach to the console %s: %s", path,

@@ -75,14 +75,15 @@ void client_descriptors(const struct client *client, int descriptors[2])
     descriptors[1] = client->probe;
 }
 
-/* One message, if there is one now. 0, -EAGAIN or a negative code. */
+/* One message, if there is one now: as client_receive. Codes and errnos overlap, so none is mixed.
+ */
 static int take_message(struct client *client, Polyvisor__Response **response, struct error *err)
 {
     ProtobufCMessage *message = NULL;
     int status = channel_receive(client->channel, &polyvisor__response__descriptor, &message, 0);
 
     if (status == -EAGAIN || status == -ETIMEDOUT) {
-        return -EAGAIN;
+        return 0;
     }
     if (status != 0) {
         error_set(err, ERROR_PROTOCOL, -status, "vmmd's answer cannot be read: %s",
@@ -117,22 +118,25 @@ int client_receive(struct client *client, uint32_t wait_ms, Polyvisor__Response 
         int status = take_message(client, response, err);
         uint64_t now = clock_monotonic_ns();
 
-        if (status != -EAGAIN) {
+        if (status != 0 || *response != NULL) {
             return status;
         }
         if (probe_gone(client->probe)) {
             /* What it said last may still be in nanomsg's hands; it cannot be much later. */
             struct pollfd last = {.fd = channel_receive_fd(client->channel), .events = POLLIN};
 
-            if (poll(&last, 1, 100) > 0 && take_message(client, response, err) == 0) {
-                return 0;
+            if (poll(&last, 1, 100) > 0) {
+                status = take_message(client, response, err);
+                if (status != 0 || *response != NULL) {
+                    return status;
+                }
             }
             error_set(err, ERROR_CONNECT, 0, "vmmd went away before it answered");
             error_hint(err, "see its log; machines that run go on without it");
             return -ERROR_CONNECT;
         }
         if (now >= deadline_ns) {
-            return -EAGAIN;
+            return 0;
         }
         struct pollfd polls[] = {
             {.fd = channel_receive_fd(client->channel), .events = POLLIN},
@@ -160,7 +164,7 @@ int client_call(struct client *client, Polyvisor__Request *request, uint32_t ext
         return status;
     }
     status = client_receive(client, wait_ms + ANSWER_SLACK_MS, &answer, err);
-    if (status == -EAGAIN) {
+    if (status == 0 && answer == NULL) {
         error_set(err, ERROR_TIMEOUT, ETIMEDOUT, "vmmd did not answer in time");
         error_hint(err, "--timeout waits longer than the %u ms of now", client->timeout_ms);
         return -ERROR_TIMEOUT;

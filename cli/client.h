@@ -28,9 +28,9 @@ int client_send(struct client *client, Polyvisor__Request *request, uint32_t dea
                 struct error *err);
 /* Readable when client_receive has something to say: an answer in [0], vmmd's end in [1]. */
 void client_descriptors(const struct client *client, int descriptors[2]);
-/* The answer to the last request. 0 with *response set (free it with client_free), -EAGAIN when
- * none came within wait_ms, or a negative code with *err set; an error that vmmd answered with is
- * returned like one of our own. */
+/* The answer to the last request. 0 with *response set (free it with client_free), 0 with *response
+ * NULL when none came within wait_ms, or a negative code with *err set; an error that vmmd answered
+ * with is returned like one of our own. */
 int client_receive(struct client *client, uint32_t wait_ms, Polyvisor__Response **response,
                    struct error *err);
 /* Both, with the client's timeout plus `extra_ms` for what vmmd is asked to wait for. `response`

@@ -197,8 +197,14 @@ int probe_open(const char *directory, const char *name, int own, int peer, uint3
 
 bool probe_gone(int probe)
 {
-    uint8_t byte;
-    ssize_t count = recv(probe, &byte, 1, MSG_DONTWAIT | MSG_PEEK);
+    /* A publisher takes us for a subscriber and sends here, too. */
+    for (int i = 0; i < 64; i++) {
+        uint8_t bytes[4096];
+        ssize_t count = recv(probe, bytes, sizeof(bytes), MSG_DONTWAIT);
 
-    return count == 0 || (count < 0 && errno != EAGAIN && errno != EINTR);
+        if (count <= 0) {
+            return count == 0 || (errno != EAGAIN && errno != EINTR);
+        }
+    }
+    return false;
 }

@@ -18,7 +18,7 @@
 int probe_open(const char *directory, const char *name, int own, int peer, uint32_t timeout_ms,
                int interrupt_fd, struct error *err);
 
-/* True when the other side of a probe has gone. */
+/* True when the other side of a probe has gone. Throws away what it sent. */
 bool probe_gone(int probe);
 
 #endif

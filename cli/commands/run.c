@@ -47,6 +47,8 @@ struct run {
     struct client watcher; /* "has it ended?" */
     struct attachment attachment;
     char console_path[4096];
+    uint64_t reattach_ns; /* when to look for a console that closed; 0 = it has not */
+    bool lost_console;    /* and the user knows */
     bool ended, stop_asked, user_quit;
     int signal;          /* that told us to end, or 0 */
     uint64_t give_up_ns; /* when the machine must have ended, once we asked for it; 0 = not asked */
@@ -211,7 +213,7 @@ static int handle_watcher(struct run *run, struct error *err)
     Polyvisor__Response *response = NULL;
     int status = client_receive(&run->watcher, 0, &response, err);
 
-    if (status == -EAGAIN) {
+    if (status == 0 && response == NULL) {
         return 0;
     }
     if (status == -ERROR_CONNECT) {
@@ -231,27 +233,35 @@ static int handle_watcher(struct run *run, struct error *err)
     return status == 0 && !run->ended ? ask_wait(run, err) : status;
 }
 
-/* The console closed and the machine goes on: its device may be back already. */
-static void reattach(struct run *run, uint64_t *next_ns)
+/* The console closed and the machine goes on: its device may be back already. One that ends closes
+ * its console a moment before, so the first look waits, too. */
+static void reattach(struct run *run)
 {
+    const struct globals *globals = run->invocation->globals;
     uint64_t now = clock_monotonic_ns();
+    bool first = run->reattach_ns == 0;
     struct error ignored;
 
-    if (*next_ns == 0) {
-        *next_ns = now + ATTACH_RETRY_MS * UINT64_C(1000000);
-    } else if (now >= *next_ns) {
-        *next_ns = now + ATTACH_RETRY_MS * UINT64_C(1000000);
-        if (attachment_connect(&run->attachment, run->console_path, CONSOLE_LOSSLESS, &ignored) ==
-            0) {
-            *next_ns = 0;
-        }
+    if (!first && now < run->reattach_ns) {
+        return;
+    }
+    run->reattach_ns = now + ATTACH_RETRY_MS * UINT64_C(1000000);
+    if (first) {
+        return;
+    }
+    if (attachment_connect(&run->attachment, run->console_path, CONSOLE_LOSSLESS, &ignored) == 0) {
+        output_warning(globals, "the console of %s is back", run->name);
+        run->reattach_ns = 0;
+        run->lost_console = false;
+    } else if (!run->lost_console) {
+        output_warning(globals, "the console of %s is gone; the machine goes on", run->name);
+        run->lost_console = true;
     }
 }
 
 /* Run the guest until it has ended. 0, or a negative code. */
 static int follow(struct run *run, struct error *err)
 {
-    uint64_t reattach_ns = 0;
     int status = 0;
 
     while (status == 0 && !run->ended) {
@@ -279,7 +289,7 @@ static int follow(struct run *run, struct error *err)
         if (run->attachment.output < 0 && !run->stop_asked) {
             ask_end(run, true);
         } else if (detached && run->attachment.output >= 0) {
-            reattach(run, &reattach_ns);
+            reattach(run);
         }
         if (run->give_up_ns != 0 && clock_monotonic_ns() >= run->give_up_ns && !run->ended) {
             return error_set(err, ERROR_TIMEOUT, ETIMEDOUT, "machine '%s' did not end in time",

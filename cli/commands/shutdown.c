@@ -1,6 +1,7 @@
 /* vmctl shutdown: stop all machines, then vmmd. */
 #include "cli/client.h"
 #include "cli/output.h"
+#include "cli/probe.h"
 #include "libshared/base/clock.h"
 
 #include <errno.h>
@@ -24,12 +25,14 @@ static const struct option_spec options[] = {
 /* vmmd's end closes the probe. */
 static int wait_gone(const struct client *client, uint64_t deadline_ns, struct error *err)
 {
-    uint64_t now = clock_monotonic_ns();
-    struct pollfd gone = {.fd = client->probe, .events = POLLIN};
-    int wait_ms = now < deadline_ns ? (int)((deadline_ns - now) / 1000000) : 0;
+    for (uint64_t now = 0; now < deadline_ns;) {
+        struct pollfd gone = {.fd = client->probe, .events = POLLIN};
 
-    if (poll(&gone, 1, wait_ms) > 0) {
-        return 0;
+        now = clock_monotonic_ns();
+        poll(&gone, 1, now < deadline_ns ? (int)((deadline_ns - now) / 1000000) : 0);
+        if (gone.revents != 0 && probe_gone(client->probe)) {
+            return 0;
+        }
     }
     error_set(err, ERROR_TIMEOUT, ETIMEDOUT, "vmmd has not ended in time");
     error_hint(err, "it goes on stopping; 'vmctl list' shows what still runs");
