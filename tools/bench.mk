@@ -1,8 +1,19 @@
-# make bench [ENGINE=interp|baseline|auto] [BENCH_FLAGS=--json]
+# make bench [ENGINE=interp|baseline|auto[,...]] [BENCH_FLAGS="--json --only NAME... --no-real"]
+#
+# The disk has programs of Debian packages (some 90 MB are fetched once) and what they work on.
 
 ENGINE ?= auto
+BENCH_DISK := $(RISCV64)/bench-root.img
+BENCH_INPUT := tests/guests/bench/real
+BENCH_COMPILED := tests/guests/bench/fp.c tests/guests/bench/bench.h
+
+$(BENCH_DISK): tools/make-bench-root tools/guest-apt $(RISCV64)/vmlinux $(sort $(wildcard $(BENCH_INPUT)/*)) \
+    $(BENCH_COMPILED)
+	tools/make-bench-root $(RISCV64) $@ $(BENCH_INPUT) $(BENCH_COMPILED)
+
 .PHONY: bench
 bench:
-	@{ $(MAKE) --no-print-directory deps && $(MAKE) --no-print-directory all guests test-guests; } >&2
-	@python3 tests/bench/bench.py --vmctl $(BUILD)/bin/vmctl --engine $(ENGINE) \
+	@{ $(MAKE) --no-print-directory deps && \
+	    $(MAKE) --no-print-directory all guests test-guests $(BENCH_DISK); } >&2
+	@python3 -B tests/bench/bench.py --vmctl $(BUILD)/bin/vmctl --engine $(ENGINE) --disk $(BENCH_DISK) \
 	    --kernel $(RISCV64)/vmlinux --initrd $(RISCV64)/test-initrd.cpio.gz $(BENCH_FLAGS)

@@ -1,173 +1,285 @@
 #!/usr/bin/env python3
-"""Measure polyvisor against the distribution's QEMU: same kernel, same initrd, in turn, in one run.
+"""Measure polyvisor against the distribution's QEMU: same kernel, same initrd, same disk, in one run.
 
-Ratios are QEMU's time divided by ours: above 1 we are faster. Results (checksums) are compared.
-Only ratios of one run mean anything; absolute figures differ from machine to machine.
+All peers are booted, and each workload runs under one after the other while the others wait at their
+consoles, so that what else the machine does is the same for all. Of the repetitions of a workload the
+shortest counts (--take), of the boots the median. Ratios are QEMU's time divided by ours: above 1 we
+are faster. Results (checksums) are compared. Only ratios of one run mean anything; absolute figures
+differ from machine to machine.
 """
 import argparse
-import glob
 import json
 import math
-import os
-import re
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
-CLASSES = ("integer", "fp", "system")
+from guest import Guest, GuestError, Setup, WorkloadError, boot_seconds
 
-
-def machine_command(peer, args, append, work):
-    """The command that boots the guest with its console on standard input and output."""
-    if peer == "qemu":
-        return ["qemu-system-riscv64", "-M", "virt", "-cpu", "rv64", "-smp", str(args.cpus), "-m", args.memory,
-                "-nographic", "-no-reboot", "-kernel", args.kernel, "-initrd", args.initrd, "-append", append]
-    return [args.vmctl, "run", "--quiet", "--name", "bench", "--arch", "riscv64", "--cpus", str(args.cpus),
-            "--memory", args.memory, "--kernel", args.kernel, "--initrd", args.initrd, "--append", append,
-            "--engine", args.engine]
+CLASSES = ("integer", "fp", "system", "real")
+ENGINES = ("interp", "baseline", "auto")
+BOOT = "start to power-off"
+TAKE = {"min": min, "median": statistics.median, "first": lambda values: values[0]}
 
 
-def start(peer, args, script, work):
-    environment = dict(os.environ, POLYVISOR_RUNTIME_DIR=work)
-    command = machine_command(peer, args, f"quiet script={script}", work)
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, bufsize=0)
+def progress(text):
+    print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
-def lines(process, limit):
-    """Console lines until the guest ends; a guest that says nothing for `limit` seconds is an error."""
-    import select
-    pending = b""
-    while True:
-        if not select.select([process.stdout], [], [], limit)[0]:
-            process.kill()
-            raise SystemExit(f"bench: no output for {limit} s; last: {pending!r}")
-        chunk = os.read(process.stdout.fileno(), 65536)
-        if not chunk:
-            return
-        pending += chunk
-        while b"\n" in pending:
-            line, pending = pending.split(b"\n", 1)
-            yield line.decode(errors="replace").strip()
+class Failures:
+    """What went wrong under whom; said at once, and again at the end."""
+
+    def __init__(self):
+        self.found = []
+
+    def add(self, peer, name, reason):
+        self.found.append({"peer": peer, "name": name, "reason": str(reason)})
+        progress(f"{peer}: {name}: {reason}")
 
 
-def retired(args, work):
-    """Guest instructions so far, from the private daemon of our `vmctl run`."""
-    for directory in glob.glob(os.path.join(work, "private", "*")):
-        done = subprocess.run([args.vmctl, "--json", "--runtime-dir", directory, "stats", "bench"],
-                              capture_output=True, text=True, check=False)
-        if done.returncode == 0:
-            return find_number(json.loads(done.stdout), "retired")
-    return None
+class Group:
+    """The guests of all peers that run one script; one that died is booted again for the next workload."""
+
+    def __init__(self, setup, peers, script, disk, failures):
+        self.setup, self.peers, self.script, self.disk = setup, peers, script, disk
+        self.failures = failures
+        self.guests, self.given_up = {}, set()
+
+    def guest(self, peer):
+        """A guest that is ready, or None."""
+        if peer in self.given_up:
+            return None
+        if peer not in self.guests:
+            guest = self.guests[peer] = Guest(self.setup, peer, self.script, self.disk)
+            try:
+                guest.offered = guest.workloads()
+            except GuestError as error:
+                self.failures.add(peer, self.script, error)
+                self.given_up.add(peer)
+                self.drop(peer)
+                return None
+        return self.guests[peer]
+
+    def drop(self, peer):
+        self.guests.pop(peer).kill()
+
+    def offered(self):
+        """{name: class} of all that any peer offers."""
+        names = {}
+        for peer in self.peers:
+            guest = self.guest(peer)
+            names.update(guest.offered if guest else {})
+        return names
+
+    def measure(self, name, repetitions):
+        """{peer: [Measurement]}; a peer under which it failed is missing."""
+        results, failed = {}, set()
+        for _ in range(repetitions):
+            for peer in self.peers:
+                guest = None if peer in failed else self.guest(peer)
+                if guest is None:
+                    failed.add(peer)
+                    continue
+                try:
+                    results.setdefault(peer, []).append(guest.measure(name))
+                except (GuestError, WorkloadError) as error:
+                    self.failures.add(peer, name, error)
+                    failed.add(peer)
+                    if isinstance(error, GuestError):
+                        self.drop(peer)
+        return {peer: found for peer, found in results.items() if peer not in failed}
+
+    def end(self):
+        for peer in list(self.guests):
+            try:
+                self.guests[peer].end()
+            except (GuestError, subprocess.TimeoutExpired) as error:
+                self.failures.add(peer, f"power-off after {self.script}", error)
+            self.drop(peer)
+
+    def kill(self):
+        for peer in list(self.guests):
+            self.drop(peer)
 
 
-def find_number(tree, name):
-    if isinstance(tree, dict):
-        if isinstance(tree.get(name), int):
-            return tree[name]
-        if tree.get("name") == name and isinstance(tree.get("value"), int):
-            return tree["value"]
-        tree = list(tree.values())
-    if isinstance(tree, list):
-        for branch in tree:
-            found = find_number(branch, name)
-            if found is not None:
-                return found
-    return None
+def boot_row(setup, args, failures):
+    times = {peer: [] for peer in args.peers}
+    for run in range(args.runs):
+        for peer, found in times.items():
+            try:
+                found.append(boot_seconds(setup, peer))
+            except (GuestError, subprocess.TimeoutExpired) as error:
+                failures.add(peer, BOOT, error)
+        progress(f"boot {run + 1} of {args.runs}: " +
+                 ", ".join(f"{peer} {found[-1]:.2f} s" for peer, found in times.items() if found))
+    return {"name": BOOT, "class": "boot",
+            "peers": {peer: {"seconds": statistics.median(found), "all": found, "mips": None}
+                      for peer, found in times.items() if found}}
 
 
-def boot_time(peer, args, work):
-    began = time.monotonic()
-    process = start(peer, args, "idle", work)
-    process.stdin.close()
-    up = any("guest up" in line for line in list(lines(process, 300)))
-    if process.wait() != 0 or not up:
-        raise SystemExit(f"bench: {peer} did not boot")
-    return time.monotonic() - began
+def workload_row(name, kind, measured, take):
+    """One line of the table, and whether the results agree."""
+    peers = {}
+    for peer, found in measured.items():
+        seconds = [one.seconds for one in found]
+        counts = [one.instructions for one in found]
+        peers[peer] = {"seconds": take(seconds), "all": seconds,
+                       "mips": sum(counts) / sum(seconds) / 1e6 if None not in counts else None}
+    same = len({one.checksum for found in measured.values() for one in found}) <= 1
+    progress(f"{name}: " + ", ".join(f"{peer} {one['seconds']:.3f} s" for peer, one in peers.items()))
+    return {"name": name, "class": kind, "peers": peers}, same
 
 
-def workloads(peer, args, work):
-    """{name: (class, seconds, checksum, instructions or None)} of one boot."""
-    process = start(peer, args, "bench", work)
-    results, before = {}, None
-    for line in lines(process, 300):
-        if line.startswith("ready "):
-            before = retired(args, work) if peer == "polyvisor" else None
-            process.stdin.write(b"\n")
-        found = re.match(r"bench (\w+) (\w+) (\d+) ([0-9a-f]+)$", line)
-        if found:
-            name, kind, elapsed, checksum = found.groups()
-            after = retired(args, work) if before is not None else None
-            count = after - before if after is not None else None
-            results[name] = (kind, int(elapsed) / 1e9, checksum, count)
-    process.wait()
-    if not results:
-        raise SystemExit(f"bench: {peer} printed no result")
-    return results
+def measure_group(group, args, wanted):
+    """(rows, names whose results differ, all names offered)"""
+    rows, different = [], []
+    try:
+        offered = group.offered()
+        for name, kind in offered.items():
+            if not wanted(name, kind):
+                continue
+            measured = group.measure(name, args.repetitions)
+            row, same = workload_row(name, kind, measured, TAKE[args.take])
+            rows.append(row)
+            if not same:
+                different.append(name)
+        group.end()
+    finally:
+        group.kill()
+    return rows, different, offered
 
 
-def geomean(values):
-    return math.exp(statistics.fmean(math.log(value) for value in values))
+def measure_all(setup, args, failures):
+    """(rows, names whose results differ)"""
+    only = set(args.only or ())
+    seen = {"boot"}
+
+    def wanted(name, kind):
+        seen.update({name, kind})
+        return not only or name in only or kind in only
+
+    rows, different = [], []
+    groups = [("bench", None)] if only != {"boot"} else []
+    if args.disk and not args.no_real:
+        groups.append(("bench-real", args.disk))
+    for script, disk in groups:
+        if only and only <= seen:
+            continue
+        progress(f"booting {', '.join(args.peers)} for script {script}")
+        found = measure_group(Group(setup, args.peers, script, disk, failures), args, wanted)
+        rows += found[0]
+        different += found[1]
+    for name in only - seen:
+        failures.add("all", name, "no such workload or class")
+    if not only or "boot" in only:
+        rows.append(boot_row(setup, args, failures))
+    return rows, different
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+def add_ratios(rows, engines):
+    """Ratios into the rows; returns {engine: {class: geomean}}."""
+    means = {}
+    for row in rows:
+        for engine in engines:
+            if "qemu" in row["peers"] and engine in row["peers"]:
+                row["peers"][engine]["ratio"] = row["peers"]["qemu"]["seconds"] / row["peers"][engine]["seconds"]
+    for engine in engines:
+        means[engine] = {}
+        for kind in CLASSES:
+            ratios = [row["peers"][engine]["ratio"] for row in rows
+                      if row["class"] == kind and "ratio" in row["peers"].get(engine, {})]
+            if ratios:
+                means[engine][kind] = math.exp(statistics.fmean(math.log(ratio) for ratio in ratios))
+    return means
+
+
+def cell(value, form, width):
+    return f"{'-' if value is None else format(value, form):>{width}}"
+
+
+def print_table(args, qemu, rows, means):
+    print(f"{qemu}; {args.cpus} vCPU, {args.memory}")
+    print(f"ratio = QEMU's time / ours (above 1: we are faster); {args.take} of {args.repetitions} runs, "
+          f"median of {args.runs} boots")
+    print(f"{'':<29}{'QEMU':>9}" + "".join(f"{engine:>28}" for engine in args.engines))
+    print(f"{'workload':<20}{'class':<9}{'s':>9}" + f"{'s':>10}{'ratio':>8}{'M insn/s':>10}" * len(args.engines))
+    for row in rows:
+        line = f"{row['name']:<20}{row['class']:<9}{cell(row['peers'].get('qemu', {}).get('seconds'), '.3f', 9)}"
+        for engine in args.engines:
+            ours = row["peers"].get(engine, {})
+            line += (cell(ours.get("seconds"), ".3f", 10) + cell(ours.get("ratio"), ".2f", 8) +
+                     cell(ours.get("mips"), ".0f", 10))
+        print(line)
+    for kind in CLASSES:
+        if any(kind in mean for mean in means.values()):
+            print(f"{'geomean ' + kind:<38}" +
+                  "".join(f"{'':>10}{cell(means[engine].get(kind), '.2f', 8)}{'':>10}" for engine in args.engines))
+
+
+def engine_list(text):
+    engines = list(dict.fromkeys(text.split(",")))
+    for engine in engines:
+        if engine not in ENGINES:
+            raise argparse.ArgumentTypeError(f"{engine!r} is not one of {', '.join(ENGINES)}")
+    return engines
+
+
+def positive(text):
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return int(text)
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vmctl", required=True)
     parser.add_argument("--kernel", required=True)
     parser.add_argument("--initrd", required=True)
-    parser.add_argument("--engine", default="auto", choices=("interp", "baseline", "auto"))
-    parser.add_argument("--cpus", type=int, default=1)
+    parser.add_argument("--disk", help="the image of tools/make-bench-root; without it no real programs")
+    parser.add_argument("--engine", "--engines", dest="engines", type=engine_list, default=["auto"],
+                        metavar="ENGINE[,ENGINE]...", help=f"of {', '.join(ENGINES)}; default: auto")
+    parser.add_argument("--cpus", type=positive, default=1)
     parser.add_argument("--memory", default="512M")
-    parser.add_argument("--runs", type=int, default=3, help="boots timed of each, in turn; the median counts")
+    parser.add_argument("--runs", type=positive, default=3, help="boots of each that are timed (default: 3)")
+    parser.add_argument("--repetitions", type=positive, default=3, help="runs of each workload (default: 3)")
+    parser.add_argument("--take", choices=TAKE, default="min", help="which of the runs counts (default: min)")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="workloads, classes, or boot")
+    parser.add_argument("--no-real", action="store_true", help="leave the programs of the disk out")
+    parser.add_argument("--silence", type=float, default=180,
+                        help="seconds after which a guest that prints nothing has failed (default: 180)")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
+    args.peers = ["qemu", *args.engines]
+    return args
+
+
+def main():
+    args = parse()
+    version = subprocess.run(["qemu-system-riscv64", "--version"], capture_output=True, text=True, check=True)
+    qemu = version.stdout.splitlines()[0]
+    failures = Failures()
     work = tempfile.mkdtemp(prefix="pvbench")
     try:
-        run(args, work)
+        setup = Setup(args.vmctl, args.kernel, args.initrd, args.cpus, args.memory, args.silence, work)
+        rows, different = measure_all(setup, args, failures)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
-
-def run(args, work):
-    boots = {"qemu": [], "polyvisor": []}
-    for _ in range(args.runs):
-        for peer, times in boots.items():
-            times.append(boot_time(peer, args, work))
-    ours, theirs = workloads("polyvisor", args, work), workloads("qemu", args, work)
-
-    rows, wrong = [], []
-    for name, (kind, seconds, checksum, count) in ours.items():
-        if name not in theirs:
-            continue
-        if theirs[name][2] != checksum:
-            wrong.append(name)
-        rows.append({"name": name, "class": kind, "qemu_s": theirs[name][1], "polyvisor_s": seconds,
-                     "ratio": theirs[name][1] / seconds,
-                     "mips": count / seconds / 1e6 if count else None})
-    boot = {"name": "start to power-off", "class": "boot",
-            "qemu_s": statistics.median(boots["qemu"]), "polyvisor_s": statistics.median(boots["polyvisor"])}
-    boot.update(ratio=boot["qemu_s"] / boot["polyvisor_s"], mips=None)
-    rows.append(boot)
-    means = {kind: geomean([row["ratio"] for row in rows if row["class"] == kind])
-             for kind in CLASSES if any(row["class"] == kind for row in rows)}
+    means = add_ratios(rows, args.engines)
     if args.json:
-        print(json.dumps({"engine": args.engine, "cpus": args.cpus, "rows": rows, "geomean": means,
-                          "different_results": wrong}, indent=2))
+        print(json.dumps({"qemu": qemu, "engines": args.engines, "cpus": args.cpus, "memory": args.memory,
+                          "take": args.take, "repetitions": args.repetitions, "boots": args.runs, "rows": rows,
+                          "geomean": means, "different_results": different, "failures": failures.found}, indent=2))
     else:
-        print(f"engine {args.engine}, {args.cpus} vCPU, {args.memory}; ratio = QEMU's time / ours (above 1: we are faster)")
-        print(f"{'workload':<20}{'class':<9}{'QEMU s':>9}{'ours s':>9}{'ratio':>8}{'M insn/s':>10}")
-        for row in rows:
-            rate = f"{row['mips']:.0f}" if row["mips"] else "-"
-            print(f"{row['name']:<20}{row['class']:<9}{row['qemu_s']:>9.3f}{row['polyvisor_s']:>9.3f}"
-                  f"{row['ratio']:>8.2f}{rate:>10}")
-        for kind, mean in means.items():
-            print(f"{'geomean ' + kind:<47}{mean:>8.2f}")
-    if wrong:
-        print(f"bench: results differ between the emulators: {', '.join(wrong)}", file=sys.stderr)
-        raise SystemExit(1)
+        print_table(args, qemu, rows, means)
+    for failure in failures.found:
+        print(f"bench: {failure['peer']}: {failure['name']}: {failure['reason']}", file=sys.stderr)
+    if different:
+        print(f"bench: results differ between runs or emulators: {', '.join(different)}", file=sys.stderr)
+    return 1 if failures.found or different else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

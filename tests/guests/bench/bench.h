@@ -14,6 +14,7 @@
     X(chase, integer)                                                                              \
     X(quicksort, integer)                                                                          \
     X(bytecode, integer)                                                                           \
+    X(dispatch, integer)                                                                           \
     X(strings, integer)                                                                            \
     X(mix, integer)                                                                                \
     X(matrix, fp)                                                                                  \
@@ -22,11 +23,18 @@
     X(syscalls, system)                                                                            \
     X(faults, system)                                                                              \
     X(forks, system)                                                                               \
-    X(pipes, system)
+    X(execs, system)                                                                               \
+    X(pipes, system)                                                                               \
+    X(switches, system)                                                                            \
+    X(threads, system)                                                                             \
+    X(files, system)
 
 #define X(name, class) uint64_t bench_##name(void);
 WORKLOADS(X)
 #undef X
+
+/* Run a command; 0 when it ended well. *checksum: of its standard output. */
+int run_command(char **command, uint64_t *checksum);
 
 static inline uint64_t hash_add(uint64_t hash, uint64_t value)
 {

@@ -37,8 +37,10 @@ uint64_t bench_matrix(void)
 uint64_t bench_nbody(void)
 {
     enum { BODIES = 5, STEPS = 30000 };
-    static double p[BODIES][3] = {{0, 0, 0}, {4.8, -1.2, -0.1}, {8.3, 4.1, -0.4}, {12.9, -15.1, -0.2}, {15.4, -25.9, 0.2}};
-    static double v[BODIES][3] = {{0, 0, 0}, {0.6, 2.8, -0.02}, {-1.0, 1.8, 0.008}, {1.1, 0.9, -0.01}, {0.98, 0.59, -0.03}};
+    static double p[BODIES][3] = {
+        {0, 0, 0}, {4.8, -1.2, -0.1}, {8.3, 4.1, -0.4}, {12.9, -15.1, -0.2}, {15.4, -25.9, 0.2}};
+    static double v[BODIES][3] = {
+        {0, 0, 0}, {0.6, 2.8, -0.02}, {-1.0, 1.8, 0.008}, {1.1, 0.9, -0.01}, {0.98, 0.59, -0.03}};
     static const double m[BODIES] = {39.5, 0.04, 0.01, 0.0017, 0.002};
     for (int step = 0; step < STEPS; step++) {
         for (int i = 0; i < BODIES; i++) {

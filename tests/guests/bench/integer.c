@@ -84,7 +84,8 @@ uint64_t bench_quicksort(void)
 uint64_t bench_bytecode(void)
 {
     enum { PUSH, ADD, SUB, XOR, DUP, LOOP, END };
-    static const uint8_t program[] = {PUSH, 3, ADD, DUP, PUSH, 5, XOR, ADD, PUSH, 1, SUB, LOOP, END};
+    static const uint8_t program[] = {PUSH, 3,    ADD, DUP, PUSH, 5,  XOR,
+                                      ADD,  PUSH, 1,   SUB, LOOP, END};
     static const void *const labels[] = {&&push, &&add, &&sub, &&xor, &&dup, &&loop, &&end};
     uint64_t stack[16] = {1}, *top = stack;
     const uint8_t *code = program;
@@ -102,8 +103,7 @@ sub:
     top[-1] -= top[0];
     top--;
     NEXT;
-xor:
-    top[-1] ^= top[0];
+    xor : top[-1] ^= top[0];
     top--;
     NEXT;
 dup:
@@ -118,6 +118,47 @@ loop:
 end:
 #undef NEXT
     return stack[0];
+}
+
+/* Calls through pointers: some sites always go to one function, some to any of eight. */
+struct machine {
+    uint64_t value;
+    uint32_t seed;
+    uint64_t (*always)(struct machine *machine, uint64_t value);
+};
+
+typedef uint64_t operation(struct machine *machine, uint64_t value);
+
+#define OPERATION(name, expression)                                                                \
+    static __attribute__((noinline)) uint64_t name(struct machine *machine, uint64_t value)        \
+    {                                                                                              \
+        machine->value ^= value;                                                                   \
+        return expression;                                                                         \
+    }
+OPERATION(operation_add, value + machine->value)
+OPERATION(operation_shift, value << 3 | value >> 61)
+OPERATION(operation_times, value * 0x9e3779b97f4a7c15u)
+OPERATION(operation_less, value - (machine->value >> 5))
+OPERATION(operation_mix, value ^ value >> 29)
+OPERATION(operation_and, value & ~(machine->value << 7))
+OPERATION(operation_or, value | (uint64_t)machine->seed)
+OPERATION(operation_not, ~value)
+
+uint64_t bench_dispatch(void)
+{
+    static operation *const operations[] = {operation_add,  operation_shift, operation_times,
+                                            operation_less, operation_mix,   operation_and,
+                                            operation_or,   operation_not};
+    struct machine machine = {.value = 1, .seed = 3, .always = operation_mix};
+    uint64_t value = 1;
+    for (int i = 0; i < 900000; i++) {
+        operation *volatile *any =
+            (operation *volatile *)&operations[random_next(&machine.seed) & 7];
+        value = (*any)(&machine, value);
+        value = machine.always(&machine, value);
+        value = operations[i & 1](&machine, value);
+    }
+    return value ^ machine.value;
 }
 
 uint64_t bench_strings(void)
@@ -219,7 +260,10 @@ static uint32_t state_work(const char *text)
             state = *text >= '0' && *text <= '9' ? INTEGER : *text == ',' ? START : WORD;
             break;
         case INTEGER:
-            state = *text == '.' ? FRACTION : *text == 'e' ? EXPONENT : *text == ',' ? START : INTEGER;
+            state = *text == '.'   ? FRACTION
+                    : *text == 'e' ? EXPONENT
+                    : *text == ',' ? START
+                                   : INTEGER;
             break;
         case FRACTION:
             state = *text == 'e' ? EXPONENT : *text == ',' ? START : FRACTION;

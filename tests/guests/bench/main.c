@@ -1,4 +1,8 @@
-/* bench NAME...: run workloads and print "bench NAME CLASS NANOSECONDS CHECKSUM" for each. */
+/*
+ * bench --list                           print "workload NAME CLASS" for each
+ * bench NAME...                          run these; "bench NAME CLASS NANOSECONDS CHECKSUM" for
+ * each bench --command NAME CLASS COMMAND...  run a command as a workload
+ */
 #include "bench.h"
 #include <stdio.h>
 #include <string.h>
@@ -12,6 +16,7 @@ static const struct workload {
     WORKLOADS(X)
 #undef X
 };
+#define COUNT (sizeof(workloads) / sizeof(workloads[0]))
 
 static uint64_t now(void)
 {
@@ -20,23 +25,59 @@ static uint64_t now(void)
     return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
 }
 
-int main(int count, char **names)
+static void report(const char *name, const char *class, uint64_t elapsed, uint64_t checksum)
 {
-    for (size_t i = 0; i < sizeof(workloads) / sizeof(workloads[0]); i++) {
-        const struct workload *work = &workloads[i];
-        int wanted = count < 2;
-        for (int n = 1; n < count; n++) {
-            wanted |= strcmp(names[n], work->name) == 0;
+    printf("bench %s %s %llu %016llx\n", name, class, (unsigned long long)elapsed,
+           (unsigned long long)checksum);
+    fflush(stdout);
+}
+
+static int command_main(char **arguments)
+{
+    uint64_t checksum = 0, start = now();
+
+    if (run_command(arguments + 2, &checksum) != 0) {
+        return 1;
+    }
+    report(arguments[0], arguments[1], now() - start, checksum);
+    return 0;
+}
+
+static int named_main(const char *name)
+{
+    for (size_t i = 0; i < COUNT; i++) {
+        if (strcmp(workloads[i].name, name) == 0) {
+            uint64_t start = now(), checksum = workloads[i].run();
+            report(name, workloads[i].class, now() - start, checksum);
+            return 0;
         }
-        if (!wanted) {
-            continue;
-        }
-        uint64_t start = now();
-        uint64_t checksum = work->run();
-        uint64_t elapsed = now() - start;
-        printf("bench %s %s %llu %016llx\n", work->name, work->class, (unsigned long long)elapsed,
-               (unsigned long long)checksum);
-        fflush(stdout);
+    }
+    return 1;
+}
+
+static int list_main(void)
+{
+    for (size_t i = 0; i < COUNT; i++) {
+        printf("workload %s %s\n", workloads[i].name, workloads[i].class);
     }
     return 0;
+}
+
+int main(int count, char **arguments)
+{
+    int failed = 0;
+
+    if (count == 2 && strcmp(arguments[1], "--nothing") == 0) {
+        return 0;
+    }
+    if (count == 2 && strcmp(arguments[1], "--list") == 0) {
+        return list_main();
+    }
+    if (count > 4 && strcmp(arguments[1], "--command") == 0) {
+        return command_main(arguments + 2);
+    }
+    for (int i = 1; i < count; i++) {
+        failed |= named_main(arguments[i]);
+    }
+    return failed;
 }
