@@ -231,7 +231,7 @@ bool engine_tier_available(enum engine_tier tier)
 
 enum engine_tier engine_tier_best(void)
 {
-    return ENGINE_INTERP;
+    return engine_tier_available(ENGINE_BASELINE) ? ENGINE_BASELINE : ENGINE_INTERP;
 }
 
 void engine_set_tier(struct engine *engine, enum engine_tier tier)
