@@ -15,6 +15,8 @@
 #define CONTROL_BATCH        64   /* requests taken a wake-up */
 #define CONTROL_REQUESTS_MAX 4096 /* open at once */
 #define CONTROL_STATS_MAX    128
+/* However long the client would wait: nobody notices when it leaves. */
+#define CONTROL_WAIT_MAX_MS (60 * 60 * 1000u)
 
 /* What an open request waits for. */
 enum request_wait {
@@ -144,20 +146,26 @@ static void request_on_timer(evutil_socket_t fd, short what, void *argument)
     request_fail(request, &err);
 }
 
-/* Keep the request open. timeout_ms 0: without a limit. */
-static void request_wait(struct request *request, enum request_wait wait, struct machine *machine,
+/* Keep the request open, at most CONTROL_WAIT_MAX_MS; timeout_ms 0 stands for that. False: it was
+ * refused, and is no more. */
+static bool request_wait(struct request *request, enum request_wait wait, struct machine *machine,
                          uint32_t timeout_ms)
 {
-    struct timeval timeout = {timeout_ms / 1000, (suseconds_t)(timeout_ms % 1000) * 1000};
+    struct error err;
 
+    if (!timeout_ms || timeout_ms > CONTROL_WAIT_MAX_MS) {
+        timeout_ms = CONTROL_WAIT_MAX_MS;
+    }
+    const struct timeval timeout = {timeout_ms / 1000, (suseconds_t)(timeout_ms % 1000) * 1000};
     request->wait = wait;
     request->machine = machine;
-    if (timeout_ms) {
-        request->timer = evtimer_new(request->control->base, request_on_timer, request);
-        if (request->timer) {
-            evtimer_add(request->timer, &timeout);
-        }
+    request->timer = evtimer_new(request->control->base, request_on_timer, request);
+    if (!request->timer || evtimer_add(request->timer, &timeout) < 0) {
+        error_set(&err, ERROR_INTERNAL, ENOMEM, "out of memory");
+        request_fail(request, &err);
+        return false;
     }
+    return true;
 }
 
 static bool request_is_done(const struct request *request, const struct machine *machine)
@@ -283,8 +291,9 @@ static void control_start(struct request *request, const Polyvisor__Request *mes
         request_fail(request, &err);
         return;
     }
-    request_wait(request, hold ? REQUEST_READY : REQUEST_STARTED, machine, message->deadline_ms);
-    if (request_is_done(request, machine)) {
+    if (request_wait(request, hold ? REQUEST_READY : REQUEST_STARTED, machine,
+                     message->deadline_ms) &&
+        request_is_done(request, machine)) {
         request_answer_machines(request, machine, 1);
     }
 }
@@ -503,19 +512,20 @@ static void control_code(struct request *request, const Polyvisor__Request *mess
 static const struct {
     Polyvisor__Request__BodyCase body;
     void (*handle)(struct request *request, const Polyvisor__Request *message);
+    bool waits; /* may stay open; the others are answered however many do */
 } control_handlers[] = {
-    {POLYVISOR__REQUEST__BODY_CREATE, control_create},
-    {POLYVISOR__REQUEST__BODY_START, control_start},
-    {POLYVISOR__REQUEST__BODY_STOP, control_stop},
-    {POLYVISOR__REQUEST__BODY_KILL, control_kill},
-    {POLYVISOR__REQUEST__BODY_REMOVE, control_remove},
-    {POLYVISOR__REQUEST__BODY_LIST, control_list},
-    {POLYVISOR__REQUEST__BODY_SHOW, control_show},
-    {POLYVISOR__REQUEST__BODY_WAIT, control_wait},
-    {POLYVISOR__REQUEST__BODY_VERSION, control_version},
-    {POLYVISOR__REQUEST__BODY_SHUTDOWN, control_shutdown},
-    {POLYVISOR__REQUEST__BODY_STATS, control_stats},
-    {POLYVISOR__REQUEST__BODY_CODE, control_code},
+    {POLYVISOR__REQUEST__BODY_CREATE, control_create, false},
+    {POLYVISOR__REQUEST__BODY_START, control_start, true},
+    {POLYVISOR__REQUEST__BODY_STOP, control_stop, true},
+    {POLYVISOR__REQUEST__BODY_KILL, control_kill, true},
+    {POLYVISOR__REQUEST__BODY_REMOVE, control_remove, false},
+    {POLYVISOR__REQUEST__BODY_LIST, control_list, false},
+    {POLYVISOR__REQUEST__BODY_SHOW, control_show, false},
+    {POLYVISOR__REQUEST__BODY_WAIT, control_wait, true},
+    {POLYVISOR__REQUEST__BODY_VERSION, control_version, false},
+    {POLYVISOR__REQUEST__BODY_SHUTDOWN, control_shutdown, true},
+    {POLYVISOR__REQUEST__BODY_STATS, control_stats, true},
+    {POLYVISOR__REQUEST__BODY_CODE, control_code, true},
 };
 
 /* ---- the socket ---- */
@@ -525,16 +535,18 @@ static void control_dispatch(struct request *request, const Polyvisor__Request *
     struct error err;
 
     request->id = message->id;
-    if (request->control->request_count > CONTROL_REQUESTS_MAX) {
-        error_set(&err, ERROR_BUSY, 0, "%d requests are open already", CONTROL_REQUESTS_MAX);
-        request_fail(request, &err);
-        return;
-    }
     for (size_t i = 0; i < sizeof(control_handlers) / sizeof(control_handlers[0]); i++) {
-        if (control_handlers[i].body == message->body_case) {
-            control_handlers[i].handle(request, message);
-            return;
+        if (control_handlers[i].body != message->body_case) {
+            continue;
         }
+        if (control_handlers[i].waits && request->control->request_count > CONTROL_REQUESTS_MAX) {
+            error_set(&err, ERROR_BUSY, 0, "%d requests are open already", CONTROL_REQUESTS_MAX);
+            error_hint(&err, "each ends at its deadline, or after an hour");
+            request_fail(request, &err);
+        } else {
+            control_handlers[i].handle(request, message);
+        }
+        return;
     }
     error_set(&err, ERROR_PROTOCOL, 0, "an unknown request");
     error_hint(&err, "vmctl and vmmd are of different versions: vmctl version");
