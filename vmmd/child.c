@@ -118,6 +118,11 @@ int child_request(struct child *child, ProtobufCMessage *message, int deadline_m
     child->protocol->set_id(message, request->id);
     request->unsent = message_copy(message);
     request->deadline = evtimer_new(child->base, child_on_deadline, request);
+    if (request->unsent &&
+        protobuf_c_message_get_packed_size(request->unsent) > CHANNEL_MESSAGE_MAX) {
+        child_request_free(request); /* it would hold up all that come after it */
+        return -EMSGSIZE;
+    }
     if (!request->unsent || !request->deadline) {
         child_request_free(request);
         return -ENOMEM;

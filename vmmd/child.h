@@ -75,7 +75,8 @@ int child_attach(struct child *child, struct event_base *base,
                  const struct child_protocol *protocol, const struct child_callbacks *callbacks,
                  void *owner, const char *role, pid_t pid, int pidfd, const char *socket_path);
 /* Ask. The message is copied. `reply` is called exactly once: later from the event loop, or by
- * child_release. 0, -ENOMEM, or -ESRCH when the process has ended (no call then). */
+ * child_release. 0, or without a call: -ESRCH when the process has ended, -EMSGSIZE,
+ * -ENOMEM. */
 int child_request(struct child *child, ProtobufCMessage *message, int deadline_ms,
                   child_reply_fn *reply, uint64_t context);
 /* Begin to ping, once the process is configured; and cease, before it is asked to stop. */

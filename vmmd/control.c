@@ -18,6 +18,10 @@
 /* However long the client would wait: nobody notices when it leaves. */
 #define CONTROL_WAIT_MAX_MS (60 * 60 * 1000u)
 
+/* What a response needs beside its machines, and each of them for its tag and length. */
+#define RESPONSE_OWN_BYTES   256
+#define RESPONSE_ENTRY_BYTES 8
+
 /* What an open request waits for. */
 enum request_wait {
     REQUEST_NOTHING,
@@ -96,34 +100,33 @@ static void request_succeed(struct request *request)
     request_send(request, &response);
 }
 
-/* Answer with `count` machines from `first` on. */
+/* Answer with `count` machines from `first` on, or with as many of them as fit. */
 static void request_answer_machines(struct request *request, struct machine *first, size_t count)
 {
     Polyvisor__Response response = POLYVISOR__RESPONSE__INIT;
     struct machine_view *views = calloc(count + 1, sizeof(*views));
     Polyvisor__MachineInfo **list = calloc(count + 1, sizeof(Polyvisor__MachineInfo *));
+    struct machine *machine = first;
     struct error err;
+    size_t size = 0;
 
     if (!views || !list) {
         error_set(&err, ERROR_INTERNAL, ENOMEM, "out of memory");
         request_fail(request, &err);
         goto out;
     }
-    for (struct machine *machine = first; machine && response.n_machines < count;
-         machine = TAILQ_NEXT(machine, link)) {
-        machine_view_init(&views[response.n_machines], machine);
-        list[response.n_machines] = &views[response.n_machines].info;
-        response.n_machines++;
+    for (; machine && response.n_machines < count; machine = TAILQ_NEXT(machine, link)) {
+        struct machine_view *view = &views[response.n_machines];
+        machine_view_init(view, machine);
+        size += protobuf_c_message_get_packed_size(&view->info.base) + RESPONSE_ENTRY_BYTES;
+        if (size > CHANNEL_MESSAGE_MAX - RESPONSE_OWN_BYTES && response.n_machines > 0) {
+            response.more = true; /* one always fits: its strings are bounded (validate.c) */
+            break;
+        }
+        list[response.n_machines++] = &view->info;
     }
     response.machines = list;
-    if (protobuf_c_message_get_packed_size(&response.base) > CHANNEL_MESSAGE_MAX - 256) {
-        error_set(&err, ERROR_PROTOCOL, EMSGSIZE, "%zu machines do not fit in one answer",
-                  response.n_machines);
-        error_hint(&err, "ask for each: vmctl show NAME");
-        request_fail(request, &err);
-    } else {
-        request_send(request, &response);
-    }
+    request_send(request, &response);
 out:
     free(list);
     free(views);
@@ -346,9 +349,14 @@ static void control_remove(struct request *request, const Polyvisor__Request *me
 static void control_list(struct request *request, const Polyvisor__Request *message)
 {
     struct supervisor *supervisor = request->control->supervisor;
-    (void)message;
+    struct machine *machine = supervisor_first(supervisor);
 
-    request_answer_machines(request, supervisor_first(supervisor), supervisor_count(supervisor));
+    /* They are in the order of their names. */
+    while (machine && message->list->after[0] &&
+           strcmp(machine->config->name, message->list->after) <= 0) {
+        machine = TAILQ_NEXT(machine, link);
+    }
+    request_answer_machines(request, machine, supervisor_count(supervisor));
 }
 
 static void control_show(struct request *request, const Polyvisor__Request *message)

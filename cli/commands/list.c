@@ -3,6 +3,9 @@
 #include "cli/machine_view.h"
 #include "cli/output.h"
 
+#include <errno.h>
+#include <stdlib.h>
+
 static int print_json(const Polyvisor__Response *response, struct error *err)
 {
     json_t *machines = json_array();
@@ -34,16 +37,63 @@ static int print_names(const Polyvisor__Response *response, struct error *err)
     return output_flush(err);
 }
 
-static int run(const struct invocation *invocation, struct error *err)
+/* Move the machines of `page` behind those of `all`, and release the page. */
+static int append_page(Polyvisor__Response *all, Polyvisor__Response *page, struct error *err)
+{
+    size_t count = all->n_machines + page->n_machines;
+    Polyvisor__MachineInfo **machines =
+        realloc(all->machines, (count + 1) * sizeof(Polyvisor__MachineInfo *));
+    int status = 0;
+
+    if (machines == NULL) {
+        status = error_set(err, ERROR_INTERNAL, ENOMEM, "out of memory");
+    } else {
+        all->machines = machines;
+        for (size_t i = 0; i < page->n_machines; i++) {
+            machines[all->n_machines++] = page->machines[i];
+        }
+        all->more = page->more && page->n_machines > 0;
+        page->n_machines = 0;
+    }
+    client_free(page);
+    return status;
+}
+
+/* All machines, however many answers they take. */
+static int ask_all(struct client *client, Polyvisor__Response **all, struct error *err)
 {
     Polyvisor__ListRequest list = POLYVISOR__LIST_REQUEST__INIT;
     Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
-    Polyvisor__Response *response = NULL;
 
     request.body_case = POLYVISOR__REQUEST__BODY_LIST;
     request.list = &list;
-    int status = client_ask(invocation, &request, 0, &response, err);
+    int status = client_call(client, &request, 0, all, err);
+    while (status == 0 && (*all)->more && (*all)->n_machines > 0) {
+        Polyvisor__Response *page = NULL;
+
+        list.after = (char *)machine_name((*all)->machines[(*all)->n_machines - 1]);
+        status = client_call(client, &request, 0, &page, err);
+        if (status == 0) {
+            status = append_page(*all, page, err);
+        }
+    }
+    return status;
+}
+
+static int run(const struct invocation *invocation, struct error *err)
+{
+    Polyvisor__Response *response = NULL;
+    struct client client;
+    int status = client_open(&client, invocation->runtime_directory,
+                             invocation->globals->timeout_ms, -1, err);
+
     if (status != 0) {
+        return status;
+    }
+    status = ask_all(&client, &response, err);
+    client_close(&client);
+    if (status != 0) {
+        client_free(response);
         return status;
     }
     if (invocation->globals->json) {
