@@ -171,7 +171,7 @@ def measure_all(setup, args, failures):
         found = measure_group(Group(setup, args.peers, script, disk, failures), args, wanted)
         rows += found[0]
         different += found[1]
-    for name in only - seen:
+    for name in only - seen if not failures.found else ():
         failures.add("all", name, "no such workload or class")
     if not only or "boot" in only:
         rows.append(boot_row(setup, args, failures))
