@@ -18,9 +18,7 @@
 
 #define NS_PER_MS 1000000ull
 
-/* How long a guest's processor is given to say whether it has a power button. */
-#define MACHINE_BUTTON_MS 2000
-#define MACHINE_LOOK_MS   5000
+#define MACHINE_LOOK_MS 5000
 
 /* ---- changes of state ---- */
 
@@ -34,9 +32,8 @@ static void machine_set_state(struct machine *machine, Polyvisor__MachineState s
     machine->host->changed(machine, machine->host->context);
 }
 
-/* Begin the end. Once it has begun, only its goal can get harsher. */
-static void machine_begin_end(struct machine *machine, enum machine_goal goal,
-                              Polyvisor__MachineState end_state, const char *reason)
+void machine_begin_end(struct machine *machine, enum machine_goal goal,
+                       Polyvisor__MachineState end_state, const char *reason)
 {
     if (machine->state == POLYVISOR__MACHINE_STATE__MACHINE_STOPPING) {
         machine->goal = goal > machine->goal ? goal : machine->goal;
@@ -155,20 +152,13 @@ static void machine_note_crash(struct machine *machine)
 
 static void machine_step_up(struct machine *machine)
 {
-    bool asked = machine->goal == MACHINE_GOAL_ASK;
-
     if (machine->guest_ended) {
-        const char *reason = machine->guest_code ? "guest-failure"
-                             : asked             ? "stopped"
-                                                 : "power-off";
         machine_begin_end(machine, MACHINE_GOAL_END, POLYVISOR__MACHINE_STATE__MACHINE_STOPPED,
-                          reason);
+                          machine->guest_code ? "guest-failure" : "power-off");
     } else if (!machine->vcpu.running) {
         machine_note_crash(machine);
-    } else if (asked && machine->ask_ns && machine->ask_ns <= clock_monotonic_ns()) {
-        machine_event(machine, "stopping", "", "the guest did not power off in time");
-        machine_begin_end(machine, MACHINE_GOAL_END, POLYVISOR__MACHINE_STATE__MACHINE_STOPPED,
-                          "stopped");
+    } else if (machine->goal == MACHINE_GOAL_ASK) {
+        machine_step_asked(machine);
     } else if (machine->state == POLYVISOR__MACHINE_STATE__MACHINE_READY &&
                machine->goal == MACHINE_GOAL_RUN && !machine->vcpu_start_sent) {
         machine_send_start(machine);
@@ -351,6 +341,7 @@ void machine_device_configured(struct child *child, const struct error *err,
         device->ready = true;
         child_heartbeat_start(child);
         machine_event(machine, "device-restarted", child->role, "pid %ld", (long)child->pid);
+        machine_wake(machine); /* a key may have to be pressed */
     }
 }
 
@@ -466,35 +457,6 @@ int machine_start(struct machine *machine, bool hold, uint64_t promised, struct 
     return 0;
 }
 
-static void machine_button_pressed(struct child *child, const struct error *err,
-                                   const ProtobufCMessage *reply, uint64_t context)
-{
-    struct machine *machine = child->owner;
-    (void)reply, (void)context;
-
-    if (!err || machine->goal != MACHINE_GOAL_ASK ||
-        machine->state == POLYVISOR__MACHINE_STATE__MACHINE_STOPPING) {
-        return;
-    }
-    machine_event(machine, "stopping", "", "the guest cannot be asked (%s): stopping without it",
-                  err->message);
-    machine_begin_end(machine, MACHINE_GOAL_END, POLYVISOR__MACHINE_STATE__MACHINE_STOPPED,
-                      "stopped");
-}
-
-static void machine_press_button(struct machine *machine, uint32_t timeout_ms)
-{
-    Polyvisor__VcpuRequest request = POLYVISOR__VCPU_REQUEST__INIT;
-    Polyvisor__VcpuPowerButton button = POLYVISOR__VCPU_POWER_BUTTON__INIT;
-
-    machine->goal = MACHINE_GOAL_ASK;
-    machine->ask_ns = clock_monotonic_ns() + timeout_ms * NS_PER_MS;
-    request.body_case = POLYVISOR__VCPU_REQUEST__BODY_POWER_BUTTON;
-    request.power_button = &button;
-    child_request(&machine->vcpu, &request.base, MACHINE_BUTTON_MS, machine_button_pressed, 0);
-    machine_wake(machine);
-}
-
 int machine_stop(struct machine *machine, uint32_t timeout_ms, struct error *err)
 {
     if (machine_is_idle(machine)) {
@@ -504,7 +466,7 @@ int machine_stop(struct machine *machine, uint32_t timeout_ms, struct error *err
         machine_begin_end(machine, MACHINE_GOAL_KILL, POLYVISOR__MACHINE_STATE__MACHINE_STOPPED,
                           "stopped");
     } else if (machine->state == POLYVISOR__MACHINE_STATE__MACHINE_RUNNING && timeout_ms) {
-        machine_press_button(machine, timeout_ms);
+        machine_ask_guest(machine, timeout_ms);
     } else if (machine->state != POLYVISOR__MACHINE_STATE__MACHINE_STOPPING) {
         machine_begin_end(machine, MACHINE_GOAL_END, POLYVISOR__MACHINE_STATE__MACHINE_STOPPED,
                           "stopped");

@@ -23,6 +23,12 @@ static const struct machine_device_kind device_fixed[] = {
      .is_virtio = true,
      .has_console = true,
      .queue_count = 4},
+    {.id = "power0",
+     .kind = "virtio-input",
+     .is_virtio = true,
+     .is_power_key = true,
+     .queue_count = 2,
+     .pci_slot = 31},
 };
 
 static const struct machine_device_kind device_disk = {
@@ -64,7 +70,9 @@ size_t machine_device_plan(struct machine_device *devices, const Polyvisor__Mach
     for (size_t i = 0; i < sizeof(device_fixed) / sizeof(device_fixed[0]); i++) {
         struct machine_device *device = &devices[count++];
         device_init(device, &device_fixed[i], device_fixed[i].id, directory);
-        device->pci_slot = device->kind->is_virtio ? slot++ : 0;
+        device->pci_slot = device->kind->pci_slot    ? device->kind->pci_slot
+                           : device->kind->is_virtio ? slot++
+                                                     : 0;
     }
     for (size_t i = 0; i < config->n_disks && count < DEVICES_MAX; i++) {
         struct machine_device *device = &devices[count++];

@@ -4,7 +4,8 @@
  * time by one that inherits the same descriptors.
  *
  * Every machine has, in this order: serial0, rtc0 (plain MMIO), rng0 in PCI slot 1, console0 in
- * slot 2, then disk0 and on from slot 3.
+ * slot 2, power0 in slot 31 (the last, out of the way of what is numbered), then disk0 and on from
+ * slot 3.
  */
 #ifndef POLYVISOR_VMMD_MACHINE_DEVICE_H
 #define POLYVISOR_VMMD_MACHINE_DEVICE_H
@@ -18,7 +19,7 @@
 #include <stddef.h>
 
 #define DEVICE_QUEUES_MAX 4
-#define DEVICES_MAX       (4 + CONFIG_DISKS_MAX)
+#define DEVICES_MAX       (5 + CONFIG_DISKS_MAX)
 #define DEVICE_PATH_MAX   108 /* sun_path */
 
 struct machine_device_kind {
@@ -26,7 +27,9 @@ struct machine_device_kind {
     const char *kind; /* name in the messages */
     bool is_virtio;   /* else plain MMIO */
     bool has_console;
+    bool is_power_key;
     unsigned queue_count; /* virtio only */
+    unsigned pci_slot;    /* 0: none, or the next that is free */
 };
 
 struct machine;
@@ -46,9 +49,10 @@ struct machine_device {
     /* Its process; kept by machine.c and recovery.c. */
     struct machine *machine;
     struct child child;
-    bool ready;    /* answered its configuration */
-    bool stopping; /* was asked to stop */
-    bool failed;   /* given up */
+    bool ready;       /* answered its configuration */
+    bool stopping;    /* was asked to stop */
+    bool failed;      /* given up */
+    bool key_pressed; /* of this process, since the guest was last asked to power off */
     struct error error;
     unsigned deaths;                 /* in a row */
     uint64_t started_ns, restart_ns; /* clock_monotonic_ns; restart_ns 0: no restart is due */

@@ -1,5 +1,6 @@
 /* Between the files that make up a machine: machine.c its life, machine_start.c its resources and
- * processes, machine_recovery.c its devices' restarts, machine_record.c what is told about it. */
+ * processes, machine_recovery.c its devices' restarts, machine_power.c how the guest is asked to
+ * power off, machine_record.c what is told about it. */
 #ifndef POLYVISOR_VMMD_MACHINE_INTERNAL_H
 #define POLYVISOR_VMMD_MACHINE_INTERNAL_H
 
@@ -19,6 +20,17 @@ void machine_save(struct machine *machine);
 /* Restart devices whose processes died, those whose time has come. The time of the next restart
  * that is due (clock_monotonic_ns), or 0. */
 uint64_t machine_recover_devices(struct machine *machine);
+
+/* Begin the end: `end_state` and `reason` are what it ends in. Once it has begun, only its goal can
+ * get harsher. */
+void machine_begin_end(struct machine *machine, enum machine_goal goal,
+                       Polyvisor__MachineState end_state, const char *reason);
+
+/* Ask a running guest to power off, at most for timeout_ms: from now on machine_step_asked, part of
+ * the step, presses its power key - again when the key's process died - and ends the machine when
+ * there is nobody to ask or the time is over. */
+void machine_ask_guest(struct machine *machine, uint32_t timeout_ms);
+void machine_step_asked(struct machine *machine);
 
 /* "" or the text of an error for people: message and hint. */
 void machine_event(struct machine *machine, const char *kind, const char *component,

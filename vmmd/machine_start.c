@@ -199,7 +199,7 @@ static int machine_spawn_device(struct machine_device *device, struct spawn_gate
     int result = machine_list_device(device, &process.list);
 
     snprintf(role, sizeof(role), "devd/%s", device->id);
-    device->ready = device->stopping = false;
+    device->ready = device->stopping = device->key_pressed = false;
     return result ? result : machine_spawn(device->machine, gate, &process, role, &device->child);
 }
 

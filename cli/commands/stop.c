@@ -1,5 +1,9 @@
 /* vmctl stop: ask the guest to power off, then insist. */
+#include "cli/client.h"
 #include "cli/commands/machine_request.h"
+#include "cli/machine_view.h"
+#include "cli/output.h"
+#include <string.h>
 
 struct stop_settings {
     uint32_t grace_ms;
@@ -16,25 +20,57 @@ static const struct option_spec options[] = {
     {.name = NULL},
 };
 
+/* How it went: what was asked for is a guest that powers off. */
+static int report(const struct invocation *invocation, const Polyvisor__MachineInfo *machine,
+                  struct error *err)
+{
+    const char *name = machine_argument(invocation);
+
+    if (invocation->globals->json) {
+        return output_json(machine_json(machine), false, err);
+    }
+    if (strcmp(machine->end_reason, "power-off") == 0) {
+        output_status(invocation->globals, "%s powered off", name);
+    } else if (strcmp(machine->end_reason, "stopped") == 0) {
+        output_status(invocation->globals, "%s stopped by force", name);
+    } else {
+        output_status(invocation->globals, "%s ended (%s)", name, machine->end_reason);
+    }
+    return 0;
+}
+
 static int run(const struct invocation *invocation, struct error *err)
 {
     const struct stop_settings *settings = invocation->settings;
     Polyvisor__StopRequest stop = POLYVISOR__STOP_REQUEST__INIT;
     Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
+    Polyvisor__Response *response = NULL;
 
     stop.name = machine_argument(invocation);
     stop.timeout_ms = settings->grace_ms;
     request.body_case = POLYVISOR__REQUEST__BODY_STOP;
     request.stop = &stop;
-    return machine_request(invocation, &request, settings->grace_ms, "stopped", err);
+    int status = client_ask(invocation, &request, settings->grace_ms, &response, err);
+    if (status != 0) {
+        return status;
+    }
+    const Polyvisor__MachineInfo *machine = client_machine(response, err);
+    status = machine ? report(invocation, machine, err) : -(int)err->code;
+    client_free(response);
+    return status;
 }
 
 const struct command command_stop = {
     .name = "stop",
     .summary = "ask a guest to power off, then insist",
     .usage = "[OPTION...] NAME",
-    .description = "Presses the machine's power button and waits until the guest has powered off. "
-                   "When it has not after the timeout, the machine is ended by force.\n",
+    .description =
+        "Presses the machine's power key and waits until the guest has powered off. When it "
+        "has not after the timeout, the machine is ended by force; at once when the "
+        "guest has no driver for the key (yet). 'vmctl events' tells which it was, "
+        "'vmctl show' keeps it: ended by power-off, or stopped.\n"
+        "The guest needs the driver virtio_input and something that heeds the key: "
+        "systemd-logind does by itself; without systemd it is acpid, with evdev.\n",
     .options = options,
     .settings_size = sizeof(struct stop_settings),
     .positional = POSITIONAL_MACHINE,

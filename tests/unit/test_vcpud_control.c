@@ -154,7 +154,6 @@ static void ask(Polyvisor__VcpuRequest__BodyCase body)
     Polyvisor__VcpuStart start = POLYVISOR__VCPU_START__INIT;
     Polyvisor__VcpuPause pause = POLYVISOR__VCPU_PAUSE__INIT;
     Polyvisor__VcpuStop stop = POLYVISOR__VCPU_STOP__INIT;
-    Polyvisor__VcpuPowerButton power_button = POLYVISOR__VCPU_POWER_BUTTON__INIT;
     Polyvisor__VcpuReset reset = POLYVISOR__VCPU_RESET__INIT;
     Polyvisor__VcpuPing ping = POLYVISOR__VCPU_PING__INIT;
     Polyvisor__VcpuStatsRequest stats = POLYVISOR__VCPU_STATS_REQUEST__INIT;
@@ -162,7 +161,6 @@ static void ask(Polyvisor__VcpuRequest__BodyCase body)
         [POLYVISOR__VCPU_REQUEST__BODY_START] = &start,
         [POLYVISOR__VCPU_REQUEST__BODY_PAUSE] = &pause,
         [POLYVISOR__VCPU_REQUEST__BODY_STOP] = &stop,
-        [POLYVISOR__VCPU_REQUEST__BODY_POWER_BUTTON] = &power_button,
         [POLYVISOR__VCPU_REQUEST__BODY_RESET] = &reset,
         [POLYVISOR__VCPU_REQUEST__BODY_PING] = &ping,
         [POLYVISOR__VCPU_REQUEST__BODY_STATS] = &stats,
@@ -280,8 +278,6 @@ START_TEST(test_pause_and_reset_on_request)
         ASK(RESET);
         ck_assert_ptr_null(reply->error);
     }
-    ASK(POWER_BUTTON);
-    expect_error(ERROR_UNSUPPORTED);
     ASK(STOP);
     join();
 }

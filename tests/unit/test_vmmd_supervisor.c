@@ -111,6 +111,15 @@ static void end_supervisor(int signal)
     }
 }
 
+/* Another one, whose devices misbehave as FAKE_DEVD says. */
+static void restart_supervisor_with(const char *devices)
+{
+    end_supervisor(SIGTERM);
+    setenv("FAKE_DEVD", devices, 1);
+    start_supervisor();
+    connect_client();
+}
+
 static int count_sockets(const char *directory)
 {
     DIR *stream = opendir(directory);
@@ -318,7 +327,7 @@ START_TEST(a_machine_lives_and_ends_by_itself)
     ck_assert_int_eq(machine()->state, POLYVISOR__MACHINE_STATE__MACHINE_CREATED);
     ck_assert_int_eq(ask_start("one", true), ERROR_OK);
     ck_assert_int_eq(machine()->state, POLYVISOR__MACHINE_STATE__MACHINE_READY);
-    ck_assert_int_eq(machine()->n_processes, 5);
+    ck_assert_int_eq(machine()->n_processes, 6);
     ck_assert(strstr(machine()->console_path, "/vms/one/serial0.console.sock") != NULL);
     ck_assert_int_eq(access(machine()->console_path, F_OK), 0);
     ck_assert_int_eq(ask_start("one", false), ERROR_OK);
@@ -358,24 +367,63 @@ START_TEST(requests_that_do_not_fit_are_refused)
 }
 END_TEST
 
-START_TEST(stopping)
+START_TEST(a_guest_that_cannot_be_asked_is_stopped_at_once)
 {
-    /* No button: stopped without the guest. */
     ck_assert_int_eq(ask_create("one", ""), ERROR_OK);
     ck_assert_int_eq(ask_start("one", false), ERROR_OK);
     ck_assert_int_eq(ask_stop("one", LONG_MS), ERROR_OK);
     ck_assert_str_eq(machine()->end_reason, "stopped");
-    /* A guest that obeys. */
-    ck_assert_int_eq(ask_create("two", "button"), ERROR_OK);
+    await_event("stopping");
+    await_event("stopped");
+}
+END_TEST
+
+START_TEST(a_guest_that_is_asked_powers_off)
+{
+    restart_supervisor_with("power0:driver");
+    ck_assert_int_eq(ask_create("one", "key"), ERROR_OK);
+    ck_assert_int_eq(ask_start("one", false), ERROR_OK);
+    ck_assert_int_eq(ask_stop("one", LONG_MS), ERROR_OK);
+    ck_assert_str_eq(machine()->end_reason, "power-off");
+    /* With no time to do so it is not asked. */
+    ck_assert_int_eq(ask_create("two", ""), ERROR_OK);
     ck_assert_int_eq(ask_start("two", false), ERROR_OK);
-    ck_assert_int_eq(ask_stop("two", LONG_MS), ERROR_OK);
+    ck_assert_int_eq(ask_stop("two", 0), ERROR_OK);
     ck_assert_str_eq(machine()->end_reason, "stopped");
-    /* A guest that was asked and does not: by force, when the time is over. */
-    ck_assert_int_eq(ask_create("three", "deaf"), ERROR_OK);
-    ck_assert_int_eq(ask_start("three", false), ERROR_OK);
-    ck_assert_int_eq(ask_stop("three", 100), ERROR_OK);
+}
+END_TEST
+
+START_TEST(a_guest_that_does_not_listen_is_stopped_in_time)
+{
+    restart_supervisor_with("power0:driver");
+    ck_assert_int_eq(ask_create("one", ""), ERROR_OK);
+    ck_assert_int_eq(ask_start("one", false), ERROR_OK);
+    ck_assert_int_eq(ask_stop("one", 100), ERROR_OK);
     ck_assert_str_eq(machine()->end_reason, "stopped");
     ck_assert_int_eq(machine()->state, POLYVISOR__MACHINE_STATE__MACHINE_STOPPED);
+}
+END_TEST
+
+START_TEST(the_key_is_pressed_again_when_its_process_dies)
+{
+    restart_supervisor_with("power0:driver key-kills");
+    ck_assert_int_eq(ask_create("one", "key"), ERROR_OK);
+    ck_assert_int_eq(ask_start("one", false), ERROR_OK);
+    ck_assert_int_eq(ask_stop("one", LONG_MS), ERROR_OK);
+    ck_assert_str_eq(machine()->end_reason, "power-off");
+    await_event("device-died");
+    await_event("device-restarted");
+}
+END_TEST
+
+START_TEST(a_broken_key_stops_at_once)
+{
+    restart_supervisor_with("power0:die-always");
+    ck_assert_int_eq(ask_create("one", ""), ERROR_OK);
+    ck_assert_int_eq(ask_start("one", false), ERROR_OK);
+    await_event("device-failed");
+    ck_assert_int_eq(ask_stop("one", LONG_MS), ERROR_OK);
+    ck_assert_str_eq(machine()->end_reason, "stopped");
 }
 END_TEST
 
@@ -461,10 +509,7 @@ END_TEST
 
 START_TEST(a_dead_device_is_restarted)
 {
-    end_supervisor(SIGTERM);
-    setenv("FAKE_DEVD", "rng0:die-once", 1);
-    start_supervisor();
-    connect_client();
+    restart_supervisor_with("rng0:die-once");
     ck_assert_int_eq(ask_create("one", ""), ERROR_OK);
     ck_assert_int_eq(ask_start("one", false), ERROR_OK);
     pid_t first = pid_of("devd/rng0");
@@ -479,16 +524,13 @@ END_TEST
 
 START_TEST(a_device_that_keeps_dying_is_given_up)
 {
-    end_supervisor(SIGTERM);
-    setenv("FAKE_DEVD", "rng0:die-always", 1);
-    start_supervisor();
-    connect_client();
+    restart_supervisor_with("rng0:die-always");
     ck_assert_int_eq(ask_create("one", ""), ERROR_OK);
     ck_assert_int_eq(ask_start("one", false), ERROR_OK);
     await_event("device-failed");
     ck_assert_int_eq(ask_wait("one", 1), ERROR_OK);
     ck_assert_int_eq(machine()->state, POLYVISOR__MACHINE_STATE__MACHINE_RUNNING);
-    ck_assert_int_eq(machine()->n_processes, 4);
+    ck_assert_int_eq(machine()->n_processes, 5);
     ck_assert_int_eq(ask_stop("one", 0), ERROR_OK);
 }
 END_TEST
@@ -539,7 +581,8 @@ START_TEST(deadlines_of_requests_are_kept)
     Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
     Polyvisor__StopRequest stop = POLYVISOR__STOP_REQUEST__INIT;
 
-    ck_assert_int_eq(ask_create("one", "deaf"), ERROR_OK);
+    restart_supervisor_with("power0:driver");
+    ck_assert_int_eq(ask_create("one", ""), ERROR_OK);
     ck_assert_int_eq(ask_start("one", false), ERROR_OK);
     stop.name = "one";
     stop.timeout_ms = LONG_MS;
@@ -653,7 +696,11 @@ int main(int argc, char **argv)
     const TTest *const tests[] = {
         a_machine_lives_and_ends_by_itself,
         requests_that_do_not_fit_are_refused,
-        stopping,
+        a_guest_that_cannot_be_asked_is_stopped_at_once,
+        a_guest_that_is_asked_powers_off,
+        a_guest_that_does_not_listen_is_stopped_in_time,
+        the_key_is_pressed_again_when_its_process_dies,
+        a_broken_key_stops_at_once,
         a_process_that_does_not_stop_is_killed,
         guest_failure_keeps_its_code,
         failed_starts_are_told_and_leave_nothing,

@@ -12,11 +12,13 @@
 #include "proto/device.pb-c.h"
 #include "proto/vcpu.pb-c.h"
 #include <nanomsg/pair.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -67,16 +69,29 @@ static void fake_vcpu_check_descriptors(const Polyvisor__VcpuConfigure *configur
                                         "dev.serial0.reply",
                                         "dev.console0.kick.3",
                                         "dev.console0.call.4",
-                                        "dev.rng0.call.1"};
+                                        "dev.rng0.call.1",
+                                        "dev.power0.call.2"};
 
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         if (fdlist_take(&fake_descriptors, "%s", names[i]) < 0) {
             _exit(99);
         }
     }
-    if (configure->n_devices < 4 || strcmp(configure->devices[2]->kind, "virtio-rng") ||
-        configure->devices[2]->pci_slot != 1 || configure->devices[3]->queue_count != 4) {
+    if (configure->n_devices < 5 || strcmp(configure->devices[2]->kind, "virtio-rng") ||
+        configure->devices[2]->pci_slot != 1 || configure->devices[3]->queue_count != 4 ||
+        configure->devices[4]->pci_slot != 31) {
         _exit(98);
+    }
+}
+
+/* The guest waits for its power key (fake_devd presses it), then powers off. */
+static void fake_vcpu_await_key(struct channel *channel)
+{
+    struct pollfd key = {.fd = fdlist_take(&fake_descriptors, "dev.power0.call.0"),
+                         .events = POLLIN};
+
+    if (poll(&key, 1, FAKE_WAIT_MS) == 1) {
+        fake_vcpu_notice(channel, POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_POWER_OFF, 0);
     }
 }
 
@@ -107,14 +122,6 @@ static int fake_vcpud(struct channel *channel)
                 reply.error = &error;
                 leave = true;
             }
-        } else if (request->body_case == POLYVISOR__VCPU_REQUEST__BODY_POWER_BUTTON) {
-            if (fake_says(behaviour, "button")) {
-                fake_vcpu_notice(channel, POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_POWER_OFF, 0);
-            } else if (!fake_says(behaviour, "deaf")) {
-                error_set(&err, ERROR_UNSUPPORTED, 0, "no button");
-                error_to_message(&err, &error);
-                reply.error = &error;
-            }
         } else if (request->body_case == POLYVISOR__VCPU_REQUEST__BODY_STATS) {
             stats.retired = 12345;
             reply.stats = &stats;
@@ -135,6 +142,8 @@ static int fake_vcpud(struct channel *channel)
                 raise(SIGKILL);
             } else if (fake_says(behaviour, "rubbish")) {
                 fake_send_rubbish(channel);
+            } else if (fake_says(behaviour, "key")) {
+                fake_vcpu_await_key(channel);
             } else if (fake_says(behaviour, "hang")) {
                 raise(SIGSTOP);
             }
@@ -148,6 +157,21 @@ static int fake_vcpud(struct channel *channel)
     return 4;
 }
 
+/* The power key. The guest has a driver for it when `behaviour` says so. */
+static void fake_press_key(const char *behaviour, Polyvisor__DeviceReply *reply,
+                           Polyvisor__Error *error)
+{
+    static struct error err;
+
+    if (!fake_says(behaviour, "driver")) {
+        error_set(&err, ERROR_STATE, 0, "no driver");
+        error_to_message(&err, error);
+        reply->error = error;
+        return;
+    }
+    eventfd_write(fdlist_take(&fake_descriptors, "call.0"), 1);
+}
+
 static int fake_devd(struct channel *channel, const char *id)
 {
     const char *all = getenv("FAKE_DEVD");
@@ -155,6 +179,7 @@ static int fake_devd(struct channel *channel, const char *id)
     const char *behaviour =
         all && !strncmp(all, id, length) && all[length] == ':' ? all + length + 1 : NULL;
     ProtobufCMessage *message;
+    bool restart = false;
 
     while (
         !channel_receive(channel, &polyvisor__device_request__descriptor, &message, FAKE_WAIT_MS)) {
@@ -162,8 +187,10 @@ static int fake_devd(struct channel *channel, const char *id)
         Polyvisor__DeviceReply reply = POLYVISOR__DEVICE_REPLY__INIT;
         bool configure = request->body_case == POLYVISOR__DEVICE_REQUEST__BODY_CONFIGURE;
         bool stop = request->body_case == POLYVISOR__DEVICE_REQUEST__BODY_STOP;
-        bool restart = configure && request->configure->restart;
+        bool key = request->body_case == POLYVISOR__DEVICE_REQUEST__BODY_POWER_KEY;
+        Polyvisor__Error error;
 
+        restart = configure ? request->configure->restart : restart;
         reply.id = request->id;
         protobuf_c_message_free_unpacked(message, NULL);
         if (configure && fake_says(behaviour, "mute")) {
@@ -171,6 +198,12 @@ static int fake_devd(struct channel *channel, const char *id)
         }
         if (stop && fake_says(behaviour, "stay")) {
             continue;
+        }
+        if (key && fake_says(behaviour, "key-kills") && !restart) {
+            return 5;
+        }
+        if (key) {
+            fake_press_key(behaviour, &reply, &error);
         }
         channel_send(channel, &reply.base, FAKE_WAIT_MS);
         if (configure && ((fake_says(behaviour, "die-once") && !restart) ||

@@ -100,17 +100,6 @@ static int do_stop(struct control *control, const Polyvisor__VcpuRequest *reques
     return 0;
 }
 
-static int do_power_button(struct control *control, const Polyvisor__VcpuRequest *request,
-                           Polyvisor__VcpuReply *reply, struct error *err)
-{
-    (void)control;
-    (void)request;
-    (void)reply;
-    error_set(err, ERROR_UNSUPPORTED, 0, "this machine has no power button");
-    error_hint(err, "shut the guest down from inside, or stop it by force");
-    return -ERROR_UNSUPPORTED;
-}
-
 static int do_reset(struct control *control, const Polyvisor__VcpuRequest *request,
                     Polyvisor__VcpuReply *reply, struct error *err)
 {
@@ -168,7 +157,6 @@ static const struct request_kind {
     [POLYVISOR__VCPU_REQUEST__BODY_PAUSE] = {"pause", do_pause,
                                              IN(CONTROL_RUNNING) | IN(CONTROL_PAUSED), false},
     [POLYVISOR__VCPU_REQUEST__BODY_STOP] = {"stop", do_stop, ALWAYS, false},
-    [POLYVISOR__VCPU_REQUEST__BODY_POWER_BUTTON] = {"power button", do_power_button, ALIVE, false},
     [POLYVISOR__VCPU_REQUEST__BODY_RESET] = {"reset", do_reset, ALIVE, false},
     [POLYVISOR__VCPU_REQUEST__BODY_PING] = {"ping", do_ping, ALWAYS, false},
     [POLYVISOR__VCPU_REQUEST__BODY_STATS] = {"stats", do_stats, CONFIGURED, true},
