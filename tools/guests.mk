@@ -8,7 +8,8 @@ $(RISCV64)/vmlinux: tools/fetch-kernel tools/guest-apt
 	tools/fetch-kernel riscv64 $(RISCV64)
 	@touch $@
 
-$(RISCV64)/initrd.cpio.gz: $(RISCV64)/vmlinux tools/make-initrd tests/guests/init tests/guests/load-modules $(GUEST_SCRIPTS)
+$(RISCV64)/initrd.cpio.gz: $(RISCV64)/vmlinux tools/make-initrd tests/guests/init tests/guests/load-modules tests/guests/power-key \
+    $(GUEST_SCRIPTS)
 	tools/make-initrd $(RISCV64) $@ $(foreach s,$(GUEST_SCRIPTS),$(s)=scripts/$(notdir $(s)))
 
 .PHONY: guests demo
