@@ -1,5 +1,6 @@
 #include "vmmd/vcpu/interrupt_thread.h"
 #include "libshared/base/log.h"
+#include "vmmd/vcpu/device/doorbell.h"
 #include <errno.h>
 #include <pthread.h>
 #include <stdbool.h>
@@ -79,10 +80,10 @@ int interrupt_thread_watch(struct interrupt_thread *thread, int fd, interrupt_ha
 /* Take the count first: a signal that comes during the handler then leads to another call. */
 static void watch_run(const struct watch *watch)
 {
-    uint64_t count;
-    if (read(watch->fd, &count, sizeof(count)) < 0) {
-        if (errno != EAGAIN && errno != EINTR) {
-            log_warning("cannot read a call descriptor: %s", strerror(errno));
+    int result = doorbell_take(watch->fd);
+    if (result != 0) {
+        if (result != -EAGAIN) {
+            log_warning("cannot read a call descriptor: %s", strerror(-result));
         }
         return;
     }

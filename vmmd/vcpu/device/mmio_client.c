@@ -1,13 +1,13 @@
 #include "vmmd/vcpu/device/mmio_client.h"
 #include "libshared/base/clock.h"
 #include "libshared/base/log.h"
+#include "vmmd/vcpu/device/doorbell.h"
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 /* How long to sleep between looks at a full ring; the device does not announce that it took one. */
 #define RING_POLL_NS 20000
@@ -85,13 +85,12 @@ static void ring_kick(struct mmio_client *client)
 {
     struct mmio_channel *channel = client->config.channel;
     uint32_t tail = atomic_load(&channel->tail);
-    const uint64_t one = 1;
     if (client->kicked && tail == client->kicked_tail) {
         return;
     }
     client->kicked = atomic_load(&channel->device_sleeps) != 0;
     client->kicked_tail = tail;
-    if (client->kicked && write(client->config.kick, &one, sizeof(one)) < 0) {
+    if (client->kicked && doorbell_ring(client->config.kick) != 0) {
         client->kicked = false; /* full: it is readable anyway */
     }
 }
@@ -201,10 +200,11 @@ static bool answer_wait(struct mmio_client *client, uint64_t deadline_ns, uint64
             .tv_sec = (time_t)((deadline_ns - now) / 1000000000),
             .tv_nsec = (long)((deadline_ns - now) % 1000000000),
         };
-        uint64_t count;
-        if (ppoll(&reply, 1, &left, NULL) > 0 &&
-            read(client->config.reply, &count, sizeof(count)) < 0 && errno != EAGAIN) {
-            return false;
+        if (ppoll(&reply, 1, &left, NULL) > 0) {
+            int result = doorbell_take(client->config.reply);
+            if (result != 0 && result != -EAGAIN) {
+                return false;
+            }
         }
     }
 }

@@ -19,7 +19,7 @@ struct mmio_client_config {
     const char *name;             /* device id, for messages; outlives the client */
     const char *kind;             /* "serial", "rtc": what it shows when silent, how it is reset */
     struct mmio_channel *channel; /* mapped by the caller, outlives the client */
-    int kick, reply;              /* eventfds, non-blocking; the caller closes them */
+    int kick, reply;              /* eventfds (doorbell.h); the caller closes them */
     unsigned deadline_ms;
     /* The device missed a deadline (once until it answers again). A CPU thread; must not wait. */
     void (*unresponsive)(void *context);

@@ -2,6 +2,7 @@
  */
 #include "vmmd/vcpu/pci/virtio_transport.h"
 #include "libshared/base/log.h"
+#include "vmmd/vcpu/device/doorbell.h"
 #include "vmmd/vcpu/tunables.h"
 #include <errno.h>
 #include <limits.h>
@@ -10,7 +11,6 @@
 #include <linux/virtio_ring.h>
 #include <sched.h>
 #include <string.h>
-#include <unistd.h>
 
 #define NO_VECTOR 0xffffu
 
@@ -579,8 +579,6 @@ void virtio_transport_kick(struct virtio_transport *transport, unsigned queue)
     if (queue >= transport->config.queue_count || !(status & VIRTIO_CONFIG_S_DRIVER_OK)) {
         return;
     }
-    const uint64_t one = 1;
     /* Only a counter at its limit can refuse, and then the device has its wake-up already. */
-    ssize_t written = write(transport->config.kick[queue], &one, sizeof(one));
-    (void)written;
+    (void)doorbell_ring(transport->config.kick[queue]);
 }
