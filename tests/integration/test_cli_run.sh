@@ -189,6 +189,7 @@ ended "SIGTERM is exit status 143" 143
 # ---- Signals and broken streams ----
 
 for signal in INT:130 HUP:129 QUIT:131 TERM:143; do
+    rm -f "$work/signal.out"
     (
         # A shell's background jobs ignore SIGINT and SIGQUIT; a program started so leaves them alone.
         exec python3 -c 'import signal, os, sys
@@ -196,7 +197,7 @@ signal.signal(signal.SIGINT, signal.SIG_DFL); signal.signal(signal.SIGQUIT, sign
 os.execv(sys.argv[1], sys.argv[1:])' "$vmctl" run "${machine[@]}" </dev/null
     ) >"$work/signal.out" 2>"$work/signal.err" &
     client=$!
-    wait_for 30 grep -q ready "$work/signal.out"
+    wait_for 30 grep -qs ready "$work/signal.out"
     kill -"${signal%:*}" $client
     wait $client
     ended "SIG${signal%:*} ends the machine, exit status ${signal#*:}" "${signal#*:}"
@@ -236,9 +237,10 @@ wait $client
 # ---- Processes that die ----
 
 start_idle() {
+    rm -f "$work/idle.out"
     "$vmctl" run "${machine[@]}" </dev/null >"$work/idle.out" 2>"$work/idle.err" &
     client=$!
-    wait_for 30 grep -q ready "$work/idle.out"
+    wait_for 30 grep -qs ready "$work/idle.out"
 }
 process_of() { # PROGRAM: a process of this test
     our_processes | grep -m 1 "[/ ]$1 \|^[0-9]* $1 \|bin/$1" | cut -d ' ' -f 1
@@ -346,7 +348,7 @@ PYTHON
     else
         not_ok "$name" "$(cat -v "$work/terminal.log")"
     fi
-    wait_for 30 nothing_left || [ -n "$daemon" ] || not_ok "$name: nothing is left" "$(our_processes)"
+    [ -n "$daemon" ] || wait_for 30 nothing_left || not_ok "$name: nothing is left" "$(our_processes)"
 }
 
 on_terminal "typed keys reach the guest one by one" '
@@ -479,7 +481,7 @@ printf 'tube' | timeout 60 "$vmctl" console guest >"$work/piped.out" 2>"$work/pi
 piped=$!
 timeout 60 "$vmctl" events --json guest >"$work/events" 2>&1 &
 events=$!
-wait_for 30 grep -q tube "$work/piped.out"
+wait_for 30 grep -qs tube "$work/piped.out"
 check "console: input from a pipe" test $? -eq 0
 check "stats" sh -c "'$vmctl' --json stats guest | grep -q '\"retired\": [1-9]'"
 on_terminal "console: ends with the machine" '
