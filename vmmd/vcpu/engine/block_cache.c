@@ -11,6 +11,7 @@
  */
 #include "vmmd/vcpu/engine/block_cache.h"
 #include "vmmd/vcpu/engine/baseline/baseline.h"
+#include "vmmd/vcpu/engine/baseline/code_memory.h"
 #include "vmmd/vcpu/engine/quiesce.h"
 #include "vmmd/vcpu/engine/soft_mmu.h"
 #include "vmmd/vcpu/engine/watch.h"
@@ -166,6 +167,7 @@ void block_cache_insert(struct engine *engine, struct block *block, struct code_
     atomic_store_explicit(&block->hash_next, head, memory_order_relaxed);
     atomic_store_explicit(bucket, block, memory_order_release);
     atomic_fetch_add_explicit(&engine->block_bytes, block->bytes, memory_order_relaxed);
+    engine->live_code_bytes += block->compiled.size;
 }
 
 static void set_link(const struct engine *engine, struct block *from, struct block_exit *exit,
@@ -235,18 +237,18 @@ static void free_list(struct engine *engine, struct block *block)
     }
 }
 
+static bool batch_is_free(const struct engine *engine);
 static void release_batch(struct engine *engine);
 
-/* Keep a dropped block until nobody can hold it. */
+/* Keep a dropped block until nobody can hold it; the caller may then release_batch. */
 static void retire(struct engine *engine, struct block *block)
 {
     atomic_fetch_sub_explicit(&engine->block_bytes, block->bytes, memory_order_relaxed);
     atomic_fetch_add_explicit(&engine->blocks_dropped, 1, memory_order_relaxed);
+    engine->live_code_bytes -= block->compiled.size;
     block->retired_next = engine->retired;
     engine->retired = block;
-    if (++engine->retired_count >= ENGINE_RECLAIM_BLOCKS) {
-        release_batch(engine);
-    }
+    engine->retired_count++;
 }
 
 static void block_drop(struct engine *engine, struct engine_cpu *self, struct block *block)
@@ -266,6 +268,9 @@ static void block_drop(struct engine *engine, struct engine_cpu *self, struct bl
         self->self_modified = true;
     }
     retire(engine, block);
+    if (engine->retired_count >= ENGINE_RECLAIM_BLOCKS) {
+        release_batch(engine);
+    }
 }
 
 static void refresh_granules(struct code_page *page)
@@ -330,12 +335,27 @@ static void drop_everything(struct engine *engine)
         retire(engine, dropped);
         dropped = next;
     }
+    release_batch(engine);
+}
+
+/* Half of the memory is for dropped blocks that wait until all CPUs have left them. They do not
+ * count: dropping more would not hurry them. */
+static bool code_is_full(const struct engine *engine)
+{
+    return engine->code_memory &&
+           engine->live_code_bytes > code_memory_limit(engine->code_memory) / 2;
 }
 
 bool block_cache_limit(struct engine *engine)
 {
+    if (engine->batch && engine->retired_count >= ENGINE_RECLAIM_BLOCKS) {
+        release_batch(engine);
+    } else if (engine->batch && batch_is_free(engine)) {
+        free_list(engine, engine->batch);
+        engine->batch = NULL;
+    }
     uint64_t bytes = atomic_load_explicit(&engine->block_bytes, memory_order_relaxed);
-    bool code_full = engine->baseline && baseline_full(engine->baseline) && bytes > 0;
+    bool code_full = code_is_full(engine);
     if (bytes >= ENGINE_BLOCK_BYTES_MAX || code_full) {
         drop_everything(engine);
     }

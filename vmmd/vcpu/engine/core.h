@@ -146,9 +146,10 @@ struct engine {
     struct jump_entry *no_jumps; /* an empty jump cache, for contexts that have none yet */
 
     _Atomic uint64_t block_bytes, blocks_dropped;
-    struct block *retired;  /* dropped since the last batch; watch lock */
-    unsigned retired_count; /* watch lock */
-    struct block *batch;    /* waiting for all CPUs to pass a border; watch lock */
+    uint64_t live_code_bytes; /* compiled code of blocks that are found; watch lock */
+    struct block *retired;    /* dropped since the last batch; watch lock */
+    unsigned retired_count;   /* watch lock */
+    struct block *batch;      /* waiting for all CPUs to pass a border; watch lock */
     uint64_t batch_tickets[ENGINE_CPUS_MAX];
 
     struct code_memory *code_memory; /* the compiler's, for statistics */

@@ -39,12 +39,6 @@ void baseline_free(struct baseline *baseline, struct block *block)
     (void)baseline, (void)block;
 }
 
-bool baseline_full(const struct baseline *baseline)
-{
-    (void)baseline;
-    return false;
-}
-
 struct code_memory *baseline_memory(const struct baseline *baseline)
 {
     (void)baseline;

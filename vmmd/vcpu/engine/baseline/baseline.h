@@ -32,8 +32,7 @@ void baseline_link(struct baseline *baseline, struct block *from, unsigned exit,
                    const struct block *to);
 /* No CPU can be in the block any more. */
 void baseline_free(struct baseline *baseline, struct block *block);
-/* Whether blocks should be dropped to make room. */
-bool baseline_full(const struct baseline *baseline);
+/* Where the code is; the compiler's. */
 struct code_memory *baseline_memory(const struct baseline *baseline);
 
 #endif

@@ -344,12 +344,6 @@ void baseline_free(struct baseline *baseline, struct block *block)
     }
 }
 
-/* Half of the memory is for dropped blocks that wait until all CPUs have left them. */
-bool baseline_full(const struct baseline *baseline)
-{
-    return code_memory_used(baseline->memory) > code_memory_limit(baseline->memory) / 2;
-}
-
 struct code_memory *baseline_memory(const struct baseline *baseline)
 {
     return baseline->memory;
