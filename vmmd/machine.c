@@ -496,7 +496,9 @@ static int machine_ask_vcpu(struct machine *machine, Polyvisor__VcpuRequest *req
     if (result == -ESRCH) { /* it died a moment ago, and the machine's step is still to come */
         return error_set(err, ERROR_CRASHED, 0, "vcpud of '%s' has ended", machine->config->name);
     }
-    return result ? error_set(err, ERROR_INTERNAL, -result, "out of memory") : 0;
+    return result ? error_set(err, ERROR_INTERNAL, -result, "cannot ask vcpud of '%s': %s",
+                              machine->config->name, strerror(-result))
+                  : 0;
 }
 
 int machine_ask_stats(struct machine *machine, child_reply_fn *reply, uint64_t context,
@@ -586,10 +588,18 @@ struct machine *machine_create(const struct machine_host *host, Polyvisor__Machi
 {
     struct machine *machine = machine_new(host, config, err);
 
-    if (machine) {
-        machine_save(machine);
-        machine_event(machine, "created", "", "%s", config->arch);
+    if (!machine) {
+        return NULL;
     }
+    int result = machine_save(machine);
+    if (result) {
+        error_set(err, ERROR_IO, -result, "cannot write the record of '%s': %s", config->name,
+                  strerror(-result));
+        machine->config = NULL; /* still the caller's */
+        machine_destroy(machine, true);
+        return NULL;
+    }
+    machine_event(machine, "created", "", "%s", config->arch);
     return machine;
 }
 

@@ -64,7 +64,7 @@ struct machine {
     struct error last_error;
 
     int ram_fd, codemap_fd, kernel_fd, initrd_fd, firmware_fd; /* -1 = none */
-    struct perf_file perf_file; /* while vcpud is being started */
+    struct perf_file perf_file;                                /* while vcpud is being started */
     char vcpu_path[DEVICE_PATH_MAX];
     struct child vcpu;
     bool vcpu_ready; /* configured */
@@ -79,7 +79,7 @@ struct machine {
 };
 
 /* A machine of this configuration, whose ownership it takes on success. Makes its directory and
- * record. NULL with *err set. */
+ * record; none without both. NULL with *err set. */
 struct machine *machine_create(const struct machine_host *host, Polyvisor__MachineConfig *config,
                                struct error *err);
 /* A machine from the record that an earlier vmmd left; takes record->config on success. */

@@ -28,7 +28,7 @@ static void process_list_add(struct process_list *processes, struct child *child
     processes->list[processes->count++] = record;
 }
 
-void machine_save(struct machine *machine)
+int machine_save(struct machine *machine)
 {
     Polyvisor__MachineRecord record = POLYVISOR__MACHINE_RECORD__INIT;
     Polyvisor__Error error;
@@ -52,6 +52,7 @@ void machine_save(struct machine *machine)
     if (result) {
         log_error("cannot write the record of '%s': %s", machine->config->name, strerror(-result));
     }
+    return result;
 }
 
 void machine_event(struct machine *machine, const char *kind, const char *component,
