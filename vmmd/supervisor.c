@@ -3,7 +3,9 @@
 #include "libshared/base/log.h"
 #include "libshared/ipc/runtime.h"
 #include "vmmd/control.h"
+#include "vmmd/message.h"
 #include "vmmd/record.h"
+#include "vmmd/validate.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -141,6 +143,27 @@ int supervisor_start(struct supervisor *supervisor, struct machine *machine, boo
     return machine_start(machine, hold, promised, err);
 }
 
+/* The record may be of another version of vmmd, or damaged: a machine is as good as one that is
+ * created. Files that are absent are for its start to miss. */
+static struct machine *supervisor_load_machine(struct supervisor *supervisor,
+                                               Polyvisor__MachineRecord *record, const char *name,
+                                               struct error *err)
+{
+    message_drop_unknown(&record->base);
+    if (strcmp(record->config->name, name)) {
+        error_set(err, ERROR_CONFIG, 0, "its record names another machine");
+        return NULL;
+    }
+    if (supervisor->machine_count >= SUPERVISOR_MACHINES_MAX) {
+        error_set(err, ERROR_BUSY, 0, "there are %d machines already", SUPERVISOR_MACHINES_MAX);
+        return NULL;
+    }
+    if (config_validate_form(record->config, supervisor_directory(supervisor), err)) {
+        return NULL;
+    }
+    return machine_load(&supervisor->host, record, err);
+}
+
 static void supervisor_load(struct supervisor *supervisor)
 {
     char path[MACHINE_DIRECTORY_MAX];
@@ -158,14 +181,11 @@ static void supervisor_load(struct supervisor *supervisor)
             log_warning("'%s' holds no usable record (%s): left alone", path, strerror(errno));
             continue;
         }
-        struct machine *machine = NULL;
-        if (!strcmp(record->config->name, entry->d_name)) {
-            machine = machine_load(&supervisor->host, record, &err);
-        }
+        struct machine *machine = supervisor_load_machine(supervisor, record, entry->d_name, &err);
         if (machine) {
             supervisor_insert(supervisor, machine);
         } else {
-            log_warning("the machine in '%s' could not be brought back", path);
+            log_warning("the machine in '%s' cannot be brought back: %s", path, err.message);
         }
         polyvisor__machine_record__free_unpacked(record, NULL);
     }

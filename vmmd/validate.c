@@ -86,7 +86,7 @@ static int config_check_cpus(const Polyvisor__MachineConfig *config, struct erro
                      config->cpus, CONFIG_CPUS_MAX);
 }
 
-static int config_check_memory(const Polyvisor__MachineConfig *config, struct error *err)
+static int config_check_memory_size(const Polyvisor__MachineConfig *config, struct error *err)
 {
     uint64_t bytes = config->memory_bytes;
 
@@ -103,7 +103,7 @@ static int config_check_memory(const Polyvisor__MachineConfig *config, struct er
         error_hint(err, "the next that is: %" PRIu64 "M", bytes / MIB + 1);
         return -ERROR_MEMORY;
     }
-    return budget_check(bytes, 0, err);
+    return 0;
 }
 
 static int config_check_path(const char *what, const char *path, enum error_code code,
@@ -119,16 +119,24 @@ static int config_check_path(const char *what, const char *path, enum error_code
     return 0;
 }
 
-static int config_check_images(const Polyvisor__MachineConfig *config, struct error *err)
+struct config_image {
+    const char *what, *path;
+};
+
+#define CONFIG_IMAGES 3
+
+static void config_list_images(const Polyvisor__MachineConfig *config,
+                               struct config_image images[CONFIG_IMAGES])
 {
-    const struct {
-        const char *what, *path;
-    } images[] = {
-        {"kernel", config->kernel},
-        {"initrd", config->initrd},
-        {"firmware", config->firmware},
-    };
-    uint64_t total = 0;
+    images[0] = (struct config_image){"kernel", config->kernel};
+    images[1] = (struct config_image){"initrd", config->initrd};
+    images[2] = (struct config_image){"firmware", config->firmware};
+}
+
+static int config_check_image_paths(const Polyvisor__MachineConfig *config, struct error *err)
+{
+    struct config_image images[CONFIG_IMAGES];
+    int result = 0;
 
     if (!config->kernel[0] && !config->firmware[0]) {
         error_set(err, ERROR_KERNEL, 0, "machine '%s' has neither kernel nor firmware",
@@ -141,14 +149,25 @@ static int config_check_images(const Polyvisor__MachineConfig *config, struct er
         error_hint(err, "give the kernel with --kernel");
         return -ERROR_CONFIG;
     }
-    for (size_t i = 0; i < sizeof(images) / sizeof(images[0]); i++) {
+    config_list_images(config, images);
+    for (size_t i = 0; i < CONFIG_IMAGES && !result; i++) {
+        if (images[i].path[0]) {
+            result = config_check_path(images[i].what, images[i].path, ERROR_KERNEL, err);
+        }
+    }
+    return result;
+}
+
+static int config_check_image_files(const Polyvisor__MachineConfig *config, struct error *err)
+{
+    struct config_image images[CONFIG_IMAGES];
+    uint64_t total = 0;
+
+    config_list_images(config, images);
+    for (size_t i = 0; i < CONFIG_IMAGES; i++) {
         uint64_t size = 0;
         if (!images[i].path[0]) {
             continue;
-        }
-        int result = config_check_path(images[i].what, images[i].path, ERROR_KERNEL, err);
-        if (result) {
-            return result;
         }
         int fd = storage_open_image(images[i].what, images[i].path, &size, err);
         if (fd < 0) {
@@ -179,23 +198,36 @@ static int config_check_append(const Polyvisor__MachineConfig *config, struct er
                      length, CONFIG_APPEND_MAX);
 }
 
+static int config_check_disk_paths(Polyvisor__MachineConfig *config, struct error *err)
+{
+    if (config->n_disks > CONFIG_DISKS_MAX) {
+        return error_set(err, ERROR_CONFIG, 0, "%zu disks wanted, the most is %d", config->n_disks,
+                         CONFIG_DISKS_MAX);
+    }
+    for (size_t i = 0; i < config->n_disks; i++) {
+        Polyvisor__DiskConfig *disk = config->disks[i];
+        int result = config_check_path("disk", disk->path, ERROR_DISK, err);
+        if (!result && disk->format[0] && strcmp(disk->format, "raw")) {
+            result = error_set(err, ERROR_UNSUPPORTED, 0, "disk format '%.40s' is not supported",
+                               disk->format);
+            error_hint(err, "convert it: qemu-img convert -O raw '%.100s' disk.raw", disk->path);
+        }
+        if (result) {
+            return result;
+        }
+    }
+    return 0;
+}
+
 /* All disks are held open at once, so that one that is named twice meets its own lock. */
-static int config_check_disks(Polyvisor__MachineConfig *config, struct error *err)
+static int config_check_disk_files(Polyvisor__MachineConfig *config, struct error *err)
 {
     int fds[CONFIG_DISKS_MAX];
     size_t count = 0;
     int result = 0;
 
-    if (config->n_disks > CONFIG_DISKS_MAX) {
-        return error_set(err, ERROR_CONFIG, 0, "%zu disks wanted, the most is %d", config->n_disks,
-                         CONFIG_DISKS_MAX);
-    }
     while (!result && count < config->n_disks) {
         Polyvisor__DiskConfig *disk = config->disks[count];
-        result = config_check_path("disk", disk->path, ERROR_DISK, err);
-        if (result) {
-            break;
-        }
         int fd = storage_open_disk(disk, err);
         if (fd < 0) {
             result = fd;
@@ -222,17 +254,27 @@ static int config_check_net(const Polyvisor__MachineConfig *config, struct error
     return -ERROR_UNSUPPORTED;
 }
 
-int config_validate(Polyvisor__MachineConfig *config, const char *directory, struct error *err)
+int config_validate_form(Polyvisor__MachineConfig *config, const char *directory, struct error *err)
 {
     int result = config_check_name(config, directory, err);
 
     result = result ? result : config_check_arch(config, err);
     result = result ? result : config_check_engine(config, err);
     result = result ? result : config_check_cpus(config, err);
-    result = result ? result : config_check_memory(config, err);
+    result = result ? result : config_check_memory_size(config, err);
     result = result ? result : config_check_append(config, err);
-    result = result ? result : config_check_images(config, err);
-    result = result ? result : config_check_disks(config, err);
+    result = result ? result : config_check_image_paths(config, err);
+    result = result ? result : config_check_disk_paths(config, err);
     result = result ? result : config_check_net(config, err);
+    return result;
+}
+
+int config_validate(Polyvisor__MachineConfig *config, const char *directory, struct error *err)
+{
+    int result = config_validate_form(config, directory, err);
+
+    result = result ? result : budget_check(config->memory_bytes, 0, err);
+    result = result ? result : config_check_image_files(config, err);
+    result = result ? result : config_check_disk_files(config, err);
     return result;
 }

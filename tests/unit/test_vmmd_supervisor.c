@@ -4,6 +4,7 @@
  */
 #include "libshared/base/clock.h"
 #include "tests/unit/vmmd_service.h"
+#include "vmmd/record.h"
 
 /* Another one, whose devices misbehave as FAKE_DEVD says. */
 static void restart_supervisor_with(const char *devices)
@@ -433,6 +434,51 @@ START_TEST(a_machine_without_a_record_is_refused)
 }
 END_TEST
 
+/* The record of machine `name`, with values that no configuration may have. */
+static void spoil_record(const char *name, uint32_t cpus, const char *disk)
+{
+    Polyvisor__DiskConfig disk_config = POLYVISOR__DISK_CONFIG__INIT, *disks[] = {&disk_config};
+    Polyvisor__MachineRecord record = POLYVISOR__MACHINE_RECORD__INIT;
+    Polyvisor__MachineConfig config = POLYVISOR__MACHINE_CONFIG__INIT;
+    char path[128];
+
+    snprintf(path, sizeof(path), "%s/run/vms/%s", base, name);
+    ck_assert(mkdir(path, 0700) == 0 || errno == EEXIST);
+    config.name = (char *)name;
+    config.arch = "riscv64";
+    config.engine = "auto";
+    config.kernel = "/no/such/kernel"; /* may come back */
+    config.cpus = cpus;
+    config.memory_bytes = 64 << 20;
+    disk_config.path = (char *)disk;
+    config.n_disks = disk ? 1 : 0;
+    config.disks = disks;
+    record.config = &config;
+    record.state = POLYVISOR__MACHINE_STATE__MACHINE_STOPPED;
+    ck_assert_int_eq(record_write(path, &record), 0);
+}
+
+START_TEST(records_with_impossible_configurations_are_skipped)
+{
+    static char long_path[6000];
+
+    ck_assert_int_eq(ask_create("good", ""), ERROR_OK);
+    end_supervisor(SIGTERM);
+    memset(long_path, '/', sizeof(long_path) - 1);
+    spoil_record("absent", 1, NULL);
+    spoil_record("cpus", 1000, NULL);
+    spoil_record("disk", 1, "relative");
+    spoil_record("path", 1, long_path);
+    start_supervisor();
+    connect_client();
+    ck_assert_int_eq(ask_list(), ERROR_OK);
+    ck_assert_int_eq(response->n_machines, 2);
+    ck_assert_str_eq(response->machines[0]->config->name, "absent");
+    ck_assert_str_eq(response->machines[1]->config->name, "good");
+    ck_assert_int_eq(ask_start("absent", false), ERROR_KERNEL);
+}
+END_TEST
+
 START_TEST(many_cycles_leave_nothing)
 {
     ck_assert_int_eq(ask_create("one", ""), ERROR_OK);
@@ -508,6 +554,7 @@ int main(int argc, char **argv)
         counters_come_from_vcpud,
         machines_survive_the_supervisor,
         a_machine_without_a_record_is_refused,
+        records_with_impossible_configurations_are_skipped,
         many_cycles_leave_nothing,
         shutdown_is_answered_after_the_last_machine,
         running_machines_are_stopped_by_a_signal,
