@@ -169,6 +169,48 @@ START_TEST(blocks_in_use_are_told_apart)
 }
 END_TEST
 
+START_TEST(compiled_blocks_show_host_code)
+{
+    Polyvisor__CodeRequest request = POLYVISOR__CODE_REQUEST__INIT;
+    struct error err = {0};
+    if (!engine_tier_available(ENGINE_BASELINE)) {
+        return;
+    }
+    int fd = memfd_create("map", MFD_CLOEXEC);
+    struct perf_map *map = perf_map_create(dup(fd));
+    engine_set_perf_map(engine, map);
+    engine_set_tier(engine, ENGINE_BASELINE);
+    put(RAM_BASE + 0x1000, PROGRAM, 3);
+    request.address = cpu->pc = RAM_BASE + 0x1000;
+    cpu->attention = CPU_ATTENTION_STEP;
+    ck_assert_int_eq((int)engine_run(cpu), ENGINE_EXIT_STEP);
+
+    Polyvisor__CodeListing *listing = code_listing_create(cpu, &request, &err);
+    ck_assert_msg(listing != NULL, "%s", err.message);
+    const Polyvisor__CodeBlock *block = listing->blocks[0];
+    ck_assert(block->cached);
+    ck_assert_uint_gt(block->n_host, 3);
+    ck_assert_uint_gt(block->host_bytes, 12);
+
+    struct engine_stats stats;
+    char line[64], text[256];
+    engine_stats(engine, &stats);
+    ck_assert_uint_eq(stats.blocks_compiled, 1);
+    ck_assert_uint_eq(stats.compiled_guest_bytes, 12);
+    ck_assert_uint_eq(stats.compiled_host_bytes, block->host_bytes);
+    ck_assert_uint_eq(stats.code_bytes, block->host_bytes);
+    ck_assert_uint_gt(stats.compile_median_ns, 0);
+    snprintf(line, sizeof(line), "%" PRIx64 " %x guest_0x80001000\n", block->host[0]->address,
+             block->host_bytes);
+    read_all(fd, text, sizeof(text));
+    ck_assert_str_eq(text, line);
+    polyvisor__code_listing__free_unpacked(listing, NULL);
+    engine_set_perf_map(engine, NULL);
+    perf_map_destroy(map);
+    close(fd);
+}
+END_TEST
+
 /* An instruction in two pages, and one whose second page is no memory. */
 START_TEST(instructions_across_pages)
 {
@@ -294,6 +336,7 @@ int main(void)
     tcase_set_timeout(looks, 60);
     tcase_add_test(looks, code_is_decoded_to_be_seen);
     tcase_add_test(looks, blocks_in_use_are_told_apart);
+    tcase_add_test(looks, compiled_blocks_show_host_code);
     tcase_add_test(looks, instructions_across_pages);
     tcase_add_test(looks, nothing_is_mapped_there);
     tcase_add_test(looks, guests_that_cannot_be_looked_at);
