@@ -83,8 +83,8 @@ struct block {
     uint32_t straddles;     /* its one instruction ends in another page: physical_next */
     uint64_t physical;      /* of its first byte */
     uint64_t physical_next; /* of the second page, 0 when none */
+    struct block *_Atomic hash_next; /* with what a look-up compares, in one cache line */
     struct block_exit exits[2];
-    struct block *_Atomic hash_next;
     struct code_page *pages[2];    /* watch lock; [1] only when it straddles */
     struct block *page_next[2];    /* watch lock */
     struct block *retired_next;    /* watch lock; among dropped blocks */

@@ -29,7 +29,7 @@
 #define ENGINE_JUMP_PAGE_BITS 4096u
 
 /* Buckets of the physical block hash, a power of two. */
-#define ENGINE_HASH_BUCKETS 65536u
+#define ENGINE_HASH_BUCKETS 262144u
 
 /* All blocks are dropped when they hold more than this. */
 #define ENGINE_BLOCK_BYTES_MAX (48u << 20)
