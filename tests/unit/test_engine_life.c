@@ -89,7 +89,7 @@ static void setup(void)
         cpus[i]->pc = RAM_BASE;
         ((struct riscv64_cpu *)cpus[i])->x[11] = RAM_BASE;
     }
-    engine_set_tier(engine, ENGINE_BASELINE);
+    engine_set_tier(engine, engine_tier_best());
 }
 
 static void teardown(void)
