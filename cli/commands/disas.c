@@ -2,6 +2,7 @@
 #include "cli/commands/machine_request.h"
 #include "cli/output.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -30,7 +31,7 @@ static const struct option_spec options[] = {
     {.name = NULL},
 };
 
-/* "pc", or a number as C writes it. */
+/* "pc", or a hexadecimal number: with or without 0x, as listings and logs print addresses. */
 static int parse_address(const char *text, Polyvisor__CodeRequest *code, struct error *err)
 {
     char *end;
@@ -40,12 +41,13 @@ static int parse_address(const char *text, Polyvisor__CodeRequest *code, struct 
         return 0;
     }
     errno = 0;
-    code->address = strtoull(text, &end, 0);
-    if (text[0] >= '0' && text[0] <= '9' && *end == '\0' && errno == 0) {
+    code->address = strtoull(text, &end, 16);
+    if (isxdigit((unsigned char)text[0]) && *end == '\0' && errno == 0) {
         return 0;
     }
     error_set(err, ERROR_USAGE, 0, "'%.60s' is not an address", text);
-    error_hint(err, "a number such as 0xffffffff80001000, or 'pc' for where the processor is");
+    error_hint(err,
+               "a hexadecimal number such as ffffffff80001000, or 'pc' for where the processor is");
     return -ERROR_USAGE;
 }
 
@@ -202,18 +204,18 @@ const struct command command_disas = {
     .summary = "show guest code and what the engine makes of it",
     .usage = "[OPTION...] NAME ADDRESS",
     .description =
-        "Prints the block of guest code that begins at a virtual address of the guest: its "
-        "instructions, the intermediate representation they become and, when the block is "
-        "compiled, the host code that runs now. The address is looked up in the address space that "
-        "the processor is in at this moment; 'pc' stands for where it is. The guest pauses for the "
-        "look, and nothing of its state changes.\n",
+        "Prints the block of guest code that begins at a virtual address of the guest "
+        "(hexadecimal, with or without 0x): its instructions, the intermediate representation they "
+        "become and, when the block is compiled, the host code that runs now. The address is "
+        "looked up in the address space that the processor is in at this moment; 'pc' stands for "
+        "where it is. The guest pauses for the look, and nothing of its state changes.\n",
     .options = options,
     .settings_size = sizeof(struct disas_settings),
     .positional = POSITIONAL_MACHINE,
     .positionals_min = 2,
     .positionals_max = 2,
     .examples = {{"vmctl disas build1 pc", "The block that the first processor is in"},
-                 {"vmctl disas --cpu 1 --count 3 build1 0xffffffff80001000",
+                 {"vmctl disas --cpu 1 --count 3 build1 ffffffff80001000",
                   "Three blocks of the guest's kernel"}},
     .run = run,
 };
