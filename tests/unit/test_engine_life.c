@@ -18,12 +18,7 @@
 #define RAM_BASE UINT64_C(0x80000000)
 #define RAM_SIZE (UINT64_C(12) << 20)
 
-/* The race detector does not see what orders jumps in compiled code: the jump itself. */
-#if __has_feature(thread_sanitizer)
-#define HART_COUNT 1u
-#else
 #define HART_COUNT 2u
-#endif
 
 /* In units of 4 bytes: nine instructions, then a jump to the next block, so that each block ends.
  */
