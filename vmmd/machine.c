@@ -398,6 +398,9 @@ static void machine_on_notice(struct child *child, const ProtobufCMessage *messa
         machine_event(machine, "device-timeout", child->role, "%.40s missed its deadline",
                       notice->device);
         break;
+    case POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_DEVICE_STUCK:
+        machine_device_stuck(machine, notice->device);
+        break;
     default:
         log_warning("%s of '%s' sent an unknown notice", child->role, machine->config->name);
         break;

@@ -52,6 +52,7 @@ struct machine_device {
     bool ready;       /* answered its configuration */
     bool stopping;    /* was asked to stop */
     bool failed;      /* given up */
+    bool stuck;       /* vcpud waits to hear of the end of its process */
     bool key_pressed; /* of this process, since the guest was last asked to power off */
     struct error error;
     unsigned deaths;                 /* in a row */

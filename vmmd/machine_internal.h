@@ -21,6 +21,9 @@ int machine_save(struct machine *machine);
 /* Restart devices whose processes died, those whose time has come. The time of the next restart
  * that is due (clock_monotonic_ns), or 0. */
 uint64_t machine_recover_devices(struct machine *machine);
+/* vcpud cannot reset the guest because device `id` (any text) does not let go of its memory: end
+ * its process, and tell vcpud once it has ended. */
+void machine_device_stuck(struct machine *machine, const char *id);
 
 /* Begin the end: `end_state` and `reason` are what it ends in. Once it has begun, only its goal can
  * get harsher. */

@@ -1,11 +1,45 @@
 /* A device process died: start it again on the same descriptors, ever more slowly, and give up
  * when it keeps dying. The machine goes on in any case. */
 #include "libshared/base/clock.h"
+#include "proto/vcpu.pb-c.h"
 #include "vmmd/machine_internal.h"
+#include <string.h>
 
 #define RECOVERY_DEATHS_MAX 5              /* in a row; after that the device stays dead */
 #define RECOVERY_STABLE_NS  60000000000ull /* a life that long ends the row */
 #define RECOVERY_DELAY_NS   100000000ull   /* before the second restart; doubles */
+#define RECOVERY_TELL_MS    5000
+
+static void recovery_tell_gone(struct machine_device *device)
+{
+    Polyvisor__VcpuRequest request = POLYVISOR__VCPU_REQUEST__INIT;
+    Polyvisor__VcpuDeviceGone gone = POLYVISOR__VCPU_DEVICE_GONE__INIT;
+
+    device->stuck = false;
+    gone.device = device->id;
+    request.body_case = POLYVISOR__VCPU_REQUEST__BODY_DEVICE_GONE;
+    request.device_gone = &gone;
+    /* Should it be lost, vcpud tells again that it waits. */
+    child_request(&device->machine->vcpu, &request.base, RECOVERY_TELL_MS, NULL, 0);
+}
+
+void machine_device_stuck(struct machine *machine, const char *id)
+{
+    for (size_t i = 0; i < machine->device_count; i++) {
+        struct machine_device *device = &machine->devices[i];
+        if (strcmp(device->id, id) || device->stuck) {
+            continue;
+        }
+        device->stuck = true;
+        if (device->child.pid) {
+            machine_event(machine, "device-stuck", device->child.role,
+                          "it holds up the guest's reset, killing it");
+            child_kill(&device->child);
+        } else { /* between two processes, or given up */
+            recovery_tell_gone(device);
+        }
+    }
+}
 
 /* Its process has ended: take note, decide when to try again. */
 static void recovery_note_death(struct machine_device *device, uint64_t now)
@@ -16,6 +50,9 @@ static void recovery_note_death(struct machine_device *device, uint64_t now)
     machine_event(device->machine, "device-died", device->child.role, "its process %s", text);
     child_release(&device->child);
     device->ready = false;
+    if (device->stuck) {
+        recovery_tell_gone(device);
+    }
     if (now - device->started_ns >= RECOVERY_STABLE_NS) {
         device->deaths = 0;
     }

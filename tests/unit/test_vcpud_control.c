@@ -3,6 +3,8 @@
 #include "libshared/ipc/channel.h"
 #include "libshared/ipc/error_message.h"
 #include "libshared/mem/memory.h"
+#include "libshared/virtio/state.h"
+#include "proto/transport.pb-c.h"
 #include "proto/vcpu.pb-c.h"
 #include "vmmd/vcpu/control.h"
 #include <check.h>
@@ -14,16 +16,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define MEMORY_BYTES (UINT64_C(128) << 20)
-#define TIMEOUT_MS   20000
+#define MEMORY_BYTES  (UINT64_C(128) << 20)
+#define TIMEOUT_MS    20000
+#define KERNEL_OFFSET 0x200000 /* in RAM */
 
 static char directory[32];
 static char path[64];
 static struct fdlist descriptors;
+static uint8_t *ram; /* the guest's */
 static struct control *control;
 static struct channel *vmmd;
 static pthread_t vcpud;
@@ -40,7 +45,7 @@ struct image {
     uint64_t reserved2;
     char magic[8];
     uint32_t magic2, reserved3;
-    uint32_t program[16];
+    uint32_t program[32];
 };
 
 #define SBI_RESET 0x535258b7, 0x35488893, 0x00000813, 0x00000593, 0x00000073, 0x0000006f
@@ -51,6 +56,15 @@ static const uint32_t POWER_OFF[] = {0x00000513, SBI_RESET};
 /* Counts its starts in memory that no image covers, and reboots until it is the third. */
 static const uint32_t REBOOT_TWICE[] = {
     0x01000297, 0x0002a303, 0x00130313, 0x0062a023, 0x00300393, 0x00733533, SBI_RESET,
+};
+
+/* Writes to the configuration of the virtio device in slot 1, so that a reset has to ask it, and
+ * reboots; the second time it shuts down. */
+static const uint32_t TOUCH_AND_REBOOT[] = {
+    0x01000297, 0x0002a303, 0x00130313, 0x0062a023, 0x00200393, 0x00733533, /* count, as above */
+    0x300082b7, 0x40000e37, 0x03c2a023, 0x0202a223, 0x00729223, /* its BAR at 0x40000000 */
+    0x00100393, 0x007e0a23, 0x00002eb7, 0x01ce8eb3, 0x007e8023, /* status 1, then a byte */
+    SBI_RESET,
 };
 
 static int make_image(const uint32_t *program, size_t bytes)
@@ -101,7 +115,10 @@ static void setup(void)
     ck_assert_ptr_nonnull(mkdtemp(directory));
     snprintf(path, sizeof(path), "%s/vcpud.sock", directory);
     memset(&descriptors, 0, sizeof(descriptors));
-    hand_over("ram", memory_create_fd("ram", MEMORY_BYTES));
+    int memory = memory_create_fd("ram", MEMORY_BYTES);
+    hand_over("ram", memory);
+    ram = mmap(NULL, MEMORY_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
+    ck_assert_ptr_ne(ram, MAP_FAILED);
     hand_over("codemap", memory_create_fd("codemap", memory_codemap_size(MEMORY_BYTES)));
     control = control_open(path, &descriptors, &err);
     ck_assert_msg(control != NULL, "%s", err.message);
@@ -124,6 +141,7 @@ static void join(void)
     control_close(control);
     channel_close(vmmd);
     forget_reply();
+    munmap(ram, MEMORY_BYTES);
     while (descriptors.count > 0) {
         close(descriptors.entries[--descriptors.count].fd);
     }
@@ -147,7 +165,17 @@ static void send_request(Polyvisor__VcpuRequest *request)
     ck_assert_int_eq(channel_send(vmmd, &request->base, TIMEOUT_MS), 0);
 }
 
-/* Send a request without contents of its own and take the answer, which must be next. */
+/* The answer, which must be next but for notices about late devices. */
+static void receive_answer(void)
+{
+    do {
+        receive();
+    } while (reply->id == 0 &&
+             reply->notice >= POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_DEVICE_TIMEOUT);
+    ck_assert_uint_eq(reply->id, last_id);
+}
+
+/* Send a request without contents of its own and take the answer. */
 static void ask(Polyvisor__VcpuRequest__BodyCase body)
 {
     Polyvisor__VcpuRequest request = POLYVISOR__VCPU_REQUEST__INIT;
@@ -168,8 +196,7 @@ static void ask(Polyvisor__VcpuRequest__BodyCase body)
     request.body_case = body;
     request.start = bodies[body]; /* the members of the union are all pointers */
     send_request(&request);
-    receive();
-    ck_assert_uint_eq(reply->id, last_id);
+    receive_answer();
 }
 
 #define ASK(body) ask(POLYVISOR__VCPU_REQUEST__BODY_##body)
@@ -415,6 +442,132 @@ START_TEST(test_bad_configurations)
 }
 END_TEST
 
+/* --- a reset that a device holds up ---------------------------------------------------------- */
+
+static char transport_path[64];
+static struct channel *device;
+
+static void hand_over_device(void)
+{
+    int fd = memory_create_fd("state", VIRTIO_STATE_SIZE);
+    struct virtio_state *state =
+        mmap(NULL, VIRTIO_STATE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    ck_assert_ptr_ne(state, MAP_FAILED);
+    state->magic = VIRTIO_STATE_MAGIC;
+    state->version = VIRTIO_STATE_VERSION;
+    state->device_id = 4;
+    state->queue_count = 1;
+    state->config_length = 8;
+    munmap(state, VIRTIO_STATE_SIZE);
+    hand_over("dev.rng0.state", fd);
+    hand_over("dev.rng0.kick.0", eventfd(0, EFD_NONBLOCK));
+    hand_over("dev.rng0.call.0", eventfd(0, EFD_NONBLOCK));
+    hand_over("dev.rng0.call.1", eventfd(0, EFD_NONBLOCK));
+    snprintf(transport_path, sizeof(transport_path), "%s/rng0.sock", directory);
+}
+
+/* Skip what is said of late devices. */
+static void await_notice(Polyvisor__VcpuNoticeKind kind)
+{
+    do {
+        receive();
+        ck_assert_uint_eq(reply->id, 0);
+        ck_assert(reply->notice == kind ||
+                  reply->notice >= POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_DEVICE_TIMEOUT);
+    } while (reply->notice != kind);
+}
+
+/* Up to where vcpud says that the device holds up the reset. The images are not loaded then. */
+static void run_into_stuck_reset(void)
+{
+    Polyvisor__VcpuDevice rng = POLYVISOR__VCPU_DEVICE__INIT;
+    const uint32_t mark = 0x12345678;
+    hand_over("kernel", make_image(TOUCH_AND_REBOOT, sizeof(TOUCH_AND_REBOOT)));
+    hand_over_device();
+    rng.id = "rng0";
+    rng.kind = "virtio-rng";
+    rng.transport_path = transport_path;
+    rng.pci_slot = 1;
+    rng.queue_count = 1;
+    configure_as("riscv64", "interp", 1, MEMORY_BYTES, &rng);
+    ck_assert_ptr_null(reply->error);
+    device = channel_connect(CHANNEL_TRANSPORT, NN_PAIR, transport_path); /* takes, is mute */
+    ck_assert_ptr_nonnull(device);
+    ASK(START);
+    await_notice(POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_DEVICE_STUCK);
+    ck_assert_str_eq(reply->device, "rng0");
+    memcpy(ram + KERNEL_OFFSET, &mark, sizeof(mark)); /* as a read that was in flight may */
+    for (unsigned i = 0; i < 10; i++) {
+        ASK(PING);
+    }
+    ck_assert_int_eq(memcmp(ram + KERNEL_OFFSET, &mark, sizeof(mark)), 0);
+}
+
+static void leave_stuck_reset(void)
+{
+    await_notice(POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_RESET);
+    await_notice(POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_POWER_OFF);
+    ck_assert_uint_eq(ram[KERNEL_OFFSET], 0x6f);
+    ASK(STOP);
+    channel_close(device);
+    join();
+}
+
+START_TEST(test_reset_waits_for_a_device)
+{
+    ProtobufCMessage *message;
+    run_into_stuck_reset();
+    /* Whatever was asked of it meanwhile. */
+    while (channel_receive(device, &polyvisor__transport_request__descriptor, &message, 0) == 0) {
+        Polyvisor__TransportReply answer = POLYVISOR__TRANSPORT_REPLY__INIT;
+        answer.id = ((Polyvisor__TransportRequest *)message)->id;
+        ck_assert_int_eq(channel_send(device, &answer.base, TIMEOUT_MS), 0);
+        protobuf_c_message_free_unpacked(message, NULL);
+    }
+    leave_stuck_reset();
+}
+END_TEST
+
+START_TEST(test_reset_goes_on_when_a_device_is_gone)
+{
+    Polyvisor__VcpuRequest request = POLYVISOR__VCPU_REQUEST__INIT;
+    Polyvisor__VcpuDeviceGone gone = POLYVISOR__VCPU_DEVICE_GONE__INIT;
+    run_into_stuck_reset();
+    request.body_case = POLYVISOR__VCPU_REQUEST__BODY_DEVICE_GONE;
+    request.device_gone = &gone;
+    gone.device = "disk0"; /* another */
+    send_request(&request);
+    receive_answer();
+    ASK(PING);
+    ck_assert_uint_eq(ram[KERNEL_OFFSET], 0x78);
+    gone.device = "rng0";
+    send_request(&request);
+    receive_answer();
+    ck_assert_ptr_null(reply->error);
+    leave_stuck_reset();
+}
+END_TEST
+
+/* What vmmd may ask while a reset waits. */
+START_TEST(test_requests_during_a_reset)
+{
+    run_into_stuck_reset();
+    ASK(PAUSE);
+    ck_assert_ptr_null(reply->error);
+    ASK(STATS);
+    ck_assert_ptr_null(reply->error);
+    ASK(RESET);
+    ck_assert_ptr_null(reply->error);
+    ASK(START);
+    ck_assert_ptr_null(reply->error);
+    ck_assert_uint_eq(ram[KERNEL_OFFSET], 0x78);
+    ASK(STOP);
+    ck_assert_ptr_null(reply->error);
+    channel_close(device);
+    join();
+}
+END_TEST
+
 START_TEST(test_terminate_signal)
 {
     hand_over("kernel", make_image(LOOP, sizeof(LOOP)));
@@ -437,6 +590,9 @@ int main(void)
     tcase_add_test(cases, test_vmmd_dies_and_comes_back);
     tcase_add_test(cases, test_requests_out_of_order);
     tcase_add_loop_test(cases, test_bad_configurations, 0, sizeof(BAD) / sizeof(BAD[0]));
+    tcase_add_test(cases, test_reset_waits_for_a_device);
+    tcase_add_test(cases, test_reset_goes_on_when_a_device_is_gone);
+    tcase_add_test(cases, test_requests_during_a_reset);
     tcase_add_test(cases, test_terminate_signal);
     Suite *suite = suite_create("vcpud_control");
     suite_add_tcase(suite, cases);

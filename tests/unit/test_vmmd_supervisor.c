@@ -27,6 +27,17 @@ static enum error_code ask_stop(const char *name, uint32_t timeout_ms)
     return ask(&request);
 }
 
+static enum error_code ask_stats(const char *name)
+{
+    Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
+    Polyvisor__StatsRequest stats = POLYVISOR__STATS_REQUEST__INIT;
+
+    stats.name = (char *)name;
+    request.stats = &stats;
+    request.body_case = POLYVISOR__REQUEST__BODY_STATS;
+    return ask(&request);
+}
+
 static enum error_code ask_kill(const char *name)
 {
     Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
@@ -322,6 +333,30 @@ START_TEST(a_killed_device_is_restarted_and_descriptors_stay_level)
 }
 END_TEST
 
+/* vcpud says that a device holds up a reset: its process is ended, and vcpud is told. */
+START_TEST(a_stuck_device_is_replaced)
+{
+    ck_assert_int_eq(ask_create("one", "stuck"), ERROR_OK);
+    ck_assert_int_eq(ask_start("one", false), ERROR_OK);
+    await_event("device-stuck");
+    await_event("device-died");
+    ck_assert_int_eq(ask_wait("one", LONG_MS), ERROR_OK);
+    ck_assert_str_eq(machine()->end_reason, "power-off"); /* the stand-in was told */
+}
+END_TEST
+
+START_TEST(a_stuck_device_that_was_given_up_is_gone)
+{
+    restart_supervisor_with("rng0:die-always");
+    ck_assert_int_eq(ask_create("one", "when-asked"), ERROR_OK);
+    ck_assert_int_eq(ask_start("one", false), ERROR_OK);
+    await_event("device-failed");
+    ck_assert_int_eq(ask_stats("one"), ERROR_OK); /* then the stand-in says stuck */
+    ck_assert_int_eq(ask_wait("one", LONG_MS), ERROR_OK);
+    ck_assert_str_eq(machine()->end_reason, "power-off");
+}
+END_TEST
+
 START_TEST(a_long_request_does_not_hold_up_others)
 {
     struct channel *other = channel_connect(CHANNEL_CONTROL, NN_REQ, control_path);
@@ -371,16 +406,10 @@ END_TEST
 
 START_TEST(counters_come_from_vcpud)
 {
-    Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
-    Polyvisor__StatsRequest stats = POLYVISOR__STATS_REQUEST__INIT;
-
-    stats.name = "one";
-    request.stats = &stats;
-    request.body_case = POLYVISOR__REQUEST__BODY_STATS;
     ck_assert_int_eq(ask_create("one", ""), ERROR_OK);
-    ck_assert_int_eq(ask(&request), ERROR_STATE);
+    ck_assert_int_eq(ask_stats("one"), ERROR_STATE);
     ck_assert_int_eq(ask_start("one", false), ERROR_OK);
-    ck_assert_int_eq(ask(&request), ERROR_OK);
+    ck_assert_int_eq(ask_stats("one"), ERROR_OK);
     ck_assert_int_gt(response->n_stats, 5);
     ck_assert_str_eq(response->stats[0]->name, "retired");
     ck_assert_int_eq(response->stats[0]->value, 12345);
@@ -549,6 +578,8 @@ int main(int argc, char **argv)
         a_dead_device_is_restarted,
         a_device_that_keeps_dying_is_given_up,
         a_killed_device_is_restarted_and_descriptors_stay_level,
+        a_stuck_device_is_replaced,
+        a_stuck_device_that_was_given_up_is_gone,
         a_long_request_does_not_hold_up_others,
         deadlines_of_requests_are_kept,
         counters_come_from_vcpud,

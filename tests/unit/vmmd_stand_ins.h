@@ -47,6 +47,15 @@ static void fake_vcpu_notice(struct channel *channel, Polyvisor__VcpuNoticeKind 
     channel_send(channel, &notice.base, FAKE_WAIT_MS);
 }
 
+static void fake_vcpu_stuck(struct channel *channel, const char *device)
+{
+    Polyvisor__VcpuReply notice = POLYVISOR__VCPU_REPLY__INIT;
+
+    notice.notice = POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_DEVICE_STUCK;
+    notice.device = (char *)device;
+    channel_send(channel, &notice.base, FAKE_WAIT_MS);
+}
+
 /* Frames of another conversation, on the same socket; does not return. */
 static void fake_send_rubbish(struct channel *channel)
 {
@@ -124,6 +133,9 @@ static int fake_vcpud(struct channel *channel)
             }
         } else if (request->body_case == POLYVISOR__VCPU_REQUEST__BODY_STATS) {
             stats.retired = 12345;
+            if (fake_says(behaviour, "when-asked")) {
+                fake_vcpu_stuck(channel, "rng0");
+            }
             reply.stats = &stats;
         }
         if (leave && fake_says(behaviour, "stay")) {
@@ -131,6 +143,10 @@ static int fake_vcpud(struct channel *channel)
             continue;
         }
         channel_send(channel, &reply.base, FAKE_WAIT_MS);
+        if (request->body_case == POLYVISOR__VCPU_REQUEST__BODY_DEVICE_GONE &&
+            !strcmp(request->device_gone->device, "rng0")) {
+            fake_vcpu_notice(channel, POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_POWER_OFF, 0);
+        }
         if (request->body_case == POLYVISOR__VCPU_REQUEST__BODY_START) {
             if (fake_says(behaviour, "power-off")) {
                 fake_vcpu_notice(channel, POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_POWER_OFF, 0);
@@ -144,6 +160,9 @@ static int fake_vcpud(struct channel *channel)
                 fake_send_rubbish(channel);
             } else if (fake_says(behaviour, "key")) {
                 fake_vcpu_await_key(channel);
+            } else if (fake_says(behaviour, "stuck")) {
+                fake_vcpu_stuck(channel, "nothing");
+                fake_vcpu_stuck(channel, "rng0");
             } else if (fake_says(behaviour, "hang")) {
                 raise(SIGSTOP);
             }

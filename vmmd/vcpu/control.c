@@ -1,4 +1,5 @@
 #include "vmmd/vcpu/control.h"
+#include "libshared/base/clock.h"
 #include "libshared/base/log.h"
 #include "libshared/ipc/channel.h"
 #include "libshared/ipc/error_message.h"
@@ -36,13 +37,14 @@ static const char *const STATE_TEXTS[CONTROL_STATE_COUNT] = {
 struct control {
     struct event_base *base;
     struct channel *channel;
-    struct event *receive, *woken, *signalled, *retry;
+    struct event *receive, *woken, *signalled, *retry, *reset_timer;
     int signal_fd;
     struct fdlist *descriptors;
     struct notices inbox;  /* from any thread */
     struct notices outbox; /* for vmmd, not sent yet; main thread */
     struct guest *guest;
     enum control_state state;
+    uint64_t reset_report_ns; /* while a reset waits: when to tell vmmd who it waits for */
 };
 
 /* --- requests -------------------------------------------------------------------------------- */
@@ -100,17 +102,42 @@ static int do_stop(struct control *control, const Polyvisor__VcpuRequest *reques
     return 0;
 }
 
+/* Look at what a step of a reset came to. One that waits for a device goes on in on_reset_timer, so
+ * that vmmd is answered meanwhile. */
+static int reset_outcome(struct control *control, int result)
+{
+    const struct timeval soon = {.tv_usec = TUNABLE_RESET_POLL_MS * 1000};
+    if (result < 0) {
+        guest_end(control->guest);
+        control->state = CONTROL_ENDED;
+    } else if (result == GUEST_RESET_PENDING) {
+        event_add(control->reset_timer, &soon);
+    }
+    return result;
+}
+
+static int reset_begin(struct control *control, struct error *err)
+{
+    control->reset_report_ns = clock_monotonic_ns() + TUNABLE_DEVICE_STUCK_MS * UINT64_C(1000000);
+    return reset_outcome(control, guest_reset(control->guest, err));
+}
+
 static int do_reset(struct control *control, const Polyvisor__VcpuRequest *request,
                     Polyvisor__VcpuReply *reply, struct error *err)
 {
     (void)request;
     (void)reply;
-    int result = guest_reset(control->guest, err);
-    if (result != 0) {
-        guest_end(control->guest);
-        control->state = CONTROL_ENDED;
-    }
-    return result;
+    int result = reset_begin(control, err);
+    return result < 0 ? result : 0; /* when it waits for a device, a notice tells its end */
+}
+
+static int do_device_gone(struct control *control, const Polyvisor__VcpuRequest *request,
+                          Polyvisor__VcpuReply *reply, struct error *err)
+{
+    (void)reply;
+    (void)err;
+    guest_device_gone(control->guest, request->device_gone->device);
+    return 0;
 }
 
 static int do_ping(struct control *control, const Polyvisor__VcpuRequest *request,
@@ -160,6 +187,8 @@ static const struct request_kind {
     [POLYVISOR__VCPU_REQUEST__BODY_RESET] = {"reset", do_reset, ALIVE, false},
     [POLYVISOR__VCPU_REQUEST__BODY_PING] = {"ping", do_ping, ALWAYS, false},
     [POLYVISOR__VCPU_REQUEST__BODY_STATS] = {"stats", do_stats, CONFIGURED, true},
+    [POLYVISOR__VCPU_REQUEST__BODY_DEVICE_GONE] = {"the end of a device", do_device_gone,
+                                                   CONFIGURED, false},
     [POLYVISOR__VCPU_REQUEST__BODY_CODE] = {"a look at code", do_code, CONFIGURED, false},
 };
 
@@ -240,16 +269,20 @@ static bool end_guest(struct control *control)
     return true;
 }
 
+static void reset_failed(struct control *control, const struct error *err)
+{
+    log_error("the guest cannot be reset: %s", err->message);
+    notices_post(&control->outbox, POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_GUEST_FAILURE, 1, NULL);
+}
+
 static bool reset_guest(struct control *control)
 {
     struct error err = {0};
-    if (guest_reset(control->guest, &err) == 0) {
-        return true;
+    int result = reset_begin(control, &err);
+    if (result < 0) {
+        reset_failed(control, &err);
     }
-    log_error("the guest cannot be reset: %s", err.message);
-    end_guest(control);
-    notices_post(&control->outbox, POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_GUEST_FAILURE, 1, NULL);
-    return false;
+    return result == 0; /* one that waits is reported when it is done */
 }
 
 static bool no_reaction(struct control *control)
@@ -265,6 +298,7 @@ static reaction *const REACTIONS[] = {
     [POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_RESET] = reset_guest,
     [POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_GUEST_FAILURE] = end_guest,
     [POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_DEVICE_TIMEOUT] = no_reaction,
+    [POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_DEVICE_STUCK] = no_reaction,
 };
 
 /* --- events ---------------------------------------------------------------------------------- */
@@ -306,6 +340,28 @@ static void on_notice(evutil_socket_t fd, short what, void *context)
     }
 }
 
+static void on_reset_timer(evutil_socket_t fd, short what, void *context)
+{
+    struct control *control = context;
+    struct error err = {0};
+    (void)fd;
+    (void)what;
+    if (control->state == CONTROL_ENDED) {
+        return;
+    }
+    int result = reset_outcome(control, guest_reset_continue(control->guest, &err));
+    if (result < 0) {
+        reset_failed(control, &err);
+    } else if (result == 0) {
+        notices_post(&control->outbox, POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_RESET, 0, NULL);
+    } else if (clock_monotonic_ns() >= control->reset_report_ns) {
+        guest_report_stuck(control->guest);
+        control->reset_report_ns =
+            clock_monotonic_ns() + TUNABLE_DEVICE_STUCK_MS * UINT64_C(1000000);
+    }
+    flush_outbox(control);
+}
+
 static void on_retry(evutil_socket_t fd, short what, void *context)
 {
     (void)fd;
@@ -345,7 +401,9 @@ static int open_events(struct control *control)
     control->signalled =
         event_new(control->base, control->signal_fd, persistent, on_signal, control);
     control->retry = event_new(control->base, -1, 0, on_retry, control);
-    if (!control->receive || !control->woken || !control->signalled || !control->retry) {
+    control->reset_timer = event_new(control->base, -1, 0, on_reset_timer, control);
+    if (!control->receive || !control->woken || !control->signalled || !control->retry ||
+        !control->reset_timer) {
         return -1;
     }
     return event_add(control->receive, NULL) | event_add(control->woken, NULL) |
@@ -388,7 +446,8 @@ int control_loop(struct control *control)
 
 void control_close(struct control *control)
 {
-    struct event *events[] = {control->receive, control->woken, control->signalled, control->retry};
+    struct event *events[] = {control->receive, control->woken, control->signalled, control->retry,
+                              control->reset_timer};
     guest_destroy(control->guest);
     for (unsigned i = 0; i < sizeof(events) / sizeof(events[0]); i++) {
         if (events[i]) {

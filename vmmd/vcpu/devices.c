@@ -306,6 +306,37 @@ void devices_reset(struct devices *devices)
     }
 }
 
+bool devices_reset_pending(struct devices *devices)
+{
+    bool pending = false;
+    for (unsigned i = 0; i < devices->count; i++) {
+        struct attached *device = &devices->list[i];
+        pending |= device->virtio && virtio_pci_reset_pending(device->virtio);
+    }
+    return pending;
+}
+
+void devices_report_stuck(struct devices *devices)
+{
+    for (unsigned i = 0; i < devices->count; i++) {
+        struct attached *device = &devices->list[i];
+        if (device->virtio && virtio_pci_reset_pending(device->virtio)) {
+            notices_post(devices->notices, POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_DEVICE_STUCK, 0,
+                         device->id);
+        }
+    }
+}
+
+void devices_gone(struct devices *devices, const char *id)
+{
+    for (unsigned i = 0; i < devices->count; i++) {
+        struct attached *device = &devices->list[i];
+        if (device->virtio && strcmp(device->id, id) == 0) {
+            virtio_pci_device_gone(device->virtio);
+        }
+    }
+}
+
 void devices_raise_levels(struct devices *devices)
 {
     for (unsigned i = 0; i < devices->count; i++) {

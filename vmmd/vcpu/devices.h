@@ -26,9 +26,16 @@ struct devices *devices_create(const Polyvisor__VcpuConfigure *configure, struct
 /* After CPU threads and interrupt thread have ended, before the machine is destroyed. */
 void devices_destroy(struct devices *devices);
 
-/* Machine reset, in two steps around machine_load, while all CPUs are parked: first quiet every
- * device, then, when the interrupt controllers are new, show them the devices' present levels. */
+/* Machine reset, in steps around machine_load, while all CPUs are parked: first quiet every device;
+ * wait until none can write to guest memory any more; then, when the interrupt controllers are new,
+ * show them the devices' present levels. */
 void devices_reset(struct devices *devices);
+/* True while some device has not confirmed its reset. Never waits for long. */
+bool devices_reset_pending(struct devices *devices);
+/* Post VCPU_NOTICE_DEVICE_STUCK for each of those. */
+void devices_report_stuck(struct devices *devices);
+/* The process of device `id`, if there is one of that name, has ended without confirming. */
+void devices_gone(struct devices *devices, const char *id);
 void devices_raise_levels(struct devices *devices);
 
 #endif

@@ -24,6 +24,8 @@ struct guest {
     struct cpu_threads cpus;
     bool has_threads;
     bool running;
+    bool resetting; /* devices are quieted, images not loaded yet; not running */
+    bool resume;    /* when that is done */
 };
 
 /* --- building -------------------------------------------------------------------------------- */
@@ -240,6 +242,10 @@ int guest_run(struct guest *guest, struct error *err)
         }
         guest->has_threads = true;
     }
+    if (guest->resetting) {
+        guest->resume = true;
+        return 0;
+    }
     guest->running = true;
     cpu_threads_resume(&guest->cpus);
     return 0;
@@ -251,27 +257,55 @@ void guest_pause(struct guest *guest)
         cpu_threads_pause(&guest->cpus);
         guest->running = false;
     }
+    guest->resume = false;
 }
 
 void guest_end(struct guest *guest)
 {
     cpu_threads_stop(&guest->cpus);
     guest->running = false;
+    guest->resetting = false;
 }
 
 int guest_reset(struct guest *guest, struct error *err)
 {
-    bool was_running = guest->running;
-    guest_pause(guest);
-    devices_reset(guest->devices);
+    if (!guest->resetting) {
+        bool was_running = guest->running;
+        guest_pause(guest);
+        devices_reset(guest->devices);
+        guest->resetting = true;
+        guest->resume = was_running;
+    }
+    return guest_reset_continue(guest, err);
+}
+
+int guest_reset_continue(struct guest *guest, struct error *err)
+{
+    if (!guest->resetting) {
+        return 0;
+    }
+    if (devices_reset_pending(guest->devices)) {
+        return GUEST_RESET_PENDING;
+    }
+    guest->resetting = false;
     int result = guest->machine->model->load(guest->machine, err);
     if (result == 0) {
         devices_raise_levels(guest->devices);
-        if (was_running) {
+        if (guest->resume) {
             result = guest_run(guest, err);
         }
     }
     return result;
+}
+
+void guest_report_stuck(struct guest *guest)
+{
+    devices_report_stuck(guest->devices);
+}
+
+void guest_device_gone(struct guest *guest, const char *id)
+{
+    devices_gone(guest->devices, id);
 }
 
 /* What the message takes over from the engine, by the same names. */
@@ -320,7 +354,9 @@ Polyvisor__CodeListing *guest_list_code(struct guest *guest, const Polyvisor__Co
         error_hint(err, "the machine has CPUs 0 to %u", guest->machine->config.cpu_count - 1);
         return NULL;
     }
-    guest_pause(guest);
+    if (was_running) {
+        guest_pause(guest);
+    }
     Polyvisor__CodeListing *listing = code_listing_create(cpu, request, err);
     if (was_running && guest_run(guest, err) != 0) {
         polyvisor__code_listing__free_unpacked(listing, NULL);

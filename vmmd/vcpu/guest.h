@@ -26,9 +26,17 @@ int guest_run(struct guest *guest, struct error *err);
 void guest_pause(struct guest *guest);
 /* End the CPUs for good. */
 void guest_end(struct guest *guest);
-/* Reset devices, load the images again. The CPUs then run on if they ran before. On failure the
- * guest is left paused. */
+/* Reset devices, load the images again; the CPUs then run on if they ran before, or were told to
+ * meanwhile. 0, or GUEST_RESET_PENDING while a device has not let go of guest memory: the guest
+ * then stands still, and guest_reset_continue (same results) is to be called until it is done. An
+ * error with *err set otherwise; the guest is left paused then. */
+#define GUEST_RESET_PENDING 1
 int guest_reset(struct guest *guest, struct error *err);
+int guest_reset_continue(struct guest *guest, struct error *err);
+/* Tell vmmd which devices the reset waits for. */
+void guest_report_stuck(struct guest *guest);
+/* vmmd says that the process of device `id` has ended: nothing is to be waited for. */
+void guest_device_gone(struct guest *guest, const char *id);
 void guest_stats(struct guest *guest, Polyvisor__VcpuStats *stats);
 /* The code at a guest address (code_listing.h). CPUs that run pause meanwhile. */
 Polyvisor__CodeListing *guest_list_code(struct guest *guest, const Polyvisor__CodeRequest *request,

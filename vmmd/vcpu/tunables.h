@@ -13,6 +13,10 @@
 #define TUNABLE_TRANSPORT_RESEND_MS 200u
 /* How long a vCPU waits for a register read of a plain MMIO device, or for room in its ring. */
 #define TUNABLE_MMIO_DEADLINE_MS 1000u
+/* A machine reset waits for devices that may still write to guest memory: how often it looks, and
+ * how long it bears with one before vmmd is asked to replace its process. */
+#define TUNABLE_RESET_POLL_MS   10u
+#define TUNABLE_DEVICE_STUCK_MS 2000u
 /* How often notices that vmmd could not take (it is away) are offered again. */
 #define TUNABLE_NOTICE_RETRY_MS 200u
 /* Open files of the whole process: inherited descriptors, nanomsg's sockets, and some air. */

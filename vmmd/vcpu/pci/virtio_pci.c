@@ -39,10 +39,8 @@ static const struct virtio_kind {
     const char *name;
     uint32_t type, class_code;
 } KINDS[] = {
-    {"virtio-net", VIRTIO_ID_NET, 0x020000},
-    {"virtio-blk", VIRTIO_ID_BLOCK, 0x010000},
-    {"virtio-console", VIRTIO_ID_CONSOLE, 0x078000},
-    {"virtio-rng", VIRTIO_ID_RNG, 0x00ff00},
+    {"virtio-net", VIRTIO_ID_NET, 0x020000},         {"virtio-blk", VIRTIO_ID_BLOCK, 0x010000},
+    {"virtio-console", VIRTIO_ID_CONSOLE, 0x078000}, {"virtio-rng", VIRTIO_ID_RNG, 0x00ff00},
     {"virtio-input", VIRTIO_ID_INPUT, 0x098000},
 };
 
@@ -418,6 +416,16 @@ void virtio_pci_destroy(struct virtio_pci *device)
         pthread_mutex_destroy(&device->interrupt_lock);
         free(device);
     }
+}
+
+bool virtio_pci_reset_pending(struct virtio_pci *device)
+{
+    return virtio_transport_reset_pending(&device->transport);
+}
+
+void virtio_pci_device_gone(struct virtio_pci *device)
+{
+    virtio_transport_device_gone(&device->transport);
 }
 
 int virtio_pci_reactivate(struct virtio_pci *device)

@@ -39,6 +39,10 @@ void virtio_pci_destroy(struct virtio_pci *device);
  * unless the driver is running. */
 void virtio_pci_interrupt(struct virtio_pci *device, unsigned queue);
 
+/* A machine reset; see virtio_transport_reset_pending and virtio_transport_device_gone. */
+bool virtio_pci_reset_pending(struct virtio_pci *device);
+void virtio_pci_device_gone(struct virtio_pci *device);
+
 /* The device process was replaced; see virtio_transport_reactivate. Main thread. */
 int virtio_pci_reactivate(struct virtio_pci *device);
 

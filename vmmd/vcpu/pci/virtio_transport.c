@@ -265,13 +265,19 @@ static void write_status(struct virtio_transport *transport, uint32_t value)
     }
 }
 
+/* Look whether the device has confirmed its reset by now. */
+static bool still_pending(struct virtio_transport *transport)
+{
+    if (transport->reset_pending && transport_client_reset_poll(transport->config.client) == 0) {
+        finish_reset(transport);
+    }
+    return transport->reset_pending;
+}
+
 static uint32_t read_status(struct virtio_transport *transport)
 {
-    if (transport->reset_pending) {
-        if (transport_client_reset_poll(transport->config.client) != 0) {
-            return VIRTIO_CONFIG_S_NEEDS_RESET;
-        }
-        finish_reset(transport);
+    if (still_pending(transport)) {
+        return VIRTIO_CONFIG_S_NEEDS_RESET;
     }
     uint32_t status = atomic_load(&transport->status);
     if ((status & VIRTIO_CONFIG_S_DRIVER_OK) &&
@@ -285,6 +291,23 @@ void virtio_transport_reset(struct virtio_transport *transport)
 {
     pthread_mutex_lock(&transport->lock);
     reset(transport, TUNABLE_MACHINE_RESET_DEADLINE_MS);
+    pthread_mutex_unlock(&transport->lock);
+}
+
+bool virtio_transport_reset_pending(struct virtio_transport *transport)
+{
+    pthread_mutex_lock(&transport->lock);
+    bool pending = still_pending(transport);
+    pthread_mutex_unlock(&transport->lock);
+    return pending;
+}
+
+void virtio_transport_device_gone(struct virtio_transport *transport)
+{
+    pthread_mutex_lock(&transport->lock);
+    if (transport->reset_pending) {
+        finish_reset(transport);
+    }
     pthread_mutex_unlock(&transport->lock);
 }
 

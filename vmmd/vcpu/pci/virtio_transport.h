@@ -82,6 +82,11 @@ void virtio_transport_kick(struct virtio_transport *transport, unsigned queue);
 
 /* Machine reset: as if the guest had written zero to the status. Main thread, no CPU runs. */
 void virtio_transport_reset(struct virtio_transport *transport);
+/* True until the device has confirmed that reset: so long it may still write to guest memory. Asks
+ * it again from time to time; waits TUNABLE_TRANSPORT_RETRY_MS at most. Main thread, as above. */
+bool virtio_transport_reset_pending(struct virtio_transport *transport);
+/* The device process that was to confirm the reset has ended, which is as good. */
+void virtio_transport_device_gone(struct virtio_transport *transport);
 
 /* The device process was replaced: activate it again if the guest had it running. Main thread. 0,
  * or a negative errno (the device is then marked as needing a reset). */
