@@ -25,10 +25,11 @@ enum cpu_attention {
     CPU_ATTENTION_LEAVE = 32, /* the machine: return from engine_run before the next block */
 };
 
-/* Soft-TLB entry. A tag is the virtual page address with these low bits; all zero = invalid. The
- * hit test of an access of s bytes at va is ((va + s - 1) & ~0xfff | TLB_VALID) == tag, entry
- * index from va: a page-crossing access misses because its last byte's page has another tag. */
-#define TLB_VALID 1u /* set in every live tag, so that page 0 differs from an empty entry */
+/* Soft-TLB entry. A tag is a virtual page address, with one of these bits when the page is not to
+ * be accessed directly. The hit test of an access of s bytes at va is ((va + s - 1) & ~0xfff) ==
+ * tag, entry index from va: a page-crossing access misses because its last byte's page has another
+ * tag. */
+#define TLB_EMPTY 1u /* no page at all; the tag is this and nothing else */
 #define TLB_SLOW  2u /* MMIO, watched or code-bearing page: always take the slow path */
 
 struct tlb_entry {

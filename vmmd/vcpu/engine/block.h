@@ -68,7 +68,7 @@ struct code_page;
 
 /* What a compiler made of a block; all zero when it did not. The same bytes at two addresses. */
 struct block_compiled {
-    uint8_t *write, *execute; /* `execute` is also where jumps of compiled blocks go */
+    uint8_t *write, *execute; /* begins with `entry`, which is also where direct jumps go */
     uint32_t size;
     uint32_t exit_at[2]; /* offset of the exit's jump displacement, 0: none; contents: watch lock */
     uint32_t exit_stub[2]; /* where it leads while the exit has no link */
@@ -84,6 +84,7 @@ struct block {
     uint64_t physical;      /* of its first byte */
     uint64_t physical_next; /* of the second page, 0 when none */
     struct block *_Atomic hash_next; /* with what a look-up compares, in one cache line */
+    void *entry; /* where compiled code jumps to, with page_base set and the block in rdx */
     struct block_exit exits[2];
     struct code_page *pages[2];    /* watch lock; [1] only when it straddles */
     struct block *page_next[2];    /* watch lock */

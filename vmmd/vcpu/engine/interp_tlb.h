@@ -12,7 +12,7 @@ static inline struct tlb_entry *tlb_at(char *tlb, uint64_t tlb_mask, uint64_t va
 
 static inline uint64_t tag_for(uint64_t va, uint64_t size)
 {
-    return ((va + size - 1) & PAGE_MASK) | TLB_VALID;
+    return (va + size - 1) & PAGE_MASK;
 }
 
 static inline bool tlb_hit_read(const struct tlb_entry *entry, uint64_t va, uint64_t size)

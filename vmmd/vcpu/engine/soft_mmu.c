@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TAG_COMPARE (PAGE_MASK | TLB_VALID)
+#define TAG_COMPARE (PAGE_MASK | TLB_EMPTY)
 
 static struct tlb_entry *context_entry(const struct mmu_context *context, uint64_t va)
 {
@@ -23,20 +23,20 @@ static struct tlb_entry *context_entry(const struct mmu_context *context, uint64
 
 static bool entry_in_use(const struct tlb_entry *entry)
 {
-    return entry->tag_read | entry->tag_exec |
-           atomic_load_explicit(&entry->tag_write, memory_order_relaxed);
+    return !(entry->tag_read & entry->tag_exec &
+             atomic_load_explicit(&entry->tag_write, memory_order_relaxed) & TLB_EMPTY);
 }
 
 static void entry_clear(struct tlb_entry *entry)
 {
-    entry->tag_read = 0;
-    entry->tag_exec = 0;
-    atomic_store_explicit(&entry->tag_write, 0, memory_order_release);
+    entry->tag_read = TLB_EMPTY;
+    entry->tag_exec = TLB_EMPTY;
+    atomic_store_explicit(&entry->tag_write, TLB_EMPTY, memory_order_release);
 }
 
 static bool entry_maps(struct tlb_entry *entry, uint64_t va)
 {
-    uint64_t wanted = (va & PAGE_MASK) | TLB_VALID;
+    uint64_t wanted = va & PAGE_MASK;
     uint64_t write = atomic_load_explicit(&entry->tag_write, memory_order_relaxed);
     return ((entry->tag_read & TAG_COMPARE) == wanted) |
            ((entry->tag_exec & TAG_COMPARE) == wanted) | ((write & TAG_COMPARE) == wanted);
@@ -45,8 +45,9 @@ static bool entry_maps(struct tlb_entry *entry, uint64_t va)
 static struct tlb_entry *table_allocate(uint64_t entries)
 {
     struct tlb_entry *table = aligned_alloc(64, entries * sizeof(*table));
-    if (table) {
-        memset(table, 0, entries * sizeof(*table));
+    for (uint64_t i = 0; table && i < entries; i++) {
+        table[i].addend = 0;
+        entry_clear(&table[i]);
     }
     return table;
 }
@@ -166,8 +167,8 @@ static void context_resize(struct engine_cpu *self, struct mmu_context *context,
     for (uint64_t i = 0; i < context->entries && context->used; i++) {
         if (entry_in_use(&old[i])) {
             uint64_t write = atomic_load_explicit(&old[i].tag_write, memory_order_relaxed);
-            uint64_t tag = old[i].tag_read ? old[i].tag_read : old[i].tag_exec;
-            tag = tag ? tag : write;
+            uint64_t tag = old[i].tag_read & TLB_EMPTY ? old[i].tag_exec : old[i].tag_read;
+            tag = tag & TLB_EMPTY ? write : tag;
             struct tlb_entry *entry = &table[(tag >> MEMORY_PAGE_SHIFT) & (entries - 1)];
             entry->tag_read = old[i].tag_read;
             entry->tag_exec = old[i].tag_exec;
@@ -356,7 +357,7 @@ static void describe(const struct engine_cpu *self, const struct tlb_entry *entr
 static uint64_t grant_write(struct engine_cpu *self, struct tlb_entry *entry, uint64_t va,
                             uint64_t index)
 {
-    uint64_t tag = (va & PAGE_MASK) | TLB_VALID;
+    uint64_t tag = va & PAGE_MASK;
     atomic_store_explicit(&entry->tag_write, tag, memory_order_release);
     uint8_t old = atomic_fetch_or(&self->engine->watch[index], WATCH_WRITERS);
     if (old & (WATCH_CODE | WATCH_RESERVED)) {
@@ -414,11 +415,11 @@ static bool fill(struct engine_cpu *self, struct mmu_context *context, uint64_t 
     uint64_t va_page = va & PAGE_MASK;
     uint64_t physical_page = translation.physical & PAGE_MASK;
     uint8_t *host = memory_pointer(engine->memory, physical_page, PAGE_BYTES);
-    uint64_t bits = host ? TLB_VALID : TLB_VALID | TLB_SLOW | TLB_DEVICE;
+    uint64_t bits = host ? 0 : TLB_SLOW | TLB_DEVICE;
     uint64_t base = host ? (uint64_t)(uintptr_t)host : physical_page;
     __atomic_store_n(&entry->addend, base - va_page, __ATOMIC_RELEASE);
-    entry->tag_read = translation.read ? va_page | bits : 0;
-    entry->tag_exec = translation.execute ? va_page | bits : 0;
+    entry->tag_read = translation.read ? va_page | bits : TLB_EMPTY;
+    entry->tag_exec = translation.execute ? va_page | bits : TLB_EMPTY;
     uint64_t tag = va_page | bits;
     describe(self, entry, tag, va, page);
     if (translation.write && host) {
@@ -448,7 +449,7 @@ bool mmu_resolve(struct engine_cpu *self, uint64_t va, enum cpu_access access,
     struct mmu_context *context = access == CPU_ACCESS_EXECUTE ? self->execute : self->data;
     struct tlb_entry *entry = context_entry(context, va);
     uint64_t tag = entry_tag(entry, access);
-    if ((tag & TAG_COMPARE) != ((va & PAGE_MASK) | TLB_VALID)) {
+    if ((tag & TAG_COMPARE) != (va & PAGE_MASK)) {
         return fill(self, context, va, access, page);
     }
     describe(self, entry, tag, va, page);
@@ -468,14 +469,14 @@ bool mmu_revoke_writes(struct engine_cpu *target, const uint8_t *host_page)
         for (uint64_t i = 0; i < context->entries; i++) {
             struct tlb_entry *entry = &context->table[i];
             uint64_t tag = atomic_load_explicit(&entry->tag_write, memory_order_acquire);
-            if (!(tag & TLB_VALID) || tag & TLB_SLOW) {
+            if (tag & (TLB_EMPTY | TLB_SLOW)) {
                 continue;
             }
             uint64_t addend = __atomic_load_n(&entry->addend, __ATOMIC_ACQUIRE);
             if ((tag & PAGE_MASK) + addend != (uint64_t)(uintptr_t)host_page) {
                 continue;
             }
-            atomic_compare_exchange_strong(&entry->tag_write, &tag, 0);
+            atomic_compare_exchange_strong(&entry->tag_write, &tag, TLB_EMPTY);
             found = true;
         }
     }

@@ -9,7 +9,7 @@
 
 #include "vmmd/vcpu/engine/core.h"
 
-/* Beside TLB_VALID and TLB_SLOW: the page is not RAM, and va + addend is its physical address. */
+/* Beside TLB_EMPTY and TLB_SLOW: the page is not RAM, and va + addend is its physical address. */
 #define TLB_DEVICE 4u
 
 /* Where an access goes. */

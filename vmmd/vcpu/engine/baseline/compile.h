@@ -119,6 +119,8 @@ void compile_fixup(struct compiler *c, enum section from, uint32_t at, enum sect
 void compile_load_comparison(struct compiler *c, const struct ir_op *op);
 /* Compare a with b and say which host condition is op's (enum ir_condition in aux). */
 enum host_condition compile_compare(struct compiler *c, const struct ir_op *op);
+/* Whether compile_translate can: the offset fits. */
+bool compile_addressable(const struct ir_op *op);
 /* Translate a + imm for an access of 2^size_log2 bytes: retreats when the TLB's entry does not
  * allow it (`aligned`: or it is misaligned); otherwise the operand is guest memory. Integer
  * registers. */

@@ -18,6 +18,7 @@
 
 struct baseline {
     struct code_memory *memory;
+    struct code_span interpreted; /* the entry of blocks that were not compiled */
     struct compiler compiler;
 };
 
@@ -266,7 +267,12 @@ bool baseline_compile(struct baseline *baseline, const struct ir_block *ir, cons
 {
     struct compiler *c = &baseline->compiler;
     begin(c, ir, steps, block);
-    return compile_operations(c) && place(baseline, block);
+    if (compile_operations(c) && place(baseline, block)) {
+        block->entry = block->compiled.execute;
+        return true;
+    }
+    block->entry = baseline->interpreted.execute;
+    return false;
 }
 
 /* --- linking -------------------------------------------------------------------------------- */
@@ -306,6 +312,27 @@ static struct host_features find_features(void)
     return features;
 }
 
+/* Blocks without code: into their threaded code, or, with attention asked for, to the outer loop.
+ */
+static bool make_interpreted_entry(struct baseline *baseline)
+{
+    if (!code_memory_allocate(baseline->memory, CODE_MEMORY_ALIGN, &baseline->interpreted)) {
+        return false;
+    }
+    struct emitter e = {.bytes = baseline->interpreted.write, .size = baseline->interpreted.size};
+    emit_arithmetic_memory_constant(&e, false, HOST_CMP, CPU_FIELD(attention), 0);
+    uint32_t leave = emit_jump_if(&e, HOST_NOT_EQUAL);
+    emit_address(&e, true, REG_SCRATCH, host_at(RDX, offsetof(struct block, code)));
+    emit_jump_memory(&e, host_at(REG_SCRATCH, 0));
+    emit_land(&e, leave);
+    emit_load(&e, 1, false, RAX, host_at(RDX, offsetof(struct block, start)));
+    emit_arithmetic_load(&e, true, HOST_ADD, RAX, CPU_FIELD(page_base));
+    emit_store(&e, 3, CPU_FIELD(pc), RAX);
+    emit_return(&e);
+    code_memory_publish(&baseline->interpreted, e.at);
+    return !e.overflow;
+}
+
 struct baseline *baseline_create(const struct isa *isa, struct error *err)
 {
     struct baseline *baseline = calloc(1, sizeof(*baseline));
@@ -320,6 +347,11 @@ struct baseline *baseline_create(const struct isa *isa, struct error *err)
             error_set(err, ERROR_CONFIG, 0, "%s has more registers than the compiler can name",
                       isa->name);
         }
+        baseline_destroy(baseline);
+        return NULL;
+    }
+    if (!make_interpreted_entry(baseline)) {
+        error_set(err, ERROR_MEMORY, ENOMEM, "no memory for the baseline compiler");
         baseline_destroy(baseline);
         return NULL;
     }

@@ -497,6 +497,11 @@ void emit_float_sign_mask(struct emitter *e, bool is_double, unsigned reg)
     emit_byte(e, is_double ? 63 : 31);
 }
 
+void emit_bytes_equal(struct emitter *e, unsigned to, unsigned from)
+{
+    encode_register(e, (struct form){.prefix = 0x66, .map = MAP_0F, .opcode = 0x74}, to, from);
+}
+
 void emit_float_from_bits(struct emitter *e, bool wide, unsigned to, unsigned from)
 {
     encode_register(e, (struct form){.prefix = 0x66, .map = MAP_0F, .opcode = 0x6e, .wide = wide},

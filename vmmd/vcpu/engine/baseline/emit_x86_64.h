@@ -200,6 +200,8 @@ void emit_float_move(struct emitter *e, unsigned to, unsigned from); /* all 128 
 void emit_float_zero(struct emitter *e, unsigned reg);
 /* A mask of the sign bit of each double, or each single. */
 void emit_float_sign_mask(struct emitter *e, bool is_double, unsigned reg);
+/* Each byte: all ones where both are the same, otherwise zero (PCMPEQB). */
+void emit_bytes_equal(struct emitter *e, unsigned to, unsigned from);
 /* Raw bits between the files; 32 bits clear the rest of the destination. */
 void emit_float_from_bits(struct emitter *e, bool wide, unsigned to, unsigned from);
 void emit_float_to_bits(struct emitter *e, bool wide, unsigned to, unsigned from);

@@ -20,29 +20,25 @@ static void count_retired(struct compiler *c, struct emitter *e)
 static void emit_probe(struct compiler *c, struct emitter *e)
 {
     (void)c;
-    uint32_t misses[3];
+    uint32_t misses[2];
+    /* Twice the index of jump_index: bits 1 up of pc ^ pc >> 11. */
     emit_move(e, false, RCX, RAX);
-    emit_shift_constant(e, false, HOST_SHR, RCX, 1);
-    emit_move(e, false, RDX, RAX);
-    emit_shift_constant(e, false, HOST_SHR, RDX, 12);
-    emit_arithmetic(e, false, HOST_XOR, RCX, RDX);
-    emit_arithmetic_constant(e, false, HOST_AND, RCX, ENGINE_JUMP_ENTRIES - 1);
-    emit_shift_constant(e, false, HOST_SHL, RCX, 4);
-    _Static_assert(sizeof(struct jump_entry) == 16, "scaled by shifting");
-    emit_arithmetic_load(e, true, HOST_ADD, RCX, CPU_FIELD(jumps));
-    emit_arithmetic_load(e, true, HOST_CMP, RAX, host_at(RCX, offsetof(struct jump_entry, pc)));
+    emit_shift_constant(e, false, HOST_SHR, RCX, 11);
+    emit_arithmetic(e, false, HOST_XOR, RCX, RAX);
+    emit_arithmetic_constant(e, false, HOST_AND, RCX, (ENGINE_JUMP_ENTRIES - 1) * 2);
+    emit_load64(e, RDX, CPU_FIELD(jumps));
+    _Static_assert(sizeof(struct jump_entry) == 16, "twice the index, scaled by 8");
+    emit_arithmetic_load(e, true, HOST_CMP, RAX,
+                         host_indexed(RDX, RCX, 3, offsetof(struct jump_entry, pc)));
     misses[0] = emit_jump_if(e, HOST_NOT_EQUAL);
-    emit_load64(e, RDX, host_at(RCX, offsetof(struct jump_entry, block)));
-    emit_load(e, 2, false, RSI, CPU_FIELD(block_mode));
-    emit_arithmetic_load(e, false, HOST_CMP, RSI, host_at(RDX, offsetof(struct block, mode)));
+    emit_load64(e, RDX, host_indexed(RDX, RCX, 3, offsetof(struct jump_entry, block)));
+    emit_load(e, 2, false, RCX, CPU_FIELD(block_mode));
+    emit_arithmetic_load(e, false, HOST_CMP, RCX, host_at(RDX, offsetof(struct block, mode)));
     misses[1] = emit_jump_if(e, HOST_NOT_EQUAL);
-    emit_arithmetic_memory_constant(e, false, HOST_CMP, CPU_FIELD(attention), 0);
-    misses[2] = emit_jump_if(e, HOST_NOT_EQUAL);
     emit_arithmetic_constant(e, true, HOST_AND, RAX, -(int32_t)PAGE_BYTES);
     emit_store(e, 3, CPU_FIELD(page_base), RAX);
-    emit_address(e, true, REG_SCRATCH, host_at(RDX, offsetof(struct block, code)));
-    emit_jump_memory(e, host_at(REG_SCRATCH, 0));
-    for (unsigned i = 0; i < 3; i++) {
+    emit_jump_memory(e, host_at(RDX, offsetof(struct block, entry)));
+    for (unsigned i = 0; i < 2; i++) {
         emit_land(e, misses[i]);
     }
     emit_store(e, 3, CPU_FIELD(pc), RAX);

@@ -346,16 +346,37 @@ bool compile_fcvt_s32(struct compiler *c, const struct ir_op *op)
     return compile_to_signed(c, op, false);
 }
 
+/* Below the limit, which is given as the operand's bits, positive numbers fit the signed
+ * conversion. All others have larger bits, and must not be tried: they would raise inexact. */
+static bool compile_to_unsigned(struct compiler *c, const struct ir_op *op, bool wide)
+{
+    static const uint64_t limits[2][2] = {{0x4f800000, UINT64_C(0x41f0000000000000)},
+                                          {0x5f000000, UINT64_C(0x43e0000000000000)}};
+    if (!host_form(op) || (op->aux & IR_FP_ROUND) != IR_ROUND_RTZ) {
+        return false;
+    }
+    unsigned a = use_float(c, op, op->a);
+    unsigned to = registers_allocate(c, FILE_GENERAL);
+    emit_float_to_bits(c->hot, is_double(op), to, a);
+    emit_constant(c->hot, REG_SCRATCH, limits[wide][is_double(op)]);
+    emit_arithmetic(c->hot, is_double(op), HOST_CMP, to, REG_SCRATCH);
+    compile_retreat_if(c, HOST_ABOVE_EQUAL);
+    emit_float_to_integer(c->hot, is_double(op), true, true, to, a);
+    if (!wide) {
+        emit_extend(c->hot, 2, true, to, to);
+    }
+    registers_define(c, op->d, to);
+    return true;
+}
+
 bool compile_fcvt_u64(struct compiler *c, const struct ir_op *op)
 {
-    (void)c, (void)op;
-    return false;
+    return compile_to_unsigned(c, op, true);
 }
 
 bool compile_fcvt_u32(struct compiler *c, const struct ir_op *op)
 {
-    (void)c, (void)op;
-    return false;
+    return compile_to_unsigned(c, op, false);
 }
 
 bool compile_fcvt_mod(struct compiler *c, const struct ir_op *op)

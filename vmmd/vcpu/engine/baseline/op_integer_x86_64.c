@@ -603,9 +603,16 @@ bool compile_bswap32(struct compiler *c, const struct ir_op *op)
 
 bool compile_orcb(struct compiler *c, const struct ir_op *op)
 {
-    (void)c;
-    (void)op;
-    return false;
+    unsigned a = registers_use(c, op->a);
+    unsigned zero = registers_allocate(c, FILE_FLOAT);
+    unsigned to = registers_allocate(c, FILE_GENERAL);
+    emit_float_zero(c->hot, zero);
+    emit_float_from_bits(c->hot, true, XMM_SCRATCH, a);
+    emit_bytes_equal(c->hot, XMM_SCRATCH, zero);
+    emit_float_to_bits(c->hot, true, to, XMM_SCRATCH);
+    emit_unary(c->hot, true, HOST_NOT, to);
+    registers_define(c, op->d, to);
+    return true;
 }
 
 static bool compile_extension(struct compiler *c, const struct ir_op *op, unsigned size_log2,

@@ -7,7 +7,7 @@
 
 #define MEM_SPECIAL (IR_MEM_ALIGN | IR_MEM_ACQUIRE | IR_MEM_RELEASE)
 
-static bool addressable(const struct ir_op *op)
+bool compile_addressable(const struct ir_op *op)
 {
     return op->imm >= INT32_MIN && op->imm <= INT32_MAX - 16;
 }
@@ -20,11 +20,6 @@ struct host_memory compile_translate(struct compiler *c, const struct ir_op *op,
     int32_t last = (1 << size_log2) - 1;
     unsigned base = registers_use(c, op->a);
     unsigned entry = registers_allocate(c, FILE_GENERAL);
-    if (aligned && size_log2 > 0) {
-        emit_address(e, false, REG_SCRATCH, host_at(base, offset));
-        emit_test_constant(e, REG_SCRATCH, (uint32_t)last);
-        compile_retreat_if(c, HOST_NOT_EQUAL);
-    }
     unsigned address = base;
     if (offset) {
         emit_address(e, true, entry, host_at(base, offset));
@@ -39,9 +34,10 @@ struct host_memory compile_translate(struct compiler *c, const struct ir_op *op,
         emit_shift_constant(e, true, HOST_SHR, entry, MEMORY_PAGE_SHIFT - 5);
     }
     emit_arithmetic(e, true, HOST_AND, entry, REG_TLB_MASK);
-    emit_address(e, true, REG_SCRATCH, host_at(base, offset + last));
-    emit_arithmetic_constant(e, true, HOST_AND, REG_SCRATCH, -(int32_t)PAGE_BYTES);
-    emit_arithmetic_constant(e, true, HOST_OR, REG_SCRATCH, TLB_VALID);
+    /* Low bits that remain set differ from any tag. */
+    emit_address(e, true, REG_SCRATCH, host_at(base, aligned ? offset : offset + last));
+    emit_arithmetic_constant(e, true, HOST_AND, REG_SCRATCH,
+                             -(int32_t)PAGE_BYTES | (aligned ? last : 0));
     int32_t tag =
         is_write ? offsetof(struct tlb_entry, tag_write) : offsetof(struct tlb_entry, tag_read);
     emit_arithmetic_load(e, true, HOST_CMP, REG_SCRATCH, host_indexed(REG_TLB, entry, 0, tag));
@@ -53,7 +49,7 @@ struct host_memory compile_translate(struct compiler *c, const struct ir_op *op,
 bool compile_load(struct compiler *c, const struct ir_op *op)
 {
     unsigned size_log2 = op->aux & IR_MEM_SIZE;
-    if (op->aux & (MEM_SPECIAL | IR_MEM_BOX) || size_log2 > 3 || !addressable(op)) {
+    if (op->aux & (MEM_SPECIAL | IR_MEM_BOX) || size_log2 > 3 || !compile_addressable(op)) {
         return false;
     }
     struct host_memory memory = compile_translate(c, op, size_log2, false, false);
@@ -65,7 +61,7 @@ bool compile_load(struct compiler *c, const struct ir_op *op)
 bool compile_store(struct compiler *c, const struct ir_op *op)
 {
     unsigned size_log2 = op->aux & IR_MEM_SIZE;
-    if (op->aux & MEM_SPECIAL || size_log2 > 3 || !addressable(op)) {
+    if (op->aux & MEM_SPECIAL || size_log2 > 3 || !compile_addressable(op)) {
         return false;
     }
     unsigned value = registers_use(c, op->b);
@@ -78,7 +74,7 @@ bool compile_loadf(struct compiler *c, const struct ir_op *op)
 {
     unsigned size_log2 = op->aux & IR_MEM_SIZE;
     bool single = size_log2 == 2 && op->aux & IR_MEM_BOX;
-    if (op->aux & MEM_SPECIAL || (size_log2 != 3 && !single) || !addressable(op)) {
+    if (op->aux & MEM_SPECIAL || (size_log2 != 3 && !single) || !compile_addressable(op)) {
         return false;
     }
     struct host_memory memory = compile_translate(c, op, size_log2, false, false);
@@ -95,7 +91,7 @@ bool compile_loadf(struct compiler *c, const struct ir_op *op)
 bool compile_storef(struct compiler *c, const struct ir_op *op)
 {
     unsigned size_log2 = op->aux & IR_MEM_SIZE;
-    if (op->aux & MEM_SPECIAL || size_log2 < 2 || !addressable(op)) {
+    if (op->aux & MEM_SPECIAL || size_log2 < 2 || !compile_addressable(op)) {
         return false;
     }
     const struct value_state *state = registers_value(c, op->b);
