@@ -53,6 +53,7 @@ struct mmio_client {
     unsigned misses;      /* deadlines in a row */
     bool kicked;          /* and the device has not moved from kicked_tail since */
     uint32_t kicked_tail;
+    uint32_t shadow_from; /* shadows hold once the device has taken all before this index */
 };
 
 static uint64_t size_mask(unsigned size)
@@ -85,6 +86,10 @@ static void ring_kick(struct mmio_client *client)
 {
     struct mmio_channel *channel = client->config.channel;
     uint32_t tail = atomic_load(&channel->tail);
+    if (tail == client->head) {
+        client->kicked = false; /* taken already: the next access needs a kick of its own */
+        return;
+    }
     if (client->kicked && tail == client->kicked_tail) {
         return;
     }
@@ -101,6 +106,9 @@ static void ring_post(struct mmio_client *client, const struct mmio_access *acce
     struct mmio_channel *channel = client->config.channel;
     channel->ring[client->head % MMIO_CHANNEL_RING] = *access;
     client->head++;
+    if (access->offset != 0) {
+        client->shadow_from = client->head; /* data (offset 0) changes no shadow, control may */
+    }
     atomic_store(&channel->head, client->head);
     ring_kick(client);
 }
@@ -174,7 +182,8 @@ static uint64_t silent_value(const struct mmio_client *client, uint64_t offset, 
 static bool shadow_read(struct mmio_client *client, uint64_t offset, unsigned size, uint64_t *value)
 {
     struct mmio_channel *channel = client->config.channel;
-    if (size != 1 || offset >= MMIO_CHANNEL_SHADOWS || atomic_load(&client->dead) ||
+    bool behind = (int32_t)(client->shadow_from - atomic_load(&channel->tail)) > 0;
+    if (size != 1 || offset >= MMIO_CHANNEL_SHADOWS || behind || atomic_load(&client->dead) ||
         !(atomic_load(&channel->shadow_valid) >> offset & 1)) {
         return false;
     }
@@ -312,6 +321,7 @@ struct mmio_client *mmio_client_create(const struct mmio_client_config *config)
     client->config = *config;
     client->manner = manner_find(config->kind);
     client->head = atomic_load(&channel->head);
+    client->shadow_from = client->head;
     client->sequence = atomic_load(&channel->answer_sequence);
     pthread_mutex_init(&client->lock, NULL);
     pthread_mutex_init(&client->irq_lock, NULL);
