@@ -223,6 +223,22 @@ START_TEST(test_kick_only_when_the_device_sleeps)
 }
 END_TEST
 
+/* A control write on its way may change what a shadow says; data does not. */
+START_TEST(test_shadow_waits_for_control_writes)
+{
+    atomic_store(&channel->shadow[5], 0x61);
+    atomic_store(&channel->shadow_valid, 1u << 5);
+    start_peer(PEER_WORKS);
+    atomic_store(&registers[5], 0x60);
+    store(2, 1, 7);
+    uint64_t seen = load(5, 1);
+    ck_assert(seen == 0x60 || atomic_load(&channel->tail) == atomic_load(&channel->head));
+    stop_peer();
+    store(0, 1, 'a');
+    ck_assert_uint_eq(load(5, 1), 0x61);
+}
+END_TEST
+
 START_TEST(test_interrupt_level)
 {
     start_peer(PEER_WORKS);
@@ -370,6 +386,7 @@ int main(void)
     tcase_add_test(cases, test_values_are_cut_to_size);
     tcase_add_test(cases, test_shadow_needs_no_device);
     tcase_add_test(cases, test_kick_only_when_the_device_sleeps);
+    tcase_add_test(cases, test_shadow_waits_for_control_writes);
     tcase_add_test(cases, test_interrupt_level);
     tcase_add_test(cases, test_reset_quiets_the_port);
     tcase_add_test(cases, test_foreign_page_is_refused);
