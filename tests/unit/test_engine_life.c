@@ -47,15 +47,15 @@ static uint32_t jump(int32_t offset)
            (bits >> 12 & 0xff) << 12 | 0x6f;
 }
 
-/* x5 counts blocks, x6 to x9 are loaded (much host code) from where x11 is, x10 counts rounds; the
- * last block goes to the first. */
+/* x5 counts blocks, x6 to x9 are loaded from where x11 is (much host code: the addresses are too far
+ * apart to share a translation), x10 counts rounds; the last block goes to the first. */
 static void write_program(void)
 {
     uint32_t *word = memory_pointer(&memory, RAM_BASE, RAM_SIZE);
     for (uint64_t i = 0; i < BLOCKS; i++) {
         *word++ = add_immediate(5, 5, 1);
         for (unsigned k = 0; k < BLOCK_WORDS - 2; k++) {
-            *word++ = load(6 + k % 4, 11, (unsigned)(i + k) % 128 * 8);
+            *word++ = load(6 + k % 4, 11, (unsigned)(i + 37 * k) % 128 * 8);
         }
         *word++ = jump(4);
     }

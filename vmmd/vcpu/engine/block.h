@@ -84,6 +84,7 @@ struct block {
     uint64_t physical;      /* of its first byte */
     uint64_t physical_next; /* of the second page, 0 when none */
     struct block *_Atomic hash_next; /* with what a look-up compares, in one cache line */
+    uint32_t crossings; /* times left that its groups may lie in two pages (baseline/compile.h) */
     void *entry; /* where compiled code jumps to, with page_base set and the block in rdx */
     struct block_exit exits[2];
     struct code_page *pages[2];    /* watch lock; [1] only when it straddles */

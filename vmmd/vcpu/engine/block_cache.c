@@ -273,6 +273,13 @@ static void block_drop(struct engine *engine, struct engine_cpu *self, struct bl
     }
 }
 
+void block_cache_drop(struct engine *engine, struct block *block)
+{
+    if (atomic_load_explicit(&block->mode, memory_order_relaxed) != BLOCK_MODE_DEAD) {
+        block_drop(engine, NULL, block);
+    }
+}
+
 static void refresh_granules(struct code_page *page)
 {
     page->granules = 0;

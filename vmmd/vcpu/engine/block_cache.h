@@ -29,6 +29,8 @@ void block_cache_link(const struct engine *engine, struct block *from, struct bl
 /* Drop the blocks that overlap [offset, offset + size) of a page. `self` may be NULL. */
 void block_cache_invalidate(struct engine *engine, struct engine_cpu *self, uint64_t index,
                             uint64_t offset, unsigned size);
+/* Drop one block, if it has not been already. */
+void block_cache_drop(struct engine *engine, struct block *block);
 /* Stop watching a page that has no block. */
 void block_cache_settle(struct engine *engine, uint64_t index);
 /* Drop everything when the blocks hold too much memory. True: because code memory was full. */

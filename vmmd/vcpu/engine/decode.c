@@ -137,9 +137,9 @@ static bool decode_block(struct engine_cpu *self, struct location *location)
     bool done = decode_watched(self, location, pages);
     struct block *block = done ? lower_block(self, &self->ir) : NULL;
     if (block) {
-        compile_block(self, block, location->pc);
         block->physical = location->physical;
         block->physical_next = block->straddles ? location->next_physical : 0;
+        compile_block(self, block, location->pc);
         block_cache_insert(engine, block,
                            block->straddles ? pages : (struct code_page *[2]){pages[0]});
         engine_count(self->counters.blocks_decoded);

@@ -40,6 +40,10 @@
 #define ENGINE_CODE_BYTES_MAX   (UINT64_C(128) << 20)
 #define ENGINE_CODE_IDLE_CHUNKS 4u
 
+/* Times that a block's accesses, compiled to share a translation, may turn out to lie in two pages
+ * before it is compiled again without that. */
+#define ENGINE_GROUP_CROSSINGS 16u
+
 /* Guest instructions a block, at most IR_INSNS_MAX: bounds the delay of interrupts. */
 #define ENGINE_BLOCK_INSNS 64u
 

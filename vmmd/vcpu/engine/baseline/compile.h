@@ -22,11 +22,14 @@
 
 #include "vmmd/vcpu/engine/baseline/code_memory.h"
 #include "vmmd/vcpu/engine/baseline/emit_x86_64.h"
+#include "vmmd/vcpu/engine/baseline/groups.h"
 #include "vmmd/vcpu/engine/interp.h"
 
 #define GLOBALS_MAX     256u
 #define VALUE_PAGE_BASE (GLOBALS_MAX + IR_TEMPS_MAX) /* cpu->page_base, as a value */
-#define VALUES_MAX      (VALUE_PAGE_BASE + 1)
+#define VALUE_GROUPS    (VALUE_PAGE_BASE + 1) /* host addresses of groups (struct group_slot) */
+#define GROUP_SLOTS     6u
+#define VALUES_MAX      (VALUE_GROUPS + GROUP_SLOTS)
 #define NEVER           UINT16_MAX
 
 #define REG_CPU      R12
@@ -66,6 +69,12 @@ struct op_uses {
     uint16_t d, a, b, c;
 };
 
+/* A group whose translation is in the register of value VALUE_GROUPS + the slot's number. */
+struct group_slot {
+    uint16_t group; /* GROUP_NONE: the slot is free */
+    int64_t bias;   /* the register holds the host address of root + bias */
+};
+
 struct host_features {
     bool bmi1, bmi2, lzcnt, popcnt, fma;
 };
@@ -82,10 +91,11 @@ struct compiler {
     unsigned index; /* of the operation */
     bool ended;     /* what follows cannot be reached */
     bool failed;
-    bool block_known;                      /* cpu->block has been stored */
-    uint32_t retreat_at, retreat_first_at; /* in COLD */
-    uint32_t entry_at;                     /* in HOT: behind the attention test */
-    uint32_t exit_at[2], exit_stub[2];     /* patchable displacement (HOT, 0: none), stub (COLD) */
+    bool block_known; /* cpu->block has been stored */
+    bool grouping;    /* let accesses share translations */
+    uint32_t retreat_at, retreat_first_at, crossing_at, crossing_first_at; /* in COLD */
+    uint32_t entry_at;                 /* in HOT: behind the attention test */
+    uint32_t exit_at[2], exit_stub[2]; /* patchable displacement (HOT, 0: none), stub (COLD) */
 
     struct emitter sections[SECTION_COUNT];
     struct emitter *hot, *cold;
@@ -97,6 +107,8 @@ struct compiler {
     uint16_t owner[2][16];            /* value in each general and each xmm register, NEVER: none */
     uint32_t locked[2];               /* a bit a register: not to be taken now */
     struct op_uses uses[IR_OPS_MAX];
+    struct access_groups groups;
+    struct group_slot slots[GROUP_SLOTS];
 
     uint8_t bytes[HOT_BYTES + COLD_BYTES + DATA_BYTES];
 };
@@ -121,6 +133,9 @@ void compile_load_comparison(struct compiler *c, const struct ir_op *op);
 enum host_condition compile_compare(struct compiler *c, const struct ir_op *op);
 /* Whether compile_translate can: the offset fits. */
 bool compile_addressable(const struct ir_op *op);
+/* The operand of a plain load or store: guest memory. Integer registers, or a group's. */
+struct host_memory compile_access(struct compiler *c, const struct ir_op *op, unsigned size_log2,
+                                  bool is_write);
 /* Translate a + imm for an access of 2^size_log2 bytes: retreats when the TLB's entry does not
  * allow it (`aligned`: or it is misaligned); otherwise the operand is guest memory. Integer
  * registers. */
@@ -130,6 +145,10 @@ struct host_memory compile_translate(struct compiler *c, const struct ir_op *op,
 /* --- leaving -------------------------------------------------------------------------------- */
 /* Retreat when the condition holds. State must be as before the operation; flags survive. */
 void compile_retreat_if(struct compiler *c, enum host_condition condition);
+/* Retreat from a group whose range may lie in two pages (base + first to base + end): this is
+ * counted, and too many of them have the block compiled again without groups. The jumps to here are
+ * the caller's. */
+void compile_group_failure(struct compiler *c, unsigned base, int32_t first, int32_t end);
 /* Retreat in any case: the rest of the block is not compiled. */
 void compile_retreat(struct compiler *c);
 /* A stub in COLD that undoes `retired` counted instructions and retreats. */

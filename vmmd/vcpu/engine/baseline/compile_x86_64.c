@@ -11,16 +11,30 @@
 #include "libshared/ir/opcode.h"
 #include "vmmd/vcpu/engine/baseline/baseline.h"
 #include "vmmd/vcpu/engine/baseline/registers.h"
+#include "vmmd/vcpu/engine/block_cache.h"
+#include "vmmd/vcpu/engine/watch.h"
 #include <cpuid.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+#define UNGROUPED 65536u
+
 struct baseline {
     struct code_memory *memory;
     struct code_span interpreted; /* the entry of blocks that were not compiled */
     struct compiler compiler;
+    _Atomic bool ungrouped[UNGROUPED]; /* by hash of the block: to be compiled without groups */
 };
+
+/* Collisions only cost speed. */
+static _Atomic bool *ungrouped_bit(struct baseline *baseline, const struct block *block)
+{
+    uint64_t key = (block->physical >> 1) * UINT64_C(0x9e3779b97f4a7c15);
+    return &baseline->ungrouped[key >> 48 & (UNGROUPED - 1)];
+}
+
+static void baseline_regroup(struct cpu *cpu);
 
 static compile_operation *const operations[IR_OPCODE_COUNT] = {
 #define OP(name, d, a, b, c, aux, effects) [IR_##name] = compile_##name,
@@ -41,17 +55,43 @@ void compile_fixup(struct compiler *c, enum section from, uint32_t at, enum sect
         (struct fixup){.from = (uint8_t)from, .to = (uint8_t)to, .at = at, .target = target};
 }
 
-/* Where all retreats end: rax is the step's offset. */
-static void emit_retreat_tail(struct compiler *c)
+/* Where all retreats end: rax is the step's offset. `first`: its handler is not in the step. */
+static uint32_t emit_retreat_tail(struct compiler *c, bool crossing, bool first)
 {
     struct emitter *e = c->cold;
-    for (unsigned first = 0; first < 2; first++) {
-        *(first ? &c->retreat_first_at : &c->retreat_at) = e->at;
-        emit_constant(e, RCX, (uint64_t)(uintptr_t)c->block);
-        emit_store(e, 3, CPU_FIELD(block), RCX);
-        emit_address(e, true, REG_SCRATCH, host_indexed(RCX, RAX, 0, offsetof(struct block, code)));
-        emit_jump_memory(e, first ? host_at(RCX, offsetof(struct block, first_handler))
-                                  : host_at(REG_SCRATCH, 0));
+    uint32_t at = e->at;
+    emit_constant(e, RCX, (uint64_t)(uintptr_t)c->block);
+    emit_store(e, 3, CPU_FIELD(block), RCX);
+    emit_address(e, true, REG_SCRATCH, host_indexed(RCX, RAX, 0, offsetof(struct block, code)));
+    if (crossing) {
+        emit_arithmetic_memory_constant(e, false, HOST_SUB,
+                                        host_at(RCX, offsetof(struct block, crossings)), 1);
+        uint32_t few = emit_jump_if(e, HOST_NOT_EQUAL);
+        emit_move(e, true, RBX, RCX);
+        emit_move(e, true, RDI, REG_CPU);
+        emit_constant(e, RAX, (uint64_t)(uintptr_t)baseline_regroup);
+        emit_arithmetic_constant(e, true, HOST_SUB, RSP, 8);
+        emit_call_register(e, RAX);
+        emit_arithmetic_constant(e, true, HOST_ADD, RSP, 8);
+        emit_move(e, true, RCX, RBX);
+        emit_land(e, few);
+    }
+    emit_jump_memory(e, first ? host_at(RCX, offsetof(struct block, first_handler))
+                              : host_at(REG_SCRATCH, 0));
+    return at;
+}
+
+static void emit_retreat_tails(struct compiler *c)
+{
+    c->retreat_at = emit_retreat_tail(c, false, false);
+    c->retreat_first_at = emit_retreat_tail(c, false, true);
+    bool groups = false;
+    for (unsigned i = 0; c->grouping && i < c->groups.count; i++) {
+        groups |= c->groups.groups[i].count > 1;
+    }
+    if (groups) {
+        c->crossing_at = emit_retreat_tail(c, true, false);
+        c->crossing_first_at = emit_retreat_tail(c, true, true);
     }
 }
 
@@ -61,6 +101,20 @@ static void emit_retreat_jump(struct compiler *c)
     emit_constant(c->cold, RAX, step * sizeof(struct xinsn));
     uint32_t at = emit_jump(c->cold);
     emit_land_at(c->cold, at, step ? c->retreat_at : c->retreat_first_at);
+}
+
+void compile_group_failure(struct compiler *c, unsigned base, int32_t first, int32_t end)
+{
+    struct emitter *e = c->cold;
+    registers_store_dirty(c, e, true);
+    emit_address(e, true, REG_SCRATCH, host_at(base, first));
+    emit_address(e, true, RAX, host_at(base, end - 1)); /* base is stored: rax may be it */
+    emit_arithmetic(e, true, HOST_XOR, REG_SCRATCH, RAX);
+    emit_constant(e, RAX, c->steps[c->index] * sizeof(struct xinsn));
+    emit_shift_constant(e, true, HOST_SHR, REG_SCRATCH, MEMORY_PAGE_SHIFT);
+    bool at_first = c->steps[c->index] == 0;
+    emit_land_at(e, emit_jump_if(e, HOST_EQUAL), at_first ? c->retreat_first_at : c->retreat_at);
+    emit_land_at(e, emit_jump(e), at_first ? c->crossing_first_at : c->crossing_at);
 }
 
 void compile_retreat_if(struct compiler *c, enum host_condition condition)
@@ -171,7 +225,7 @@ static void emit_entry(struct compiler *c)
 }
 
 static void begin(struct compiler *c, const struct ir_block *ir, const uint16_t *steps,
-                  struct block *block)
+                  struct block *block, bool grouping)
 {
     c->ir = ir;
     c->steps = steps;
@@ -187,12 +241,16 @@ static void begin(struct compiler *c, const struct ir_block *ir, const uint16_t 
     }
     c->hot = &c->sections[SECTION_HOT];
     c->cold = &c->sections[SECTION_COLD];
+    c->grouping = grouping;
+    if (grouping) {
+        groups_find(&c->groups, ir, c->global_count);
+    }
     registers_begin(c);
 }
 
 static bool compile_operations(struct compiler *c)
 {
-    emit_retreat_tail(c);
+    emit_retreat_tails(c);
     emit_entry(c);
     for (unsigned i = 0; i < c->ir->op_count && !c->ended; i++) {
         const struct ir_op *op = &c->ir->ops[i];
@@ -266,13 +324,26 @@ bool baseline_compile(struct baseline *baseline, const struct ir_block *ir, cons
                       struct block *block)
 {
     struct compiler *c = &baseline->compiler;
-    begin(c, ir, steps, block);
+    begin(c, ir, steps, block, !atomic_load(ungrouped_bit(baseline, block)));
+    block->crossings = ENGINE_GROUP_CROSSINGS;
     if (compile_operations(c) && place(baseline, block)) {
         block->entry = block->compiled.execute;
         return true;
     }
     block->entry = baseline->interpreted.execute;
     return false;
+}
+
+/* Its own thread, in compiled code of cpu->block: the groups of this block often lie in two pages.
+ */
+static void baseline_regroup(struct cpu *cpu)
+{
+    struct engine *engine = engine_cpu_of(cpu)->engine;
+    atomic_store(ungrouped_bit(engine->baseline, cpu->block), true);
+    if (watch_try_acquire(engine)) {
+        block_cache_drop(engine, cpu->block);
+        watch_release(engine);
+    }
 }
 
 /* --- linking -------------------------------------------------------------------------------- */

@@ -33,8 +33,16 @@ unsigned registers_use_double(struct compiler *c, ir_value value);
 /* An xmm that holds a boxed f32; retreats when the slot holds no such. */
 unsigned registers_use_single(struct compiler *c, ir_value value);
 
+/* A value that lives in a register only, and is forgotten when that is needed for another. */
+void registers_hold(struct compiler *c, unsigned value_index, unsigned reg, uint16_t next_use);
+void registers_release(struct compiler *c, unsigned value_index);
+/* Its register, locked; NO_REGISTER when it was lost. */
+unsigned registers_held(struct compiler *c, unsigned value_index, uint16_t next_use);
+
 /* A free register. */
 unsigned registers_allocate(struct compiler *c, enum register_file file);
+/* Whether no value is in this general register. */
+bool registers_is_free(const struct compiler *c, unsigned reg);
 /* Make this general register free; its value, if it had one, goes elsewhere. Its bits stay. */
 void registers_vacate(struct compiler *c, unsigned reg);
 

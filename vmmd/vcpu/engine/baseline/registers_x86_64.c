@@ -80,6 +80,10 @@ void registers_begin(struct compiler *c)
                     offsetof(struct cpu, temps) + (size_t)i * 2 * sizeof(uint64_t));
     }
     reset_value(c, VALUE_PAGE_BASE, IR_TYPE_I64, offsetof(struct cpu, page_base));
+    for (unsigned i = 0; i < GROUP_SLOTS; i++) {
+        reset_value(c, VALUE_GROUPS + i, IR_TYPE_I64, 0);
+        c->slots[i].group = GROUP_NONE;
+    }
     memset(c->owner, 0xff, sizeof(c->owner));
     memset(c->locked, 0, sizeof(c->locked));
     find_uses(c);
@@ -288,6 +292,11 @@ static void map(struct compiler *c, unsigned index, unsigned reg)
     c->owner[file_of(state)][reg] = (uint16_t)index;
 }
 
+bool registers_is_free(const struct compiler *c, unsigned reg)
+{
+    return c->owner[FILE_GENERAL][reg] == NO_VALUE;
+}
+
 void registers_vacate(struct compiler *c, unsigned reg)
 {
     unsigned owner = c->owner[FILE_GENERAL][reg];
@@ -368,6 +377,27 @@ unsigned registers_use_single(struct compiler *c, ir_value value)
         state->single = true;
     }
     lock(c, FILE_FLOAT, state->reg);
+    return state->reg;
+}
+
+void registers_hold(struct compiler *c, unsigned index, unsigned reg, uint16_t next_use)
+{
+    map(c, index, reg);
+    c->values[index].next_use = next_use;
+}
+
+void registers_release(struct compiler *c, unsigned index)
+{
+    unmap(c, &c->values[index]);
+}
+
+unsigned registers_held(struct compiler *c, unsigned index, uint16_t next_use)
+{
+    struct value_state *state = &c->values[index];
+    if (state->reg != NO_REGISTER) {
+        state->next_use = next_use;
+        lock(c, FILE_GENERAL, state->reg);
+    }
     return state->reg;
 }
 
