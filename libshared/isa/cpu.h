@@ -22,7 +22,7 @@ enum cpu_attention {
     CPU_ATTENTION_PAUSE = 4,     /* stop at the next instruction border */
     CPU_ATTENTION_STOP = 8,      /* leave for good */
     CPU_ATTENTION_STEP = 16,     /* the engine: leave after each block (lockstep) */
-    CPU_ATTENTION_LEAVE = 32, /* the machine: return from engine_run before the next block */
+    CPU_ATTENTION_LEAVE = 32,    /* the machine: return from engine_run before the next block */
 };
 
 /* Soft-TLB entry. A tag is a virtual page address, with one of these bits when the page is not to
@@ -47,6 +47,7 @@ struct cpu_host;
 struct block;
 struct block_exit;
 struct jump_entry;
+struct region_runtime;
 
 struct cpu {
     _Atomic uint32_t attention; /* any thread; enum cpu_attention */
@@ -68,9 +69,11 @@ struct cpu {
     const struct cpu_host *host;
     void *host_data; /* for cpu_host functions: the machine */
     struct memory *memory;
-    struct block *block;      /* the engine's: the block that runs */
-    struct block_exit *exit;  /* the exit that could not be followed */
-    struct jump_entry *jumps; /* jump cache of the current execute mode */
+    struct block *block;                  /* the engine's: the block that runs */
+    struct block_exit *exit;              /* the exit that could not be followed */
+    struct jump_entry *jumps;             /* jump cache of the current execute mode */
+    const struct region_runtime *runtime; /* what compiled regions call (libshared/jit/runtime.h) */
+    uint64_t retired_optimised;           /* of `retired`, those in compiled regions */
     /* The interpreter's temporaries, 16 bytes each. Two more: one to discard results in, one that
      * stays zero. */
     _Alignas(16) uint64_t temps[(IR_TEMPS_MAX + 2) * 2];
@@ -78,7 +81,7 @@ struct cpu {
 
 /* Which address space and permissions memory accesses use: the key of a TLB table. */
 struct mmu_key {
-    uint64_t root;  /* satp, CR3 + PCID, TTBRs: whatever names the address space; 0 = untranslated */
+    uint64_t root; /* satp, CR3 + PCID, TTBRs: whatever names the address space; 0 = untranslated */
     uint32_t flags; /* privilege and permission modifiers (SUM, MXR, ...); ISA-defined */
 };
 
@@ -88,7 +91,8 @@ struct cpu_host {
     void (*mmu_switch)(struct cpu *cpu, struct mmu_key data, struct mmu_key execute);
     /* Forget translations of this CPU. any_root: in all address spaces, otherwise those whose
      * (key.root & root_mask) == root. any_page: all addresses, otherwise the page of `va` (and a
-     * large page around it, if that is how it was cached). Returns the number of entries dropped. */
+     * large page around it, if that is how it was cached). Returns the number of entries dropped.
+     */
     void (*tlb_flush)(struct cpu *cpu, bool any_root, uint64_t root, uint64_t root_mask,
                       bool any_page, uint64_t va);
     /* Instruction-fetch barrier: after it, this CPU runs what memory holds now. */

@@ -9,6 +9,7 @@
 #define POLYVISOR_VCPU_ENGINE_BLOCK_H
 
 #include "libshared/isa/cpu.h"
+#include "libshared/jit/runtime.h"
 #include "vmmd/vcpu/engine/tunables.h"
 #include <stdatomic.h>
 #include <stddef.h>
@@ -75,17 +76,18 @@ struct block_compiled {
 };
 
 struct block {
-    _Atomic uint32_t mode; /* block mode, or BLOCK_MODE_DEAD */
-    uint16_t start;        /* page offset */
-    uint16_t length;       /* guest bytes */
+    struct code_target target; /* where compiled code jumps to, with page_base set and this block
+                                  in rdx: the seventh argument of code_function */
+    _Atomic uint32_t mode;     /* block mode, or BLOCK_MODE_DEAD */
+    uint16_t start;            /* page offset */
+    uint16_t length;           /* guest bytes */
     uint16_t insn_count;
     uint16_t code_count;
-    uint32_t straddles;     /* its one instruction ends in another page: physical_next */
-    uint64_t physical;      /* of its first byte */
-    uint64_t physical_next; /* of the second page, 0 when none */
+    uint32_t straddles;              /* its one instruction ends in another page: physical_next */
+    uint64_t physical;               /* of its first byte */
+    uint64_t physical_next;          /* of the second page, 0 when none */
     struct block *_Atomic hash_next; /* with what a look-up compares, in one cache line */
     uint32_t crossings; /* times left that its groups may lie in two pages (baseline/compile.h) */
-    void *entry; /* where compiled code jumps to, with page_base set and the block in rdx */
     struct block_exit exits[2];
     struct code_page *pages[2];    /* watch lock; [1] only when it straddles */
     struct block *page_next[2];    /* watch lock */

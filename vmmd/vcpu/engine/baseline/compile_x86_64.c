@@ -327,10 +327,10 @@ bool baseline_compile(struct baseline *baseline, const struct ir_block *ir, cons
     begin(c, ir, steps, block, !atomic_load(ungrouped_bit(baseline, block)));
     block->crossings = ENGINE_GROUP_CROSSINGS;
     if (compile_operations(c) && place(baseline, block)) {
-        block->entry = block->compiled.execute;
+        block->target.entry = block->compiled.execute;
         return true;
     }
-    block->entry = baseline->interpreted.execute;
+    block->target.entry = baseline->interpreted.execute;
     return false;
 }
 

@@ -37,7 +37,7 @@ static void emit_probe(struct compiler *c, struct emitter *e)
     misses[1] = emit_jump_if(e, HOST_NOT_EQUAL);
     emit_arithmetic_constant(e, true, HOST_AND, RAX, -(int32_t)PAGE_BYTES);
     emit_store(e, 3, CPU_FIELD(page_base), RAX);
-    emit_jump_memory(e, host_at(RDX, offsetof(struct block, entry)));
+    emit_jump_memory(e, host_at(RDX, offsetof(struct block, target.entry)));
     for (unsigned i = 0; i < 2; i++) {
         emit_land(e, misses[i]);
     }
