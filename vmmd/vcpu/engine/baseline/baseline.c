@@ -1,5 +1,7 @@
 /* On hosts that no back end was written for yet: everything is interpreted. */
-#if !defined(__x86_64__)
+#include "vmmd/vcpu/engine/baseline/host.h"
+
+#if !HAS_BASELINE
 
 #include "vmmd/vcpu/engine/baseline/baseline.h"
 #include <errno.h>

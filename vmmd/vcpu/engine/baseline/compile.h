@@ -12,17 +12,15 @@
  *   the operation's steps, followed by a step that leads back here.
  * Either way the guest's state is in memory first, as it is before the operation.
  *
- * Host registers: r12 cpu, r14 data TLB, r15 its mask (in bytes), r13 scratch, xmm15 scratch; rsp
- * and rbp belong to the C code around; the others hold values (registers.h).
- *
- * A port to another host supplies emit_<host>, compile_<host>, registers_<host> and op_*_<host>.
+ * A port to another host supplies emit_<host> and host_<host> (host.h), compile_<host> and
+ * registers_<host> (what is declared below as the host's), and op_*_<host>.
  */
 #ifndef POLYVISOR_VCPU_ENGINE_BASELINE_COMPILE_H
 #define POLYVISOR_VCPU_ENGINE_BASELINE_COMPILE_H
 
 #include "vmmd/vcpu/engine/baseline/code_memory.h"
-#include "vmmd/vcpu/engine/baseline/emit_x86_64.h"
 #include "vmmd/vcpu/engine/baseline/groups.h"
+#include "vmmd/vcpu/engine/baseline/host.h"
 #include "vmmd/vcpu/engine/interp.h"
 
 #define GLOBALS_MAX     256u
@@ -31,12 +29,6 @@
 #define GROUP_SLOTS     6u
 #define VALUES_MAX      (VALUE_GROUPS + GROUP_SLOTS)
 #define NEVER           UINT16_MAX
-
-#define REG_CPU      R12
-#define REG_SCRATCH  R13
-#define REG_TLB      R14
-#define REG_TLB_MASK R15
-#define XMM_SCRATCH  15u
 
 #define HOT_BYTES  (64u << 10)
 #define COLD_BYTES (96u << 10)
@@ -47,7 +39,7 @@ enum section { SECTION_HOT, SECTION_COLD, SECTION_DATA, SECTION_COUNT };
 
 /* Where a value is. Its slot in the CPU state is valid unless `dirty`. */
 struct value_state {
-    uint8_t reg;       /* host register (xmm for floating point), NO_REGISTER: none */
+    uint8_t reg;       /* host register, NO_REGISTER: none */
     uint8_t type;      /* enum ir_type */
     bool dirty;        /* the slot is out of date */
     bool constant;     /* known: `value`; needs no register */
@@ -60,7 +52,7 @@ struct value_state {
 
 struct fixup {
     uint8_t from, to;    /* enum section */
-    bool absolute;       /* a 64-bit address instead of a 32-bit displacement */
+    bool absolute;       /* a 64-bit address instead of a displacement */
     uint32_t at, target; /* within the sections */
 };
 
@@ -73,10 +65,6 @@ struct op_uses {
 struct group_slot {
     uint16_t group; /* GROUP_NONE: the slot is free */
     int64_t bias;   /* the register holds the host address of root + bias */
-};
-
-struct host_features {
-    bool bmi1, bmi2, lzcnt, popcnt, fma;
 };
 
 struct compiler {
@@ -103,9 +91,9 @@ struct compiler {
     unsigned fixup_count;
 
     struct value_state values[VALUES_MAX];
-    uint16_t used_values[VALUES_MAX]; /* those to reset */
-    uint16_t owner[2][16];            /* value in each general and each xmm register, NEVER: none */
-    uint32_t locked[2];               /* a bit a register: not to be taken now */
+    uint16_t used_values[VALUES_MAX];  /* those to reset */
+    uint16_t owner[2][HOST_REGISTERS]; /* value in each register of a file, NEVER: none */
+    uint32_t locked[2];                /* a bit a register: not to be taken now */
     struct op_uses uses[IR_OPS_MAX];
     struct access_groups groups;
     struct group_slot slots[GROUP_SLOTS];
@@ -142,6 +130,11 @@ struct host_memory compile_access(struct compiler *c, const struct ir_op *op, un
 struct host_memory compile_translate(struct compiler *c, const struct ir_op *op, unsigned size_log2,
                                      bool is_write, bool aligned);
 
+/* Translate base + [first, end) at once for what the group does; the result is a register with the
+ * host address of the base register's. */
+unsigned compile_translate_group(struct compiler *c, unsigned base, int32_t first, int32_t end,
+                                 const struct access_group *group);
+
 /* --- leaving -------------------------------------------------------------------------------- */
 /* Retreat when the condition holds. State must be as before the operation; flags survive. */
 void compile_retreat_if(struct compiler *c, enum host_condition condition);
@@ -156,6 +149,35 @@ uint32_t compile_retreat_stub(struct compiler *c, unsigned retired);
 void compile_call_out(struct compiler *c);
 /* Store cpu->block, if this path has not yet. */
 void compile_store_block(struct compiler *c, struct emitter *e, unsigned scratch);
+
+/* --- the host's (compile_<host>.c, registers_<host>.c) ---------------------------------------- */
+/* What this processor has. */
+struct host_features compile_features(void);
+/* The block's entry: with attention asked for, leave with pc at the block's start; entry_at is
+ * behind the test. */
+void compile_entry(struct compiler *c);
+/* The entry of blocks without code: into their threaded code, or, with attention asked for, out. */
+void compile_interpreted_entry(struct emitter *e);
+/* Where all retreats end, in COLD: REG_STEP is the step's offset. `first`: its handler is not in
+ * the step. `crossing`: count down block->crossings, and call compile_regroup at zero. */
+uint32_t compile_retreat_tail(struct compiler *c, bool crossing, bool first);
+void compile_uncount_retired(struct emitter *e, unsigned count);
+/* Run steps of threaded code; returns the position of their displacement. */
+uint32_t compile_run_steps(struct emitter *e);
+/* Let a jump of published code, whose displacement is at `execute`, lead to `target`. Any CPU may
+ * be running it. */
+void compile_redirect(uint8_t *write, const uint8_t *execute, const uint8_t *target);
+/* Retreat unless the four bytes at this offset of the CPU state are all ones. */
+void compile_check_boxed(struct compiler *c, unsigned offset);
+/* Registers that hold values, in the order in which they are taken. */
+struct host_register_order {
+    uint8_t count, registers[HOST_REGISTERS];
+};
+extern const struct host_register_order compile_register_orders[2]; /* enum register_file */
+
+/* Called by compiled code, on the thread of the CPU whose cpu->block it is: the block's groups
+ * often lie in two pages. */
+void compile_regroup(struct cpu *cpu);
 
 static inline unsigned compile_insn_count(const struct compiler *c)
 {

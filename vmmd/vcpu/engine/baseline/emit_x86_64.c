@@ -6,28 +6,7 @@
 #if defined(__x86_64__)
 
 #include "vmmd/vcpu/engine/baseline/emit_x86_64.h"
-
-void emit_byte(struct emitter *e, uint8_t byte)
-{
-    if (e->at < e->size) {
-        e->bytes[e->at++] = byte;
-    } else {
-        e->overflow = true;
-    }
-}
-
-void emit_u32(struct emitter *e, uint32_t value)
-{
-    for (unsigned i = 0; i < 32; i += 8) {
-        emit_byte(e, (uint8_t)(value >> i));
-    }
-}
-
-void emit_u64(struct emitter *e, uint64_t value)
-{
-    emit_u32(e, (uint32_t)value);
-    emit_u32(e, (uint32_t)(value >> 32));
-}
+#include <string.h>
 
 void emit_align(struct emitter *e, unsigned alignment, unsigned extra)
 {
@@ -423,6 +402,12 @@ void emit_land_at(struct emitter *e, uint32_t at, uint32_t target)
     for (unsigned i = 0; i < 4 && at + i < e->size; i++) {
         e->bytes[at + i] = (uint8_t)(displacement >> 8 * i);
     }
+}
+
+void emit_displace(uint8_t *field, int32_t distance)
+{
+    int32_t displacement = distance - 4;
+    memcpy(field, &displacement, sizeof(displacement));
 }
 
 void emit_land(struct emitter *e, uint32_t at)

@@ -1,42 +1,15 @@
 /*
  * An assembler for x86-64: one function an instruction form, appending to a byte buffer.
  *
- * Nothing here knows guests or blocks. A buffer that is full sets `overflow` and takes no more
- * bytes; the caller looks once, at the end. Encodings follow the AMD64 Architecture Programmer's
- * Manual, volume 3. A port to another host supplies the same file for it (emit_<host>.h): nothing
- * of it is shared but `struct emitter`, since its users are host-specific as well.
+ * Encodings follow the AMD64 Architecture Programmer's Manual, volume 3. What all hosts have is
+ * listed in emit.h.
  */
 #ifndef POLYVISOR_VCPU_ENGINE_BASELINE_EMIT_X86_64_H
 #define POLYVISOR_VCPU_ENGINE_BASELINE_EMIT_X86_64_H
 
-#include <stdbool.h>
-#include <stdint.h>
+#include "vmmd/vcpu/engine/baseline/emit.h"
 
-struct emitter {
-    uint8_t *bytes;
-    uint32_t at, size;
-    bool overflow;
-};
-
-enum host_register {
-    RAX,
-    RCX,
-    RDX,
-    RBX,
-    RSP,
-    RBP,
-    RSI,
-    RDI,
-    R8,
-    R9,
-    R10,
-    R11,
-    R12,
-    R13,
-    R14,
-    R15,
-    NO_REGISTER = 0xff
-};
+enum host_register { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15 };
 
 /* Condition codes, as the low four bits of Jcc, SETcc and CMOVcc. */
 enum host_condition {
@@ -97,9 +70,6 @@ enum host_unary {
 };
 enum host_count { HOST_LZCNT = 0xbd, HOST_TZCNT = 0xbc, HOST_POPCNT = 0xb8 };
 
-void emit_byte(struct emitter *e, uint8_t byte);
-void emit_u32(struct emitter *e, uint32_t value);
-void emit_u64(struct emitter *e, uint64_t value);
 /* Add no-operations until `at` + `extra` is a multiple of `alignment` (a power of two). */
 void emit_align(struct emitter *e, unsigned alignment, unsigned extra);
 
@@ -167,6 +137,9 @@ uint32_t emit_jump_if(struct emitter *e, enum host_condition condition);
 /* Within the buffer: let the jump whose displacement is at `at` lead here, or to `target`. */
 void emit_land(struct emitter *e, uint32_t at);
 void emit_land_at(struct emitter *e, uint32_t at, uint32_t target);
+/* The same where code has been copied to: `field` is the displacement, the target is `distance`
+ * bytes from it. */
+void emit_displace(uint8_t *field, int32_t distance);
 void emit_jump_memory(struct emitter *e, struct host_memory to);
 void emit_jump_register(struct emitter *e, unsigned to);
 void emit_call_register(struct emitter *e, unsigned to);

@@ -28,9 +28,9 @@ bool registers_dies(struct compiler *c, ir_value value, uint16_t next_use);
 /* The register that holds an integer value, loading it as needed. */
 unsigned registers_use(struct compiler *c, ir_value value);
 unsigned registers_use_page_base(struct compiler *c);
-/* An xmm that holds the slot's 64 bits in its low half. */
+/* A floating-point register that holds the slot's 64 bits in its low half. */
 unsigned registers_use_double(struct compiler *c, ir_value value);
-/* An xmm that holds a boxed f32; retreats when the slot holds no such. */
+/* One that holds a boxed f32; retreats when the slot holds no such. */
 unsigned registers_use_single(struct compiler *c, ir_value value);
 
 /* A value that lives in a register only, and is forgotten when that is needed for another. */

@@ -1,0 +1,24 @@
+/*
+ * Fixed roles: r12 cpu, r14 data TLB, r15 its mask (in bytes), as interpreter handlers get them;
+ * r13 and xmm15 scratch; rsp and rbp belong to the C code around. The others hold values
+ * (registers.h).
+ */
+#ifndef POLYVISOR_VCPU_ENGINE_BASELINE_HOST_X86_64_H
+#define POLYVISOR_VCPU_ENGINE_BASELINE_HOST_X86_64_H
+
+#include "vmmd/vcpu/engine/baseline/emit_x86_64.h"
+
+#define HOST_REGISTERS 16u
+
+#define REG_CPU      R12
+#define REG_SCRATCH  R13
+#define REG_STEP     RAX /* at retreats; otherwise it holds values */
+#define REG_TLB      R14
+#define REG_TLB_MASK R15
+#define XMM_SCRATCH  15u
+
+struct host_features {
+    bool bmi1, bmi2, lzcnt, popcnt, fma;
+};
+
+#endif
