@@ -34,7 +34,7 @@ $(BUILD)/lib/%.a:
 	@rm -f $@
 	$(QUIET_AR)$(AR) rcs $@ $^
 
-LIBS := -levent -levent_pthreads -lnanomsg -lprotobuf-c -lfdt -ljansson -lm
+LIBS := -levent -levent_pthreads -lnanomsg -lprotobuf-c -lfdt -ljansson -lxxhash -lm
 # Only vcpud disassembles host code (and the tests, which are linked with all of it).
 LIBS_VCPU := -lcapstone
 PROGRAMS := $(addprefix $(BUILD)/bin/,vmmd vcpud devd vmctl)

@@ -36,7 +36,7 @@ struct blob_header {
 /* Where exit i leads: offset in the guest page, and which one. Exit 0 is the way back to the
  * entry's own block in the lower tier, for when a page guard fails. Only targets in the region's
  * own pages are exits; everything else goes through the runtime's look-up. */
-struct blob_exit {
+struct __attribute__((packed)) blob_exit { /* wherever the bytes lie */
     uint8_t page;
     uint8_t reserved; /* 0 */
     uint16_t offset;
@@ -49,7 +49,7 @@ struct blob {
     const uint8_t *code;
 };
 
-/* False with *err set (ERROR code INVALID_MESSAGE or the like): sizes, counts, page numbers.
+/* False with *err set (ERROR_PROTOCOL): sizes, counts, page numbers.
  * `region` is what it was asked for. `bytes` must stay. */
 bool blob_check(struct blob *blob, const uint8_t *bytes, size_t size, const struct region *region,
                 struct error *err);
