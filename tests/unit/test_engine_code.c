@@ -234,7 +234,7 @@ static void emit_reader(unsigned index, uint64_t function, uint64_t published, i
 
 static void cross_patch(int tier, uint64_t function, uint64_t published)
 {
-    const int32_t count = 1000;
+    const int32_t count = 300;
     toy_start(4, tier);
     emit_function(function);
     emit_publisher(function, published, count, 0xe);

@@ -133,6 +133,9 @@ struct engine {
     unsigned cpu_count;
     struct engine_cpu *cpus[ENGINE_CPUS_MAX]; /* set before threads start */
 
+    bool crowded;             /* the host has fewer processors for us than we have CPUs */
+    _Atomic uint32_t stalled; /* while crowded: threads that sleep until a CPU answers */
+
     pthread_mutex_t watch_lock;
     _Atomic uint8_t *watch;        /* a byte a page; enum watch_flags */
     uint8_t *reserved_stores;      /* a byte a page; watch lock */

@@ -7,6 +7,7 @@
 #include "vmmd/vcpu/engine/soft_mmu.h"
 #include "vmmd/vcpu/engine/watch.h"
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -199,6 +200,14 @@ static bool allocate_tables(struct engine *engine)
            block_cache_create(engine) == 0;
 }
 
+/* Processors of the host that this process may use; at least 1. */
+static unsigned host_processors(void)
+{
+    cpu_set_t set;
+    bool known = sched_getaffinity(0, sizeof(set), &set) == 0;
+    return known ? (unsigned)CPU_COUNT(&set) : CPU_SETSIZE;
+}
+
 struct engine *engine_create(const struct isa *isa, struct memory *memory, unsigned cpu_count,
                              struct error *err)
 {
@@ -214,6 +223,7 @@ struct engine *engine_create(const struct isa *isa, struct memory *memory, unsig
     engine->isa = isa;
     engine->memory = memory;
     engine->cpu_count = cpu_count;
+    engine->crowded = cpu_count > host_processors();
     engine->page_count = memory->page_count;
     pthread_mutex_init(&engine->watch_lock, NULL);
     if (!allocate_tables(engine)) {

@@ -20,6 +20,7 @@
 #include "vmmd/vcpu/engine/quiesce.h"
 #include "vmmd/vcpu/engine/block_cache.h"
 #include "vmmd/vcpu/engine/soft_mmu.h"
+#include <sched.h>
 
 static void notify_waiters(struct engine_cpu *self)
 {
@@ -66,10 +67,23 @@ uint32_t quiesce_enter(struct engine_cpu *self, uint32_t state)
     return previous;
 }
 
+/* Nothing is asked of this CPU: but somebody sleeps until another answers, which may have no
+ * processor to do so (see make_room). */
+static void yield_while_stalled(struct engine *engine)
+{
+    for (unsigned i = 0; i < ENGINE_STALL_YIELDS; i++) {
+        if (atomic_load_explicit(&engine->stalled, memory_order_relaxed) == 0) {
+            return;
+        }
+        sched_yield();
+    }
+}
+
 void quiesce_border(struct engine_cpu *self)
 {
     if (atomic_load(&self->requested) ==
         atomic_load_explicit(&self->border, memory_order_relaxed)) {
+        yield_while_stalled(self->engine);
         return;
     }
     block_cache_purge(self);
@@ -134,6 +148,40 @@ static void host_pause(void)
 #endif
 }
 
+/* With more CPUs than the host has processors, one that does not answer is often one that has none:
+ * it would get one at the end of another's time slice, milliseconds from now. Ask the others to
+ * let it run. Not otherwise: what has its processor then is none of ours, and yielding is paid for.
+ */
+static void make_room(struct engine *engine, const struct engine_cpu *target)
+{
+    for (unsigned i = 0; i < engine->cpu_count; i++) {
+        struct engine_cpu *other = engine->cpus[i];
+        if (other && other != target && atomic_load(&other->state) == CPU_STATE_RUNNING) {
+            cpu_attention(other->cpu, CPU_ATTENTION_FLUSH);
+        }
+    }
+}
+
+/* Sleep until the target has got there. */
+static void sleep_until_reached(struct engine_cpu *target, uint64_t ticket, uint32_t state)
+{
+    struct engine *engine = target->engine;
+    if (engine->crowded) {
+        atomic_fetch_add(&engine->stalled, 1);
+        make_room(engine, target);
+    }
+    pthread_mutex_lock(&target->request_lock);
+    atomic_fetch_add(&target->waiters, 1);
+    while (!quiesce_reached(target, ticket, state)) {
+        pthread_cond_wait(&target->acknowledged, &target->request_lock);
+    }
+    atomic_fetch_sub(&target->waiters, 1);
+    pthread_mutex_unlock(&target->request_lock);
+    if (engine->crowded) {
+        atomic_fetch_sub(&engine->stalled, 1);
+    }
+}
+
 void quiesce_wait(struct engine_cpu *self, struct engine_cpu *target, uint64_t ticket,
                   uint32_t state)
 {
@@ -145,13 +193,7 @@ void quiesce_wait(struct engine_cpu *self, struct engine_cpu *target, uint64_t t
         reached = quiesce_reached(target, ticket, state);
     }
     if (!reached) {
-        pthread_mutex_lock(&target->request_lock);
-        atomic_fetch_add(&target->waiters, 1);
-        while (!quiesce_reached(target, ticket, state)) {
-            pthread_cond_wait(&target->acknowledged, &target->request_lock);
-        }
-        atomic_fetch_sub(&target->waiters, 1);
-        pthread_mutex_unlock(&target->request_lock);
+        sleep_until_reached(target, ticket, state);
     }
     if (self) {
         quiesce_leave(self, previous);
