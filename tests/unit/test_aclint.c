@@ -204,6 +204,43 @@ static void *hammer(void *argument)
     return NULL;
 }
 
+/* --- a clock that somebody else drives ------------------------------------------------------ */
+static uint64_t driven_ticks(void *context)
+{
+    return *(uint64_t *)context;
+}
+
+START_TEST(a_driven_clock_fires_timers_when_it_is_polled)
+{
+    uint64_t now = 1000;
+    struct guest_clock clock = {.source = driven_ticks, .source_context = &now};
+    const struct irq_line comparators[] = {{.set = set_line, .number = 0},
+                                           {.set = set_line, .number = 1}};
+    guest_clock_set(&clock, 0);
+    struct timers *driven = timers_create(&clock, 2, comparators);
+    ck_assert_ptr_nonnull(driven);
+    ck_assert_uint_eq(timers_poll(driven), TIMER_NEVER);
+    timers_set(driven, 0, 50);
+    timers_set(driven, 1, 70);
+    ck_assert_uint_eq(timers_poll(driven), 50);
+    now += 50;
+    ck_assert_uint_eq(guest_clock_ticks(&clock), 50);
+    ck_assert(!lines[0]);
+    ck_assert_uint_eq(timers_poll(driven), 70);
+    ck_assert(lines[0] && !lines[1]);
+    timers_set(driven, 0, 60);
+    ck_assert(!lines[0]);
+    ck_assert_uint_eq(timers_poll(driven), 60);
+    guest_clock_set(&clock, 100);
+    timers_clock_changed(driven);
+    ck_assert(lines[0] && lines[1]);
+    ck_assert_uint_eq(timers_poll(driven), TIMER_NEVER);
+    timers_reset(driven);
+    ck_assert(!lines[0] && !lines[1]);
+    timers_destroy(driven);
+}
+END_TEST
+
 START_TEST(no_deadline_is_lost_when_several_harts_set_theirs)
 {
     pthread_t threads[HARTS * 2];
@@ -231,6 +268,7 @@ int main(void)
     tcase_add_test(tests, reset_lowers_everything);
     tcase_add_test(tests, hostile_accesses_do_no_harm);
     tcase_add_test(tests, no_deadline_is_lost_when_several_harts_set_theirs);
+    tcase_add_test(tests, a_driven_clock_fires_timers_when_it_is_polled);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

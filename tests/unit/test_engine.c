@@ -40,6 +40,64 @@ START_TEST(long_code_crosses_pages)
 }
 END_TEST
 
+START_TEST(blocks_can_be_limited_to_one_instruction)
+{
+    toy_start(1, _i);
+    engine_set_block_limit(toy.engine, 1);
+    for (unsigned i = 0; i < 300; i++) {
+        toy_emit(toy_addi(1, 1, 1));
+    }
+    toy_emit(toy_halt());
+    struct cpu *cpu = toy.cpus[0];
+    cpu->pc = TOY_RAM_BASE;
+    atomic_store(&cpu->attention, CPU_ATTENTION_STEP);
+    for (unsigned i = 1; i <= 300; i++) {
+        ck_assert_int_eq(engine_run(cpu), ENGINE_EXIT_STEP);
+        ck_assert_uint_eq(cpu->retired, i);
+        ck_assert_uint_eq(toy_of(cpu)->x[1], i);
+    }
+    struct engine_stats stats;
+    engine_stats(toy.engine, &stats);
+    ck_assert_uint_eq(stats.blocks_decoded, 300);
+    toy_finish();
+}
+END_TEST
+
+START_TEST(dropped_code_is_decoded_anew)
+{
+    toy_start(1, _i);
+    toy_emit(toy_li(1, 100));
+    uint64_t loop = toy_emit(toy_addi(2, 2, 1));
+    toy_emit(toy_addi(1, 1, -1));
+    toy_emit(toy_branch_imm(IR_NE, 1, 0, (int32_t)(loop - toy.next_code)));
+    toy_emit(toy_halt());
+    struct engine_stats before, after;
+    toy_run(TOY_RAM_BASE);
+    engine_stats(toy.engine, &before);
+    engine_drop_code(toy.engine);
+    /* Behind the engine's back, as if by nobody: only code that is decoded anew can see it. */
+    struct toy_insn *changed = toy_ram(loop);
+    *changed = toy_addi(2, 2, 2);
+    struct toy_cpu *cpu = toy_run(TOY_RAM_BASE);
+    engine_stats(toy.engine, &after);
+    ck_assert_uint_eq(cpu->x[2], 100 + 200);
+    ck_assert_uint_eq(after.blocks_decoded, 2 * before.blocks_decoded);
+    ck_assert_uint_eq(after.blocks_dropped, before.blocks_decoded);
+    toy_finish();
+}
+END_TEST
+
+START_TEST(tiers_have_names)
+{
+    enum engine_tier tier;
+    ck_assert(engine_tier_find("interp", &tier) && tier == ENGINE_INTERP);
+    ck_assert_str_eq(engine_tier_name(ENGINE_BASELINE), "baseline");
+    ck_assert(engine_tier_find("baseline", &tier) == engine_tier_available(ENGINE_BASELINE));
+    ck_assert(!engine_tier_find("no such", &tier));
+    ck_assert_ptr_null(engine_tier_name((enum engine_tier)1000));
+}
+END_TEST
+
 START_TEST(calls_and_indirect_jumps)
 {
     toy_start(1, _i);
@@ -522,6 +580,9 @@ int main(void)
     tcase_set_timeout(tests, 60);
     toy_add(tests, loop_counts_exactly);
     toy_add(tests, long_code_crosses_pages);
+    toy_add(tests, blocks_can_be_limited_to_one_instruction);
+    toy_add(tests, dropped_code_is_decoded_anew);
+    tcase_add_test(tests, tiers_have_names);
     toy_add(tests, calls_and_indirect_jumps);
     toy_add(tests, straddling_instruction);
     toy_add(tests, straddling_into_unmapped_page_faults);

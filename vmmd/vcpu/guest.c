@@ -53,25 +53,14 @@ static const struct machine_model *find_model(const Polyvisor__VcpuConfigure *co
     return model;
 }
 
-static const struct {
-    const char *name;
-    enum engine_tier tier;
-} engines[] = {
-    {"interp", ENGINE_INTERP},
-    {"baseline", ENGINE_BASELINE},
-};
-
 static int find_engine(const char *name, enum engine_tier *tier, struct error *err)
 {
     if (strcmp(name, "") == 0 || strcmp(name, "auto") == 0) {
         *tier = engine_tier_best();
         return 0;
     }
-    for (unsigned i = 0; i < sizeof(engines) / sizeof(engines[0]); i++) {
-        if (strcmp(name, engines[i].name) == 0 && engine_tier_available(engines[i].tier)) {
-            *tier = engines[i].tier;
-            return 0;
-        }
+    if (engine_tier_find(name, tier)) {
+        return 0;
     }
     error_set(err, ERROR_UNSUPPORTED, 0, "there is no engine '%.40s' on this host", name);
     error_hint(err, "use --engine interp or auto");

@@ -316,7 +316,7 @@ void block_cache_invalidate(struct engine *engine, struct engine_cpu *self, uint
 }
 
 /* Take all blocks out of everything at once: no chain needs to be searched. */
-static void drop_everything(struct engine *engine)
+void block_cache_drop_all(struct engine *engine)
 {
     struct block *dropped = NULL;
     for (size_t i = 0; i < ENGINE_HASH_BUCKETS; i++) {
@@ -364,7 +364,7 @@ bool block_cache_limit(struct engine *engine)
     uint64_t bytes = atomic_load_explicit(&engine->block_bytes, memory_order_relaxed);
     bool code_full = code_is_full(engine);
     if (bytes >= ENGINE_BLOCK_BYTES_MAX || code_full) {
-        drop_everything(engine);
+        block_cache_drop_all(engine);
     }
     return code_full;
 }
@@ -412,7 +412,7 @@ void block_cache_purge(struct engine_cpu *self)
 
 void block_cache_destroy(struct engine *engine)
 {
-    drop_everything(engine);
+    block_cache_drop_all(engine);
     free_list(engine, engine->retired);
     free_list(engine, engine->batch);
     free(engine->buckets);

@@ -33,6 +33,8 @@ void block_cache_invalidate(struct engine *engine, struct engine_cpu *self, uint
 void block_cache_drop(struct engine *engine, struct block *block);
 /* Stop watching a page that has no block. */
 void block_cache_settle(struct engine *engine, uint64_t index);
+/* Drop everything. */
+void block_cache_drop_all(struct engine *engine);
 /* Drop everything when the blocks hold too much memory. True: because code memory was full. */
 bool block_cache_limit(struct engine *engine);
 

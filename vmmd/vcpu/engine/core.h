@@ -131,6 +131,7 @@ struct engine {
         *baseline; /* the compiler; NULL: all is interpreted. Set before threads start */
     struct memory *memory;
     unsigned cpu_count;
+    unsigned block_insns; /* guest instructions a block; set before threads start */
     struct engine_cpu *cpus[ENGINE_CPUS_MAX]; /* set before threads start */
 
     bool crowded;             /* the host has fewer processors for us than we have CPUs */

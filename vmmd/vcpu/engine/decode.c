@@ -88,7 +88,7 @@ static bool decode_watched(struct engine_cpu *self, struct location *location,
     struct isa_code code = {
         .page = self->page,
         .start = (uint16_t)(location->pc & (PAGE_BYTES - 1)),
-        .insn_limit = ENGINE_BLOCK_INSNS,
+        .insn_limit = (uint16_t)engine->block_insns,
         .mode = self->cpu->block_mode,
     };
     pages[0] = block_cache_page(engine, self, location->index);

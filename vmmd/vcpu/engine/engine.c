@@ -225,6 +225,7 @@ struct engine *engine_create(const struct isa *isa, struct memory *memory, unsig
     engine->cpu_count = cpu_count;
     engine->crowded = cpu_count > host_processors();
     engine->page_count = memory->page_count;
+    engine->block_insns = ENGINE_BLOCK_INSNS;
     pthread_mutex_init(&engine->watch_lock, NULL);
     if (!allocate_tables(engine)) {
         engine_destroy(engine);
@@ -241,6 +242,28 @@ struct engine *engine_create(const struct isa *isa, struct memory *memory, unsig
 #else
 #define COMPILED_CODE_SEEN true
 #endif
+
+static const char *const tier_names[] = {
+    [ENGINE_INTERP] = "interp",
+    [ENGINE_BASELINE] = "baseline",
+};
+enum { TIER_COUNT = sizeof(tier_names) / sizeof(tier_names[0]) };
+
+const char *engine_tier_name(enum engine_tier tier)
+{
+    return (unsigned)tier < TIER_COUNT ? tier_names[tier] : NULL;
+}
+
+bool engine_tier_find(const char *name, enum engine_tier *tier)
+{
+    for (unsigned i = 0; i < TIER_COUNT; i++) {
+        if (strcmp(name, tier_names[i]) == 0) {
+            *tier = (enum engine_tier)i;
+            return engine_tier_available(*tier);
+        }
+    }
+    return false;
+}
 
 bool engine_tier_available(enum engine_tier tier)
 {
@@ -265,6 +288,18 @@ void engine_set_tier(struct engine *engine, enum engine_tier tier)
         return;
     }
     engine->code_memory = baseline_memory(engine->baseline);
+}
+
+void engine_set_block_limit(struct engine *engine, unsigned insns)
+{
+    engine->block_insns = insns;
+}
+
+void engine_drop_code(struct engine *engine)
+{
+    watch_acquire(engine, NULL);
+    block_cache_drop_all(engine);
+    watch_release(engine);
 }
 
 void engine_destroy(struct engine *engine)

@@ -21,6 +21,10 @@ struct engine *engine_create(const struct isa *isa, struct memory *memory, unsig
 /* How blocks are run. A compiler leaves to the interpreter what it does not do. */
 enum engine_tier { ENGINE_INTERP, ENGINE_BASELINE };
 
+/* "interp", "baseline". NULL: no such tier. */
+const char *engine_tier_name(enum engine_tier tier);
+/* False: no tier of that name, or not on this host. */
+bool engine_tier_find(const char *name, enum engine_tier *tier);
 /* Whether this host can do it (code memory may still be forbidden). */
 bool engine_tier_available(enum engine_tier tier);
 /* The one that users get who do not choose. */
@@ -28,6 +32,10 @@ enum engine_tier engine_tier_best(void);
 /* Before any CPU runs, and before the process is confined. A new engine interprets. When the tier
  * cannot be had, the engine goes on to interpret, and the log says why. */
 void engine_set_tier(struct engine *engine, enum engine_tier tier);
+
+/* Before any CPU runs: blocks have at most `insns` guest instructions, 1 to ENGINE_BLOCK_INSNS (which
+ * is the default). With 1 there is a border after each instruction. */
+void engine_set_block_limit(struct engine *engine, unsigned insns);
 
 /* After all CPU threads have left engine_run. Frees the CPUs too. */
 void engine_destroy(struct engine *engine);
@@ -78,6 +86,9 @@ void engine_remote_fetch_barrier(struct cpu *cpu, uint64_t cpu_mask);
 /* Any thread, before a device's completion is made known to the guest: drop code that a device
  * overwrote (see memory.h). Cheap when nothing was. */
 void engine_device_wrote(struct engine *engine);
+
+/* Any thread: drop all code; what is reached again is decoded anew. */
+void engine_drop_code(struct engine *engine);
 
 struct engine_stats {
     uint64_t retired; /* guest instructions */

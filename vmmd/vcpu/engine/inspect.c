@@ -94,7 +94,7 @@ static int look(struct cpu *cpu, uint64_t va, struct inspected_code *code, struc
     struct isa_code bytes = {
         .page = pages,
         .start = (uint16_t)(va & (PAGE_BYTES - 1)),
-        .insn_limit = ENGINE_BLOCK_INSNS,
+        .insn_limit = (uint16_t)engine->block_insns,
         .mode = block ? atomic_load(&block->mode) : cpu->block_mode,
     };
     code->physical = location.physical;

@@ -16,7 +16,7 @@ struct timers {
     uint64_t deadlines[TIMERS_MAX];
     bool levels[TIMERS_MAX];
     uint64_t armed_ns; /* host time the thread sleeps until; UINT64_MAX = until told */
-    bool ready;
+    bool has_thread, ready;
     bool stop;
 };
 
@@ -36,17 +36,16 @@ static uint64_t deadline_to_host_ns(struct guest_clock *clock, uint64_t now, uin
     uint64_t remaining = deadline - now;
     uint64_t host_ticks = now - offset;
     uint64_t limit = INT64_MAX / GUEST_CLOCK_TICK_NS;
-    if (remaining > limit || host_ticks > limit - remaining) {
+    if (deadline == TIMER_NEVER || remaining > limit || host_ticks > limit - remaining) {
         return UINT64_MAX;
     }
     return (host_ticks + remaining) * GUEST_CLOCK_TICK_NS;
 }
 
-/* Raise every line whose deadline has passed; the host time of the earliest one that has not. */
-static uint64_t expire(struct timers *timers)
+/* Raise every line whose deadline has passed at `now`; the earliest deadline that has not. */
+static uint64_t expire(struct timers *timers, uint64_t now)
 {
-    uint64_t now = guest_clock_ticks(timers->clock);
-    uint64_t earliest = UINT64_MAX;
+    uint64_t earliest = TIMER_NEVER;
     for (unsigned i = 0; i < timers->count; i++) {
         if (timers->levels[i] || timers->deadlines[i] == TIMER_NEVER) {
             continue;
@@ -55,8 +54,7 @@ static uint64_t expire(struct timers *timers)
             drive(timers, i, true);
             continue;
         }
-        uint64_t when = deadline_to_host_ns(timers->clock, now, timers->deadlines[i]);
-        earliest = when < earliest ? when : earliest;
+        earliest = timers->deadlines[i] < earliest ? timers->deadlines[i] : earliest;
     }
     return earliest;
 }
@@ -71,7 +69,8 @@ static void *timer_thread(void *argument)
     timers->ready = true;
     pthread_cond_broadcast(&timers->changed);
     while (!timers->stop) {
-        timers->armed_ns = expire(timers);
+        uint64_t now = guest_clock_ticks(timers->clock);
+        timers->armed_ns = deadline_to_host_ns(timers->clock, now, expire(timers, now));
         if (timers->armed_ns == UINT64_MAX) {
             pthread_cond_wait(&timers->changed, &timers->lock);
             continue;
@@ -113,6 +112,23 @@ static int start_thread(struct timers *timers)
     return 0;
 }
 
+static void stop_thread(struct timers *timers)
+{
+    pthread_mutex_lock(&timers->lock);
+    timers->stop = true;
+    pthread_cond_signal(&timers->changed);
+    pthread_mutex_unlock(&timers->lock);
+    pthread_join(timers->thread, NULL);
+    pthread_cond_destroy(&timers->changed);
+}
+
+static void wake_thread(struct timers *timers)
+{
+    if (timers->has_thread) {
+        pthread_cond_signal(&timers->changed);
+    }
+}
+
 struct timers *timers_create(struct guest_clock *clock, unsigned count,
                              const struct irq_line *lines)
 {
@@ -134,7 +150,8 @@ struct timers *timers_create(struct guest_clock *clock, unsigned count,
         free(timers);
         return NULL;
     }
-    if (start_thread(timers) != 0) {
+    timers->has_thread = clock->source == NULL;
+    if (timers->has_thread && start_thread(timers) != 0) {
         pthread_mutex_destroy(&timers->lock);
         free(timers);
         return NULL;
@@ -147,12 +164,9 @@ void timers_destroy(struct timers *timers)
     if (!timers) {
         return;
     }
-    pthread_mutex_lock(&timers->lock);
-    timers->stop = true;
-    pthread_cond_signal(&timers->changed);
-    pthread_mutex_unlock(&timers->lock);
-    pthread_join(timers->thread, NULL);
-    pthread_cond_destroy(&timers->changed);
+    if (timers->has_thread) {
+        stop_thread(timers);
+    }
     pthread_mutex_destroy(&timers->lock);
     free(timers);
 }
@@ -174,7 +188,7 @@ void timers_set(struct timers *timers, unsigned index, uint64_t deadline)
         uint64_t when = deadline_to_host_ns(timers->clock, now, deadline);
         if (when < timers->armed_ns) {
             timers->armed_ns = when;
-            pthread_cond_signal(&timers->changed);
+            wake_thread(timers);
         }
     }
     pthread_mutex_unlock(&timers->lock);
@@ -194,6 +208,14 @@ void timers_clock_changed(struct timers *timers)
     for (unsigned i = 0; i < timers->count; i++) {
         drive(timers, i, timers->deadlines[i] != TIMER_NEVER && now >= timers->deadlines[i]);
     }
-    pthread_cond_signal(&timers->changed);
+    wake_thread(timers);
     pthread_mutex_unlock(&timers->lock);
+}
+
+uint64_t timers_poll(struct timers *timers)
+{
+    pthread_mutex_lock(&timers->lock);
+    uint64_t next = expire(timers, guest_clock_ticks(timers->clock));
+    pthread_mutex_unlock(&timers->lock);
+    return next;
 }

@@ -13,6 +13,8 @@
 
 #define MACHINE_CPUS_MAX 8
 
+struct guest_clock;
+
 /* Why the guest ended or wants something of the supervisor. */
 enum machine_event { MACHINE_POWER_OFF, MACHINE_RESET, MACHINE_FAILURE /* guest reported failure */ };
 
@@ -25,6 +27,9 @@ struct machine_config {
     /* Called from any thread, once a power-off or reset is asked for. */
     void (*event)(void *context, enum machine_event event, unsigned guest_code);
     void *event_context;
+    /* For tests, which drive time themselves or look over the engine's shoulder; both may be NULL. */
+    const struct guest_clock *clock; /* its source is taken over (irqchip/guest_clock.h) */
+    const struct isa *isa;           /* instead of the architecture's own; outlives the machine */
 };
 
 struct machine;

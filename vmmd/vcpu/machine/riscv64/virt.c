@@ -128,7 +128,8 @@ static void set_pci_windows(struct riscv64_machine *machine)
 static int add_cpus(struct riscv64_machine *machine, struct error *err)
 {
     struct machine *generic = &machine->machine;
-    generic->engine = engine_create(&isa_riscv64, generic->memory, generic->config.cpu_count, err);
+    const struct isa *isa = generic->config.isa ? generic->config.isa : &isa_riscv64;
+    generic->engine = engine_create(isa, generic->memory, generic->config.cpu_count, err);
     if (!generic->engine) {
         return -ERROR_MEMORY;
     }
@@ -242,6 +243,9 @@ static struct machine *riscv64_create(const struct machine_config *config, struc
         error_set(err, ERROR_MEMORY, 0, "no memory for the machine");
         free(machine);
         return NULL;
+    }
+    if (config->clock) {
+        machine->clock = *config->clock;
     }
     machine->append = strdup(config->append ? config->append : "");
     machine->machine.config.append = machine->append;
