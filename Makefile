@@ -4,6 +4,7 @@
 #   make deps       install the Debian packages needed
 #   make check      all tests; the last line is "N passed, N failed"
 #   make demo       boot a stock Debian riscv64 kernel
+#   make lockstep   the long proof that the engine's tiers agree
 #   make bench      ratios against QEMU on this machine
 #   make install    PREFIX= DESTDIR=
 #

@@ -1,15 +1,21 @@
-# The differential test against the user-mode emulator, and the torture guests (tests/lockstep).
+# Proof that the engine's tiers agree (tests/lockstep): random streams, a booting kernel, torture guests.
+#
+#   make lockstep           the long proof: random streams of a million blocks, whole boots
+#   make lockstep SEED=2    another one
+#
+# `make check` runs a bounded part of the same: tests/integration/test_lockstep.sh.
 
 LOCKSTEP := $(BUILD)/tests/lockstep
 LOCKSTEP_GUEST_SOURCES := $(sort $(wildcard tests/guests/lockstep/torture/*.c))
 LOCKSTEP_IMAGES := $(LOCKSTEP_GUEST_SOURCES:tests/guests/lockstep/torture/%.c=$(LOCKSTEP)/torture.d/%)
-LOCKSTEP_PROGRAMS := $(LOCKSTEP)/lockstep $(LOCKSTEP)/torture $(LOCKSTEP)/runner $(LOCKSTEP_IMAGES)
+LOCKSTEP_PROGRAMS := $(LOCKSTEP)/lockstep $(LOCKSTEP)/boot $(LOCKSTEP)/torture $(LOCKSTEP)/runner $(LOCKSTEP_IMAGES)
 
 lockstep_objects = $(patsubst %,$(BUILD)/obj/tests/lockstep/%.o,$(1))
 $(LOCKSTEP)/lockstep: $(call lockstep_objects,lockstep generate units_integer units_memory \
     units_float units_control values reference subject bare_machine)
 $(LOCKSTEP)/torture: $(call lockstep_objects,torture bare_machine)
-$(LOCKSTEP)/lockstep $(LOCKSTEP)/torture: $(LIB_VCPU) $(LIB_SHARED)
+$(LOCKSTEP)/boot: $(call lockstep_objects,boot narrow pair side state serial_port)
+$(LOCKSTEP)/lockstep $(LOCKSTEP)/boot $(LOCKSTEP)/torture: $(LIB_VCPU) $(LIB_SHARED)
 	@mkdir -p $(@D)
 	$(QUIET_LD)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) \
 	    -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS) $(LIBS_VCPU)
@@ -32,4 +38,9 @@ QUIET_GUEST = @echo "  GUEST $<";
 endif
 
 .PHONY: lockstep
-lockstep: $(LOCKSTEP_PROGRAMS)
+SEED ?= 1
+lockstep:
+	@$(MAKE) --no-print-directory deps
+	@$(MAKE) --no-print-directory -j$$(nproc) $(LOCKSTEP_PROGRAMS) guests test-guests
+	@BUILD=$(BUILD) LOCKSTEP_SEED=$(SEED) LOCKSTEP_INSTRUCTIONS=20000000 LOCKSTEP_BOOT_INSTRUCTIONS=0 \
+	    tests/integration/test_lockstep.sh

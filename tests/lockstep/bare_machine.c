@@ -67,13 +67,6 @@ static const struct cpu_host bare_host = {
     .mmio_write = mmio_write,
 };
 
-static enum isa_decode_result decode_one(struct ir_block *block, const struct isa_code *code)
-{
-    struct isa_code one = *code;
-    one.insn_limit = 1;
-    return isa_riscv64.decode(block, &one);
-}
-
 static int add_memory(struct memory *memory, uint64_t base, uint64_t size)
 {
     int fd = memory_create_fd("bare-ram", size);
@@ -94,18 +87,6 @@ static int add_memory(struct memory *memory, uint64_t base, uint64_t size)
     return result;
 }
 
-bool bare_machine_tier(const char *name, enum engine_tier *tier)
-{
-    static const char *const names[] = {"interp", "baseline"};
-    for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        if (strcmp(name, names[i]) == 0) {
-            *tier = (enum engine_tier)i;
-            return engine_tier_available(*tier);
-        }
-    }
-    return false;
-}
-
 struct bare_machine *bare_machine_create(uint64_t base, uint64_t size, unsigned cpu_count,
                                          bool single, enum engine_tier tier)
 {
@@ -118,15 +99,14 @@ struct bare_machine *bare_machine_create(uint64_t base, uint64_t size, unsigned 
         fprintf(stderr, "guest memory: %s\n", strerror(-result));
         goto failed;
     }
-    machine->isa = isa_riscv64;
-    if (single) {
-        machine->isa.decode = decode_one;
-    }
     struct error err = {0};
-    machine->engine = engine_create(&machine->isa, &machine->memory, cpu_count, &err);
+    machine->engine = engine_create(&isa_riscv64, &machine->memory, cpu_count, &err);
     if (!machine->engine) {
         fprintf(stderr, "engine: %s\n", err.message);
         goto failed;
+    }
+    if (single) {
+        engine_set_block_limit(machine->engine, 1);
     }
     engine_set_tier(machine->engine, tier);
     machine->cpu_count = cpu_count;

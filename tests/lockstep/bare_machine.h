@@ -20,7 +20,6 @@
 
 struct bare_machine {
     struct memory memory;
-    struct isa isa; /* isa_riscv64, perhaps with another decoder */
     struct engine *engine;
     unsigned cpu_count;
     struct bare_cpu {
@@ -31,8 +30,6 @@ struct bare_machine {
     _Atomic uint64_t count;
 };
 
-/* "interp" or "baseline"; false: no such, or not on this host. */
-bool bare_machine_tier(const char *name, enum engine_tier *tier);
 /* RAM of `size` bytes at `base`. `single`: every instruction is a block of its own, so that there
  * is a border after each. NULL, with a message on standard error, when that fails. */
 struct bare_machine *bare_machine_create(uint64_t base, uint64_t size, unsigned cpu_count,

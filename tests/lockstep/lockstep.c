@@ -226,7 +226,7 @@ static int parse(struct options *options, int argc, char **argv)
             options->emulator = optarg;
             break;
         case 't':
-            if (!bare_machine_tier(optarg, &options->tier)) {
+            if (!engine_tier_find(optarg, &options->tier)) {
                 return -1;
             }
             break;

@@ -189,7 +189,7 @@ static bool run_guest(unsigned which, enum engine_tier tier, const char *directo
 int main(int argc, char **argv)
 {
     enum engine_tier tier;
-    if (argc < 3 || argc > 4 || !bare_machine_tier(argv[1], &tier)) {
+    if (argc < 3 || argc > 4 || !engine_tier_find(argv[1], &tier)) {
         fprintf(stderr, "usage: torture interp|baseline DIRECTORY [GUEST]\n");
         return 2;
     }

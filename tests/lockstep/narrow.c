@@ -1,0 +1,221 @@
+#include "tests/lockstep/narrow.h"
+#include "tests/lockstep/state.h"
+#include "vmmd/vcpu/engine/inspect.h"
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* Positions from one comparison of memory to the next, the first time and the last but one; then
+ * every block. */
+enum { FIRST_SPAN = 1 << 20, SPAN_SHRINKS = 16, LAST_SPAN = 1 << 8 };
+enum { PRINTED_INSTRUCTIONS = 200, SLACK = 1 << 16, HANG_SECONDS = 300 };
+
+static bool make(struct checkpoint *checkpoint, struct pair *pair, uint64_t span);
+
+/* --- printing ------------------------------------------------------------------------------- */
+
+void narrow_print_defect(const struct pair *pair)
+{
+    printf("at position %" PRIu64 " (subject %" PRIu64 ") there differs %s\n",
+           side_position(&pair->oracle), side_position(&pair->subject), pair->defect);
+    state_print_difference(stdout, pair->subject.cpu, pair->oracle.cpu);
+    if (pair->defect_address == 0) {
+        return;
+    }
+    const struct memory_region *region = &pair->subject.memory.regions[0];
+    uint64_t offset = (pair->defect_address - region->base) & ~UINT64_C(7);
+    uint64_t ours, theirs;
+    memcpy(&ours, side_ram(&pair->subject) + offset, sizeof(ours));
+    memcpy(&theirs, side_ram(&pair->oracle) + offset, sizeof(theirs));
+    printf("  physical %010" PRIx64 "  subject %016" PRIx64 "  oracle %016" PRIx64 "\n",
+           region->base + offset, ours, theirs);
+}
+
+static void print_trace(const struct side *oracle, uint64_t from)
+{
+    uint64_t first = from;
+    uint64_t kept = PRINTED_INSTRUCTIONS < SIDE_TRACE ? PRINTED_INSTRUCTIONS : SIDE_TRACE;
+    if (oracle->traced - first > kept) {
+        first = oracle->traced - kept;
+        printf("  ... %" PRIu64 " before\n", first - from);
+    }
+    for (uint64_t i = first; i < oracle->traced; i++) {
+        const struct traced *step = &oracle->trace[i % SIDE_TRACE];
+        char text[128] = "";
+        uint8_t bytes[4];
+        memcpy(bytes, &step->bits, sizeof(bytes));
+        isa_riscv64.disassemble(bytes, step->bytes, step->pc, text, sizeof(text));
+        printf("  %c %016" PRIx64 "  %0*x%*s  %s\n", "US?M"[step->privilege & 3], step -> pc,
+               step -> bytes * 2, step -> bits &(step->bytes == 2 ? 0xffffu : UINT32_MAX),
+               step -> bytes == 2 ? 4 : 0, "", text);
+    }
+}
+
+static void print_ir(const struct inspected_code *code)
+{
+    static char text[64 << 10];
+    ir_print(&code->ir, isa_riscv64.globals, isa_riscv64.helpers, text, sizeof(text));
+    printf("the subject's block (%u instructions, %s, %u bytes of host code):\n%s",
+           code->ir.insn_count, code->cached ? "cached" : "not cached", code->host_size, text);
+}
+
+/* --- going over it again -------------------------------------------------------------------- */
+
+static void finish(int status)
+{
+    fflush(stdout);
+    _exit(status);
+}
+
+/* Both agree here, and the difference is near: look at everything after every block. */
+static void examine(struct pair *pair, uint64_t until)
+{
+    static struct inspected_code code;
+    struct error err;
+    while (pair_position(pair) < until + SLACK && !pair->subject.ended) {
+        struct riscv64_cpu agreed = *pair->oracle.cpu;
+        uint64_t position = pair_position(pair), traced = pair->oracle.traced;
+        bool known = inspect_code(&pair->subject.cpu->cpu, agreed.cpu.pc, &code, &err) == 0;
+        if (pair_advance(pair, PAIR_STEP) && pair_compare_memory(pair)) {
+            inspect_release(&code);
+            continue;
+        }
+        printf("both agree at position %" PRIu64 ":\n", position);
+        state_print(stdout, &agreed);
+        printf("the oracle then executes:\n");
+        print_trace(&pair->oracle, traced);
+        narrow_print_defect(pair);
+        if (known) {
+            print_ir(&code);
+        }
+        finish(1);
+    }
+    printf("looked at block by block the difference does not show\n");
+    finish(1);
+}
+
+static void narrow(struct pair *pair, uint64_t until, uint64_t span)
+{
+    struct checkpoint checkpoint = {0};
+    uint64_t next = 0;
+    if (span < LAST_SPAN) {
+        examine(pair, until);
+    }
+    while (pair_position(pair) < until + SLACK && !pair->subject.ended) {
+        if (pair_position(pair) >= next) {
+            if (next != 0 && !pair_compare_memory(pair)) {
+                break;
+            }
+            checkpoint_drop(&checkpoint);
+            if (!make(&checkpoint, pair, span / SPAN_SHRINKS)) {
+                finish(1);
+            }
+            next = pair_position(pair) + span;
+        }
+        if (!pair_advance(pair, PAIR_STEP)) {
+            break;
+        }
+    }
+    if (pair->defect || !pair_compare_memory(pair)) {
+        checkpoint_explain(&checkpoint, pair_position(pair));
+    } else {
+        printf("run block by block, %" PRIu64 " positions and no difference\n",
+               pair_position(pair));
+    }
+    finish(1);
+}
+
+/* --- checkpoints ---------------------------------------------------------------------------- */
+
+/* For the handler of crashes: the checkpoint that this process would wake. */
+static const struct checkpoint *latest;
+
+/* The copy: sleep, and at a word from the parent go over it again. */
+static void sleep_and_narrow(int wake, struct pair *pair, uint64_t span)
+{
+    uint64_t until;
+    latest = NULL;
+    if (read(wake, &until, sizeof(until)) != (ssize_t)sizeof(until)) {
+        _exit(0); /* not needed any more */
+    }
+    close(wake);
+    pair_after_fork(pair);
+    narrow(pair, until, span);
+}
+
+static bool make(struct checkpoint *checkpoint, struct pair *pair, uint64_t span)
+{
+    int ends[2];
+    alarm(HANG_SECONDS);
+    fflush(NULL);
+    if (pipe(ends) != 0) {
+        perror("a checkpoint");
+        return false;
+    }
+    pid_t pid = fork();
+    if (pid == 0) {
+        close(ends[1]);
+        sleep_and_narrow(ends[0], pair, span);
+    }
+    close(ends[0]);
+    if (pid < 0) {
+        perror("a checkpoint");
+        close(ends[1]);
+        return false;
+    }
+    *checkpoint = (struct checkpoint){.pid = pid, .wake = ends[1]};
+    latest = checkpoint;
+    return true;
+}
+
+bool checkpoint_make(struct checkpoint *checkpoint, struct pair *pair)
+{
+    return make(checkpoint, pair, FIRST_SPAN);
+}
+
+void checkpoint_drop(struct checkpoint *checkpoint)
+{
+    if (checkpoint->pid != 0) {
+        latest = NULL;
+        close(checkpoint->wake);
+        waitpid(checkpoint->pid, NULL, 0);
+        checkpoint->pid = 0;
+    }
+}
+
+void checkpoint_explain(const struct checkpoint *checkpoint, uint64_t until)
+{
+    fflush(stdout);
+    if (checkpoint->pid != 0 &&
+        write(checkpoint->wake, &until, sizeof(until)) == (ssize_t)sizeof(until)) {
+        waitpid(checkpoint->pid, NULL, 0);
+    }
+}
+
+/* --- crashes -------------------------------------------------------------------------------- */
+
+static void crashed(int number)
+{
+    char text[] = "signal 00: the subject crashed or hangs\n";
+    text[7] = (char)('0' + number / 10);
+    text[8] = (char)('0' + number % 10);
+    ssize_t ignored = write(STDOUT_FILENO, text, sizeof(text) - 1);
+    (void)ignored;
+    uint64_t until = UINT64_MAX - SLACK;
+    if (latest && write(latest->wake, &until, sizeof(until)) == (ssize_t)sizeof(until)) {
+        waitpid(latest->pid, NULL, 0);
+    }
+    _exit(1);
+}
+
+void narrow_watch_crashes(void)
+{
+    static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGALRM};
+    for (unsigned i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
+        signal(signals[i], crashed);
+    }
+}

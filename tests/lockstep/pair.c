@@ -1,0 +1,188 @@
+#include "tests/lockstep/pair.h"
+#include "tests/lockstep/random.h"
+#include "tests/lockstep/state.h"
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* --- stopping the subject at random moments ------------------------------------------------- */
+struct kicker {
+    pthread_t thread;
+    struct cpu *cpu;
+    struct random random;
+    _Atomic bool running; /* the subject is at it */
+    _Atomic bool end;
+};
+
+static void *kicker_thread(void *argument)
+{
+    enum { SHORTEST_US = 20, RANGE_US = 800 };
+    struct kicker *kicker = argument;
+    while (!atomic_load(&kicker->end)) {
+        usleep(SHORTEST_US + random_below(&kicker->random, RANGE_US));
+        if (atomic_load(&kicker->running)) {
+            engine_kick(kicker->cpu, CPU_ATTENTION_PAUSE);
+        }
+    }
+    return NULL;
+}
+
+static struct kicker *kicker_start(struct cpu *cpu, uint64_t seed)
+{
+    struct kicker *kicker = calloc(1, sizeof(*kicker));
+    if (!kicker) {
+        return NULL;
+    }
+    kicker->cpu = cpu;
+    kicker->random.state = seed;
+    if (pthread_create(&kicker->thread, NULL, kicker_thread, kicker) != 0) {
+        free(kicker);
+        return NULL;
+    }
+    return kicker;
+}
+
+static void kicker_stop(struct kicker *kicker)
+{
+    if (kicker) {
+        atomic_store(&kicker->end, true);
+        pthread_join(kicker->thread, NULL);
+        free(kicker);
+    }
+}
+
+/* --- life ----------------------------------------------------------------------------------- */
+bool pair_open(struct pair *pair, const struct side_images *images, enum engine_tier tier,
+               uint64_t seed)
+{
+    if (!side_open_subject(&pair->subject, images, &pair->log, tier) ||
+        !side_open_oracle(&pair->oracle, images, &pair->log)) {
+        return false;
+    }
+    side_set_seed(&pair->subject, seed);
+    if (!side_copy_start(&pair->oracle, &pair->subject)) {
+        fprintf(stderr, "the two machines do not start alike\n");
+        return false;
+    }
+    pair->kicker = kicker_start(&pair->subject.cpu->cpu, seed);
+    if (!pair->kicker) {
+        perror("a thread");
+    }
+    return pair->kicker != NULL;
+}
+
+void pair_close(struct pair *pair)
+{
+    kicker_stop(pair->kicker);
+    side_close(&pair->subject);
+    side_close(&pair->oracle);
+}
+
+void pair_after_fork(struct pair *pair)
+{
+    free(pair->kicker);
+    pair->kicker = NULL;
+    engine_drop_code(pair->subject.machine->engine);
+}
+
+/* --- a slice -------------------------------------------------------------------------------- */
+static bool differs(struct pair *pair, const char *defect)
+{
+    if (!pair->defect) {
+        pair->defect = defect;
+    }
+    return false;
+}
+
+static void run_subject(struct pair *pair, enum pair_pace pace)
+{
+    struct cpu *cpu = &pair->subject.cpu->cpu;
+    if (pace == PAIR_STEP) {
+        cpu_attention(cpu, CPU_ATTENTION_STEP);
+        engine_run(cpu);
+        atomic_fetch_and(&cpu->attention, ~(uint32_t)CPU_ATTENTION_STEP);
+        return;
+    }
+    atomic_store(&pair->kicker->running, true);
+    engine_run(cpu);
+    atomic_store(&pair->kicker->running, false);
+}
+
+/* Both stand at the same border: fire timers; when the hart sleeps, at its next deadline. */
+static bool pass_time(struct pair *pair)
+{
+    uint64_t next = side_poll_timers(&pair->subject);
+    if (side_poll_timers(&pair->oracle) != next) {
+        return differs(pair, "the next deadline");
+    }
+    while (side_asleep(&pair->subject)) {
+        if (next == UINT64_MAX) {
+            return differs(pair, "nothing: the guest waits for ever");
+        }
+        pair->subject.skipped += next;
+        pair->oracle.skipped += next;
+        next = side_poll_timers(&pair->subject);
+        side_poll_timers(&pair->oracle);
+    }
+    return true;
+}
+
+static bool compare(struct pair *pair)
+{
+    const struct side *subject = &pair->subject, *oracle = &pair->oracle;
+    if (oracle->objection) {
+        return differs(pair, oracle->objection);
+    }
+    if (pair->log.taken != pair->log.count) {
+        return differs(pair, "the number of interrupts");
+    }
+    if (subject->exceptions != oracle->exceptions) {
+        return differs(pair, "the number of exceptions");
+    }
+    if (!state_same(subject->cpu, oracle->cpu)) {
+        return differs(pair, "the CPU's state");
+    }
+    if (!serial_port_same(&subject->serial, &oracle->serial)) {
+        return differs(pair, "the serial port's state");
+    }
+    if (subject->ended != oracle->ended || subject->event != oracle->event) {
+        return differs(pair, "how the guest ended");
+    }
+    return true;
+}
+
+bool pair_advance(struct pair *pair, enum pair_pace pace)
+{
+    if (!pass_time(pair)) {
+        return false;
+    }
+    pair->log.count = 0;
+    pair->log.taken = 0;
+    run_subject(pair, pace);
+    bool arrived = side_run_oracle(&pair->oracle, side_position(&pair->subject));
+    pair->slices++;
+    pair->interrupts += pair->log.count;
+    return compare(pair) && (arrived || differs(pair, "where the oracle stops to wait"));
+}
+
+bool pair_compare_memory(struct pair *pair)
+{
+    enum { STRIDE = 1 << 20 };
+    const struct memory_region *region = &pair->subject.memory.regions[0];
+    const uint8_t *a = side_ram(&pair->subject), *b = side_ram(&pair->oracle);
+    pair->comparisons++;
+    for (uint64_t at = 0; at < region->size; at += STRIDE) {
+        uint64_t size = region->size - at < STRIDE ? region->size - at : STRIDE;
+        if (memcmp(a + at, b + at, size) == 0) {
+            continue;
+        }
+        while (a[at] == b[at]) {
+            at++;
+        }
+        pair->defect_address = region->base + at;
+        return differs(pair, "memory");
+    }
+    return true;
+}
