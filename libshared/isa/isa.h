@@ -31,6 +31,8 @@ struct mmu_translation {
     uint64_t physical;  /* of the address asked for */
     uint64_t page_size; /* of the leaf, at least 4096; permission may be cached for 4096 only */
     bool read, write, execute; /* what the TLB may cache now (write only once dirty is set) */
+    bool global; /* holds in every address space with translation, for the same key.flags, and
+                    outlasts flushes that name a root */
 };
 
 struct isa {

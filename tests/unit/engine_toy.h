@@ -46,7 +46,7 @@ struct toy_mapping {
     uint64_t root, va;
     _Atomic uint64_t pa;
     uint64_t size;
-    unsigned permissions; /* 1 read, 2 write, 4 execute */
+    unsigned permissions; /* 1 read, 2 write, 4 execute, 8 global */
 };
 
 #define TOY_RAM_BASE 0x80000000u
@@ -296,7 +296,8 @@ static bool toy_translate(struct cpu *cpu, struct mmu_key key, uint64_t va, enum
                           struct mmu_translation *out)
 {
     if (key.root == 0) {
-        *out = (struct mmu_translation){va, 4096, true, true, true};
+        *out = (struct mmu_translation){
+            .physical = va, .page_size = 4096, .read = true, .write = true, .execute = true};
         return true;
     }
     unsigned count = atomic_load(&toy.mapping_count);
@@ -312,7 +313,8 @@ static bool toy_translate(struct cpu *cpu, struct mmu_key key, uint64_t va, enum
                                          .page_size = mapping->size > 4096 ? mapping->size : 4096,
                                          .read = mapping->permissions & 1,
                                          .write = mapping->permissions & 2,
-                                         .execute = mapping->permissions & 4};
+                                         .execute = mapping->permissions & 4,
+                                         .global = mapping->permissions & 8};
             return true;
         }
     }

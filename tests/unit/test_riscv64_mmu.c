@@ -216,6 +216,20 @@ START_TEST(cached_permissions_are_sound)
 }
 END_TEST
 
+START_TEST(global_in_the_leaf_or_above_it)
+{
+    for (unsigned i = 0; i < 4; i++) {
+        uint64_t leaf = i & 1 ? PTE_G : 0, table = i & 2 ? PTE_G : 0;
+        map(SATP_SV39, 0x3000, 0, pte(TARGET, PTE_V | PTE_A | PTE_R | leaf));
+        uint64_t above = entry_at(SATP_SV39, 0x3000, 1);
+        put64(m, above, get64(m, above) | table);
+        ck_assert(walk(SATP_SV39, RISCV64_SUPERVISOR, 0x3000, CPU_ACCESS_READ));
+        ck_assert(out.global == (i != 0));
+        put64(m, above, get64(m, above) & ~PTE_G);
+    }
+}
+END_TEST
+
 START_TEST(accessed_and_dirty_by_software)
 {
     uint64_t entry = entry_at(SATP_SV39, 0x1000, 0);
@@ -498,6 +512,7 @@ int main(void)
     tcase_add_test(mmu, large_pages_must_be_aligned);
     tcase_add_test(mmu, permissions);
     tcase_add_test(mmu, cached_permissions_are_sound);
+    tcase_add_test(mmu, global_in_the_leaf_or_above_it);
     tcase_add_test(mmu, accessed_and_dirty_by_software);
     tcase_add_test(mmu, accessed_and_dirty_by_hardware);
     tcase_add_test(mmu, hardware_updates_are_reported);

@@ -111,6 +111,7 @@ struct walk {
     uint64_t entry_address; /* physical */
     uint64_t pte;
     unsigned level;
+    bool global; /* the leaf, or a table above it, is */
 };
 
 static bool is_canonical(uint64_t va, int levels)
@@ -151,6 +152,7 @@ static enum fault find_leaf(struct walk *walk, uint64_t root)
     struct cpu *cpu = &walk->cpu->cpu;
     int levels = riscv64_satp_levels(root);
     uint64_t table = (root & SATP_PPN_MASK) << 12;
+    walk->global = false;
 
     if (levels <= 0 || !is_canonical(walk->va, levels)) {
         return FAULT_PAGE;
@@ -167,6 +169,7 @@ static enum fault find_leaf(struct walk *walk, uint64_t root)
         }
         walk->pte = atomic_load_explicit(walk->entry, memory_order_acquire);
         walk->level = level;
+        walk->global |= (walk->pte & PTE_G) != 0;
         leaf = (walk->pte & (PTE_R | PTE_X)) != 0;
         if (!(walk->pte & PTE_V) || (walk->pte & (PTE_R | PTE_W)) == PTE_W ||
             (walk->pte & reserved_bits(walk, leaf))) {
@@ -267,6 +270,7 @@ static enum fault walk_once(struct walk *walk, uint64_t root, enum cpu_access ac
     out->read = (permissions & PTE_R) != 0;
     out->write = (permissions & PTE_W) && (walk->pte & PTE_D);
     out->execute = (permissions & PTE_X) != 0;
+    out->global = walk->global;
     return FAULT_NONE;
 }
 

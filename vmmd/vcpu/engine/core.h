@@ -44,12 +44,15 @@ struct mmu_context {
     struct tlb_entry *table; /* replaced under tlb_lock */
     uint64_t entries;        /* likewise */
     uint64_t used;           /* entries filled since the last flush */
+    uint64_t global_used;    /* those of them that hold global translations: */
+    uint64_t global[ENGINE_TLB_ENTRIES_MAX / 64]; /* a bit an entry */
     uint64_t fills, window;  /* replacing fills, and `retired` when their count began */
     unsigned sparse_flushes;
     struct large_range large[ENGINE_LARGE_RANGES]; /* all large leaves lie in one of them */
     unsigned large_count;
     struct jump_entry *jumps;                        /* NULL until code runs in this context */
     uint64_t jump_pages[ENGINE_JUMP_PAGE_BITS / 64]; /* pages (hashed) it may know */
+    uint64_t global_jumps[ENGINE_JUMP_ENTRIES / 64]; /* an entry that leads to a global page */
     bool jumps_used;
     uint64_t last_use;
 };

@@ -21,6 +21,17 @@ static struct tlb_entry *context_entry(const struct mmu_context *context, uint64
     return &context->table[(va >> MEMORY_PAGE_SHIFT) & (context->entries - 1)];
 }
 
+static bool bit_get(const uint64_t *bits, uint64_t i)
+{
+    return bits[i / 64] >> i % 64 & 1;
+}
+
+static void bit_set(uint64_t *bits, uint64_t i, bool value)
+{
+    uint64_t bit = (uint64_t)1 << i % 64;
+    bits[i / 64] = value ? bits[i / 64] | bit : bits[i / 64] & ~bit;
+}
+
 static bool entry_in_use(const struct tlb_entry *entry)
 {
     return !(entry->tag_read & entry->tag_exec &
@@ -40,6 +51,24 @@ static bool entry_maps(struct tlb_entry *entry, uint64_t va)
     uint64_t write = atomic_load_explicit(&entry->tag_write, memory_order_relaxed);
     return ((entry->tag_read & TAG_COMPARE) == wanted) |
            ((entry->tag_exec & TAG_COMPARE) == wanted) | ((write & TAG_COMPARE) == wanted);
+}
+
+/* Make the entry hold another one's translation. */
+static void entry_copy(struct tlb_entry *entry, const struct tlb_entry *from)
+{
+    entry->tag_read = from->tag_read;
+    entry->tag_exec = from->tag_exec;
+    __atomic_store_n(&entry->addend, from->addend, __ATOMIC_RELEASE);
+    atomic_store_explicit(&entry->tag_write,
+                          atomic_load_explicit(&from->tag_write, memory_order_relaxed),
+                          memory_order_release);
+}
+
+/* An address in the page that an entry in use translates. */
+static uint64_t entry_va(const struct tlb_entry *entry)
+{
+    uint64_t tag = entry->tag_read & TLB_EMPTY ? entry->tag_exec : entry->tag_read;
+    return tag & TLB_EMPTY ? atomic_load_explicit(&entry->tag_write, memory_order_relaxed) : tag;
 }
 
 static struct tlb_entry *table_allocate(uint64_t entries)
@@ -100,30 +129,56 @@ static void jumps_clear(const struct engine_cpu *self, struct mmu_context *conte
         context->jumps[i] = (struct jump_entry){.block = self->engine->dead_block};
     }
     memset(context->jump_pages, 0, sizeof(context->jump_pages));
+    memset(context->global_jumps, 0, sizeof(context->global_jumps));
     context->jumps_used = false;
 }
 
-static unsigned jump_page_bit(uint64_t va)
+/* Forget those that are not global. The filter keeps its bits. */
+static void jumps_clear_local(const struct engine_cpu *self, struct mmu_context *context)
 {
-    uint64_t page = va >> MEMORY_PAGE_SHIFT;
-    return (page ^ page >> 12) & (ENGINE_JUMP_PAGE_BITS - 1);
+    for (unsigned i = 0; context->jumps_used && i < ENGINE_JUMP_ENTRIES; i++) {
+        if (!bit_get(context->global_jumps, i)) {
+            context->jumps[i] = (struct jump_entry){.block = self->engine->dead_block};
+        }
+    }
 }
 
-/* Note the page or pages of a block in the filter. */
-static void jump_pages_add(struct mmu_context *context, uint64_t pc, const struct block *block)
+/* Two bits of the filter for each page: few pages share both. */
+static void jump_page_bits(uint64_t va, unsigned bits[2])
 {
-    for (unsigned i = 0; i <= block->straddles; i++) {
-        unsigned bit = jump_page_bit(pc + i * PAGE_BYTES);
-        context->jump_pages[bit / 64] |= (uint64_t)1 << bit % 64;
-    }
+    uint64_t hash = (va >> MEMORY_PAGE_SHIFT) * UINT64_C(0x9e3779b97f4a7c15);
+    bits[0] = hash >> 48 & (ENGINE_JUMP_PAGE_BITS - 1);
+    bits[1] = hash >> 32 & (ENGINE_JUMP_PAGE_BITS - 1);
+}
+
+static bool jump_page_known(const struct mmu_context *context, uint64_t va)
+{
+    unsigned bits[2];
+    jump_page_bits(va, bits);
+    return bit_get(context->jump_pages, bits[0]) && bit_get(context->jump_pages, bits[1]);
+}
+
+static void jump_page_note(struct mmu_context *context, uint64_t va)
+{
+    unsigned bits[2];
+    jump_page_bits(va, bits);
+    bit_set(context->jump_pages, bits[0], true);
+    bit_set(context->jump_pages, bits[1], true);
+}
+
+/* The page of the last byte of an entry's first instruction. */
+static uint64_t jump_last_page(const struct jump_entry *entry)
+{
+    bool may_straddle = (entry->pc & (PAGE_BYTES - 1)) > PAGE_BYTES - 16;
+    bool straddles = may_straddle && entry->block->straddles;
+    return (entry->pc & PAGE_MASK) + (straddles ? PAGE_BYTES : 0);
 }
 
 /* Forget the jumps to one page, and make the filter exact again: it only ever gains bits. */
 static void jumps_clear_page(const struct engine_cpu *self, struct mmu_context *context,
                              uint64_t va)
 {
-    unsigned bit = jump_page_bit(va);
-    if (!(context->jump_pages[bit / 64] >> bit % 64 & 1)) {
+    if (!jump_page_known(context, va)) {
         return;
     }
     if (atomic_load_explicit(&self->state, memory_order_relaxed) == CPU_STATE_IDLE) {
@@ -131,18 +186,17 @@ static void jumps_clear_page(const struct engine_cpu *self, struct mmu_context *
         return;
     }
     memset(context->jump_pages, 0, sizeof(context->jump_pages));
+    uint64_t page = va & PAGE_MASK;
     for (unsigned i = 0; i < ENGINE_JUMP_ENTRIES; i++) {
         struct jump_entry *entry = &context->jumps[i];
-        if (atomic_load_explicit(&entry->block->mode, memory_order_relaxed) == BLOCK_MODE_DEAD) {
-            *entry = (struct jump_entry){.block = self->engine->dead_block};
+        if (entry->block == self->engine->dead_block) {
             continue;
         }
-        uint64_t first = entry->pc & PAGE_MASK;
-        uint64_t last = first + entry->block->straddles * (uint64_t)PAGE_BYTES;
-        if (first == (va & PAGE_MASK) || last == (va & PAGE_MASK)) {
+        if ((entry->pc & PAGE_MASK) == page || jump_last_page(entry) == page) {
             *entry = (struct jump_entry){.block = self->engine->dead_block};
         } else {
-            jump_pages_add(context, entry->pc, entry->block);
+            jump_page_note(context, entry->pc);
+            jump_page_note(context, jump_last_page(entry));
         }
     }
 }
@@ -154,6 +208,15 @@ void mmu_jumps_clear(struct engine_cpu *self)
     }
 }
 
+/* The entry's translation is (not) global. */
+static void note_global(struct mmu_context *context, const struct tlb_entry *entry, bool global)
+{
+    uint64_t i = (uint64_t)(entry - context->table);
+    context->global_used += global;
+    context->global_used -= bit_get(context->global, i);
+    bit_set(context->global, i, global);
+}
+
 /* Give the context another table, with what of the old one still fits. */
 static void context_resize(struct engine_cpu *self, struct mmu_context *context, uint64_t entries)
 {
@@ -163,26 +226,34 @@ static void context_resize(struct engine_cpu *self, struct mmu_context *context,
     }
     pthread_mutex_lock(&self->tlb_lock);
     struct tlb_entry *old = context->table;
-    uint64_t used = 0;
-    for (uint64_t i = 0; i < context->entries && context->used; i++) {
-        if (entry_in_use(&old[i])) {
-            uint64_t write = atomic_load_explicit(&old[i].tag_write, memory_order_relaxed);
-            uint64_t tag = old[i].tag_read & TLB_EMPTY ? old[i].tag_exec : old[i].tag_read;
-            tag = tag & TLB_EMPTY ? write : tag;
-            struct tlb_entry *entry = &table[(tag >> MEMORY_PAGE_SHIFT) & (entries - 1)];
-            entry->tag_read = old[i].tag_read;
-            entry->tag_exec = old[i].tag_exec;
-            entry->addend = old[i].addend;
-            atomic_store_explicit(&entry->tag_write, write, memory_order_relaxed);
-            used++;
-        }
-    }
+    uint64_t old_entries = context->entries, old_global[ENGINE_TLB_ENTRIES_MAX / 64];
+    memcpy(old_global, context->global, sizeof(old_global));
+    memset(context->global, 0, sizeof(context->global));
     context->table = table;
     context->entries = entries;
-    context->used = used;
+    context->used = context->global_used = 0;
+    for (uint64_t i = 0; i < old_entries; i++) {
+        if (entry_in_use(&old[i])) {
+            struct tlb_entry *entry = context_entry(context, entry_va(&old[i]));
+            context->used += !entry_in_use(entry);
+            entry_copy(entry, &old[i]);
+            note_global(context, entry, bit_get(old_global, i));
+        }
+    }
     pthread_mutex_unlock(&self->tlb_lock);
     free(old);
     publish_contexts(self);
+}
+
+static void context_shrink(struct engine_cpu *self, struct mmu_context *context, uint64_t found)
+{
+    bool sparse = found < context->entries / 8;
+    context->sparse_flushes = sparse ? context->sparse_flushes + 1 : 0;
+    if (context->sparse_flushes >= ENGINE_TLB_SHRINK_FLUSHES &&
+        context->entries > ENGINE_TLB_ENTRIES_MIN) {
+        context->sparse_flushes = 0;
+        context_resize(self, context, context->entries / 2);
+    }
 }
 
 static void context_flush(struct engine_cpu *self, struct mmu_context *context)
@@ -191,18 +262,35 @@ static void context_flush(struct engine_cpu *self, struct mmu_context *context)
     if (context->used == 0) {
         return;
     }
-    bool sparse = context->used < context->entries / 8;
-    context->sparse_flushes = sparse ? context->sparse_flushes + 1 : 0;
+    uint64_t found = context->used;
     for (uint64_t i = 0; i < context->entries; i++) {
         entry_clear(&context->table[i]);
     }
-    context->used = 0;
+    memset(context->global, 0, sizeof(context->global));
+    context->used = context->global_used = 0;
     context->large_count = 0;
-    if (context->sparse_flushes >= ENGINE_TLB_SHRINK_FLUSHES &&
-        context->entries > ENGINE_TLB_ENTRIES_MIN) {
-        context->sparse_flushes = 0;
-        context_resize(self, context, context->entries / 2);
+    context_shrink(self, context, found);
+}
+
+/* The same, but global translations stay. */
+static void context_flush_local(struct engine_cpu *self, struct mmu_context *context)
+{
+    if (context->global_used == 0) {
+        context_flush(self, context);
+        return;
     }
+    jumps_clear_local(self, context);
+    if (context->used == context->global_used) {
+        return;
+    }
+    uint64_t found = context->used;
+    for (uint64_t i = 0; i < context->entries; i++) {
+        if (!bit_get(context->global, i)) {
+            entry_clear(&context->table[i]);
+        }
+    }
+    context->used = context->global_used;
+    context_shrink(self, context, found);
 }
 
 static bool in_large_range(const struct mmu_context *context, uint64_t va)
@@ -215,15 +303,17 @@ static bool in_large_range(const struct mmu_context *context, uint64_t va)
     return false;
 }
 
-static void context_flush_page(struct engine_cpu *self, struct mmu_context *context, uint64_t va)
+static void context_flush_page(struct engine_cpu *self, struct mmu_context *context, uint64_t va,
+                               bool any_root)
 {
     if (in_large_range(context, va)) {
-        context_flush(self, context);
+        (any_root ? context_flush : context_flush_local)(self, context);
         return;
     }
     jumps_clear_page(self, context, va);
     struct tlb_entry *entry = context_entry(context, va);
     if (entry_maps(entry, va)) {
+        note_global(context, entry, false);
         entry_clear(entry);
         context->used--;
     }
@@ -238,16 +328,80 @@ void mmu_flush(struct engine_cpu *self, const struct flush_request *request)
             continue;
         }
         if (request->any_page) {
-            context_flush(self, context);
+            (request->any_root ? context_flush : context_flush_local)(self, context);
             continue;
         }
         for (uint64_t offset = 0; offset < request->size; offset += PAGE_BYTES) {
-            context_flush_page(self, context, request->va + offset);
+            context_flush_page(self, context, request->va + offset, request->any_root);
         }
     }
 }
 
 /* --- switching ------------------------------------------------------------------------------ */
+
+static bool jumps_allocate(struct engine_cpu *self, struct mmu_context *context)
+{
+    if (!context->jumps) {
+        context->jumps = aligned_alloc(64, ENGINE_JUMP_ENTRIES * sizeof(*context->jumps));
+        context->jumps_used = context->jumps != NULL;
+        jumps_clear(self, context);
+    }
+    return context->jumps != NULL;
+}
+
+/* Where a new address space can take its global translations from: the context of another one, with
+ * the same permissions, that was used last. NULL: nowhere. */
+static const struct mmu_context *global_source(const struct engine_cpu *self, struct mmu_key key)
+{
+    const struct mmu_context *best = NULL;
+    for (unsigned i = 0; i < ENGINE_CONTEXTS; i++) {
+        const struct mmu_context *context = &self->contexts[i];
+        if (context->global_used && context->key.flags == key.flags &&
+            (!best || context->last_use > best->last_use)) {
+            best = context;
+        }
+    }
+    return best;
+}
+
+static void adopt_jumps(struct engine_cpu *self, struct mmu_context *context,
+                        const struct mmu_context *from)
+{
+    if (!from->jumps_used || !jumps_allocate(self, context)) {
+        return;
+    }
+    for (unsigned i = 0; i < ENGINE_JUMP_ENTRIES; i++) {
+        if (bit_get(from->global_jumps, i)) {
+            context->jumps[i] = from->jumps[i];
+        }
+    }
+    memcpy(context->global_jumps, from->global_jumps, sizeof(context->global_jumps));
+    memcpy(context->jump_pages, from->jump_pages, sizeof(context->jump_pages));
+    context->jumps_used = true;
+}
+
+/* Fill an empty context with the global translations of another. Under the lock: whoever takes a
+ * write permission away finds it in both or in neither. */
+static void adopt_globals(struct engine_cpu *self, struct mmu_context *context,
+                          const struct mmu_context *from)
+{
+    if (context->entries < from->entries) {
+        context_resize(self, context, from->entries);
+    }
+    pthread_mutex_lock(&self->tlb_lock);
+    for (uint64_t i = 0; i < from->entries; i++) {
+        if (bit_get(from->global, i) && entry_in_use(&from->table[i])) {
+            struct tlb_entry *entry = context_entry(context, entry_va(&from->table[i]));
+            context->used += !entry_in_use(entry);
+            entry_copy(entry, &from->table[i]);
+            note_global(context, entry, true);
+        }
+    }
+    pthread_mutex_unlock(&self->tlb_lock);
+    memcpy(context->large, from->large, sizeof(context->large));
+    context->large_count = from->large_count;
+    adopt_jumps(self, context, from);
+}
 
 static struct mmu_context *context_find(struct engine_cpu *self, struct mmu_key key)
 {
@@ -265,18 +419,12 @@ static struct mmu_context *context_find(struct engine_cpu *self, struct mmu_key 
     }
     context_flush(self, oldest);
     oldest->key = key;
+    const struct mmu_context *source = key.root ? global_source(self, key) : NULL;
+    if (source && source != oldest) {
+        adopt_globals(self, oldest, source);
+    }
     oldest->last_use = ++self->context_clock;
     return oldest;
-}
-
-static bool jumps_allocate(struct engine_cpu *self, struct mmu_context *context)
-{
-    if (!context->jumps) {
-        context->jumps = aligned_alloc(64, ENGINE_JUMP_ENTRIES * sizeof(*context->jumps));
-        context->jumps_used = context->jumps != NULL;
-        jumps_clear(self, context);
-    }
-    return context->jumps != NULL;
 }
 
 void mmu_switch(struct cpu *cpu, struct mmu_key data, struct mmu_key execute)
@@ -296,8 +444,13 @@ void mmu_jump_insert(struct engine_cpu *self, uint64_t pc, struct block *block)
     }
     self->cpu->jumps = context->jumps;
     context->jumps[jump_index(pc)] = (struct jump_entry){.pc = pc, .block = block};
+    const struct tlb_entry *entry = context_entry(context, pc);
+    bit_set(context->global_jumps, jump_index(pc),
+            (entry->tag_exec & TAG_COMPARE) == (pc & PAGE_MASK) && !block->straddles &&
+                bit_get(context->global, (uint64_t)(entry - context->table)));
     context->jumps_used = true;
-    jump_pages_add(context, pc, block);
+    jump_page_note(context, pc);
+    jump_page_note(context, jump_last_page(&context->jumps[jump_index(pc)]));
 }
 
 /* --- filling -------------------------------------------------------------------------------- */
@@ -392,6 +545,7 @@ static struct tlb_entry *claim_entry(struct engine_cpu *self, struct mmu_context
         entry = context_entry(context, va);
     }
     if (entry_in_use(entry)) {
+        note_global(context, entry, false);
         entry_clear(entry);
     } else {
         context->used++;
@@ -412,6 +566,7 @@ static bool fill(struct engine_cpu *self, struct mmu_context *context, uint64_t 
     if (translation.page_size > PAGE_BYTES) {
         note_large_page(context, va, translation.page_size);
     }
+    note_global(context, entry, translation.global);
     uint64_t va_page = va & PAGE_MASK;
     uint64_t physical_page = translation.physical & PAGE_MASK;
     uint8_t *host = memory_pointer(engine->memory, physical_page, PAGE_BYTES);

@@ -25,8 +25,8 @@
 
 /* Virtual jump cache entries an execute context, a power of two. */
 #define ENGINE_JUMP_ENTRIES 4096u
-/* Bits of the filter that tells which pages a jump cache may know, a power of two. */
-#define ENGINE_JUMP_PAGE_BITS 4096u
+/* Bits of the filter that tells which pages a jump cache may know, a power of two up to 65536. */
+#define ENGINE_JUMP_PAGE_BITS 16384u
 
 /* Buckets of the physical block hash, a power of two. */
 #define ENGINE_HASH_BUCKETS 262144u
