@@ -11,6 +11,7 @@ VCPU_SOURCES := $(call find_sources,vmmd/vcpu)
 VMMD_SOURCES := $(call find_sources,vmmd,-not -path 'vmmd/vcpu/*')
 DEVD_SOURCES := $(call find_sources,devd)
 CLI_SOURCES := $(call find_sources,cli)
+JITD_SOURCES := $(call find_sources,jitd)
 
 objects = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 archive_objects = $(call objects,$(filter-out %/main.c,$(1)))
@@ -22,12 +23,14 @@ LIB_VCPU := $(BUILD)/lib/libvcpu.a
 LIB_VMMD := $(BUILD)/lib/libvmmd.a
 LIB_DEVD := $(BUILD)/lib/libdevd.a
 LIB_CLI := $(BUILD)/lib/libcli.a
+LIB_JITD := $(BUILD)/lib/libjitd.a
 
 $(LIB_SHARED): $(call archive_objects,$(SHARED_SOURCES)) $(PROTO_OBJECTS)
 $(LIB_VCPU): $(call archive_objects,$(VCPU_SOURCES))
 $(LIB_VMMD): $(call archive_objects,$(VMMD_SOURCES))
 $(LIB_DEVD): $(call archive_objects,$(DEVD_SOURCES))
 $(LIB_CLI): $(call archive_objects,$(CLI_SOURCES))
+$(LIB_JITD): $(call archive_objects,$(JITD_SOURCES))
 
 $(BUILD)/lib/%.a:
 	@mkdir -p $(@D)
@@ -37,6 +40,9 @@ $(BUILD)/lib/%.a:
 LIBS := -levent -levent_pthreads -lnanomsg -lprotobuf-c -lfdt -ljansson -lxxhash -lm
 # Only vcpud disassembles host code (and the tests, which are linked with all of it).
 LIBS_VCPU := -lcapstone
+# Only jitd, and the tests of what it makes, are linked with LLVM.
+LLVM := /usr/lib/llvm-19
+LIBS_JITD := -L$(LLVM)/lib -Wl,--as-needed -lLLVM-19 -Wl,--no-as-needed
 PROGRAMS := $(addprefix $(BUILD)/bin/,vmmd vcpud devd vmctl)
 
 $(BUILD)/bin/vmmd: $(call objects,vmmd/main.c) $(LIB_VMMD) $(LIB_SHARED)
@@ -51,6 +57,8 @@ $(PROGRAMS):
 	@mkdir -p $(@D)
 	$(QUIET_LD)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--whole-archive \
 	    $(filter-out $(LIB_SHARED),$(filter %.a,$^)) -Wl,--no-whole-archive $(LIB_SHARED) $(LIBS)
+
+$(BUILD)/obj/jitd/llvm/%.o: CPPFLAGS += -isystem $(LLVM)/include
 
 # Interpreter handlers are a few instructions each: a frame pointer would cost them a tenth.
 $(BUILD)/obj/vmmd/vcpu/engine/interp_%.o: CFLAGS += -fomit-frame-pointer

@@ -11,10 +11,11 @@ ONLY ?=
 ALL_TESTS := $(UNIT_PROGRAMS) $(INTEGRATION_PROGRAMS)
 SELECTED_TESTS = $(if $(ONLY),$(foreach t,$(ALL_TESTS),$(if $(findstring $(ONLY),$(t)),$(t))),$(ALL_TESTS))
 
-$(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(LIB_VCPU) $(LIB_DEVD) $(LIB_VMMD) $(LIB_CLI) $(LIB_SHARED)
+$(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(LIB_VCPU) $(LIB_DEVD) $(LIB_VMMD) $(LIB_CLI) $(LIB_JITD) \
+    $(LIB_SHARED)
 	@mkdir -p $(@D)
 	$(QUIET_LD)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) \
-	    -Wl,--start-group $(filter %.a,$^) -Wl,--end-group -lcheck -lsubunit -lrt $(LIBS) $(LIBS_VCPU)
+	    -Wl,--start-group $(filter %.a,$^) -Wl,--end-group -lcheck -lsubunit -lrt $(LIBS) $(LIBS_VCPU) $(LIBS_JITD)
 
 -include tools/lockstep.mk
 

@@ -44,3 +44,7 @@ lockstep:
 	@$(MAKE) --no-print-directory -j$$(nproc) $(LOCKSTEP_PROGRAMS) guests test-guests
 	@BUILD=$(BUILD) LOCKSTEP_SEED=$(SEED) LOCKSTEP_INSTRUCTIONS=20000000 LOCKSTEP_BOOT_INSTRUCTIONS=0 \
 	    tests/integration/test_lockstep.sh
+
+# Regions are tested with the same streams.
+LOCKSTEP_GENERATOR := $(call lockstep_objects,generate units_integer units_memory units_float units_control values)
+$(BUILD)/tests/unit/test_region_compiler: $(LOCKSTEP_GENERATOR)

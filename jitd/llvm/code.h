@@ -1,0 +1,89 @@
+/*
+ * A region's code as decoded: one IR block a region block, how they lead to each other, and what is
+ * known of the guest's registers where.
+ *
+ * Nothing here is LLVM's. The region is hostile input: what is in a `struct region_code` has been
+ * checked, and only that is relied on.
+ */
+#ifndef POLYVISOR_JITD_LLVM_CODE_H
+#define POLYVISOR_JITD_LLVM_CODE_H
+
+#include "libshared/isa/isa.h"
+#include "libshared/jit/blob.h"
+
+#define CODE_GLOBALS_MAX 256u
+#define CODE_PAGE_BYTES  4096
+
+/* A set of globals. */
+struct global_set {
+    uint64_t words[CODE_GLOBALS_MAX / 64];
+};
+
+static inline bool set_has(const struct global_set *set, unsigned global)
+{
+    return set->words[global / 64] >> global % 64 & 1;
+}
+
+static inline void set_add(struct global_set *set, unsigned global)
+{
+    set->words[global / 64] |= UINT64_C(1) << global % 64;
+}
+
+/* What floating-point slots hold throughout the region. */
+enum float_class {
+    CLASS_BITS,   /* anything: kept as an integer */
+    CLASS_DOUBLE, /* only used as f64 */
+    CLASS_SINGLE, /* only used as NaN-boxed f32; that it is boxed is checked at the entry */
+};
+
+/* A direct way on: `block` >= 0, or out: `exit` >= 0 (a page of the region), or neither. */
+struct code_way {
+    int block, exit;
+    int64_t offset; /* from the virtual base of the entry's page */
+    uint64_t weight;
+};
+
+struct code_block {
+    struct ir_block ir;
+    int64_t base; /* virtual base of its page, from the entry's */
+    uint32_t heat;
+    bool head;               /* control comes back here: attention is polled */
+    bool reached;            /* from the entry */
+    struct code_way ways[2]; /* of the terminator: taken, fallthrough */
+    unsigned way_count;
+    uint16_t expected[8]; /* blocks that an indirect jump was seen to go to, hottest first */
+    unsigned expected_count;
+    struct global_set dirty;  /* registers that may be newer than memory, at the start */
+    struct global_set needed; /* those whose values matter, at the start */
+};
+
+struct region_code {
+    const struct region *region;
+    const struct isa *isa;
+    unsigned global_count;
+    unsigned insns;
+    struct code_block blocks[REGION_BLOCKS_MAX];
+    struct global_set used;
+    uint8_t classes[CODE_GLOBALS_MAX]; /* enum float_class */
+    bool has_float;
+    struct blob_exit exits[BLOB_EXITS_MAX];
+    unsigned exit_count;
+};
+
+/* The instruction sets that can be compiled; NULL ends the list. */
+extern const struct isa *const code_isas[];
+
+/* Decode. False with *err set. `region` must have passed region_check and must stay. */
+bool code_decode(struct region_code *code, const struct region *region, struct error *err);
+/* Ways, loop heads, dirty and needed registers, float classes. */
+bool code_analyse(struct region_code *code, struct error *err);
+
+/* The exit for that place, a new one if need be; -1: there are too many. */
+int code_exit(struct region_code *code, unsigned page, unsigned offset);
+/* What the operation changes, IR_NONE when it is no global. */
+static inline ir_value code_written_global(const struct ir_op *op)
+{
+    return op->d < CODE_GLOBALS_MAX ? op->d : IR_NONE;
+}
+
+#endif

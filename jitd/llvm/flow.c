@@ -1,0 +1,364 @@
+/* Control flow of a region, and what is known of its registers where. */
+#include "jitd/llvm/code.h"
+#include "libshared/ir/opcode.h"
+#include <string.h>
+
+/* --- ways ----------------------------------------------------------------------------------- */
+
+static int find_block(const struct region *region, unsigned page, unsigned offset)
+{
+    for (unsigned i = 0; i < region->block_count; i++) {
+        if (region->blocks[i].page == page && region->blocks[i].start == offset) {
+            return (int)i;
+        }
+    }
+    return -1;
+}
+
+static uint64_t edge_heat(const struct region *region, unsigned from, int to)
+{
+    uint64_t heat = 0;
+    for (unsigned i = 0; i < region->edge_count; i++) {
+        if (region->edges[i].from == from && region->edges[i].to == to) {
+            heat += region->edges[i].heat;
+        }
+    }
+    return heat;
+}
+
+/* `target` counts from the virtual base of the block's page. */
+static bool find_way(struct region_code *code, unsigned from, int64_t target, struct code_way *way)
+{
+    const struct region *region = code->region;
+    *way = (struct code_way){
+        .block = -1, .exit = -1, .offset = code->blocks[from].base + target, .weight = 1};
+    int64_t page_base = way->offset & -(int64_t)CODE_PAGE_BYTES;
+    unsigned offset = (unsigned)(way->offset - page_base);
+    for (unsigned page = 0; page < region->page_count; page++) {
+        if ((int64_t)region->page_delta[page] * CODE_PAGE_BYTES != page_base) {
+            continue;
+        }
+        way->block = find_block(region, page, offset);
+        if (way->block >= 0) {
+            way->weight = 16 * edge_heat(region, from, way->block) + 2;
+            return true;
+        }
+        way->exit = code_exit(code, page, offset);
+        return way->exit >= 0;
+    }
+    return true;
+}
+
+static bool find_ways(struct region_code *code, unsigned index)
+{
+    struct code_block *block = &code->blocks[index];
+    const struct ir_op *last = &block->ir.ops[block->ir.op_count - 1];
+    block->way_count = 0;
+    switch (last->opcode) {
+    case IR_jump:
+    case IR_call:
+        block->way_count = 1;
+        return find_way(code, index, last->imm, &block->ways[0]);
+    case IR_branch:
+        block->way_count = 2;
+        return find_way(code, index, last->imm2, &block->ways[0]) &&
+               find_way(code, index, block->ir.start + block->ir.length, &block->ways[1]);
+    default:
+        return true;
+    }
+}
+
+static bool is_indirect(unsigned opcode)
+{
+    return opcode == IR_jump_ind || opcode == IR_call_ind || opcode == IR_ret;
+}
+
+/* Where an indirect jump was seen to go, the hottest first. */
+static void find_expected(struct region_code *code, unsigned index)
+{
+    enum { LIMIT = sizeof(code->blocks[0].expected) / sizeof(code->blocks[0].expected[0]) };
+    const struct region *region = code->region;
+    struct code_block *block = &code->blocks[index];
+    block->expected_count = 0;
+    if (!is_indirect(block->ir.ops[block->ir.op_count - 1].opcode)) {
+        return;
+    }
+    bool taken[REGION_BLOCKS_MAX] = {false};
+    while (block->expected_count < LIMIT) {
+        const struct region_edge *best = NULL;
+        for (unsigned i = 0; i < region->edge_count; i++) {
+            const struct region_edge *edge = &region->edges[i];
+            if (edge->from == index && !taken[edge->to] && (!best || edge->heat > best->heat)) {
+                best = edge;
+            }
+        }
+        if (!best) {
+            break;
+        }
+        taken[best->to] = true;
+        block->expected[block->expected_count++] = best->to;
+    }
+}
+
+static unsigned successors(const struct code_block *block, uint16_t next[10])
+{
+    unsigned count = 0;
+    for (unsigned i = 0; i < block->way_count; i++) {
+        if (block->ways[i].block >= 0) {
+            next[count++] = (uint16_t)block->ways[i].block;
+        }
+    }
+    for (unsigned i = 0; i < block->expected_count; i++) {
+        next[count++] = block->expected[i];
+    }
+    return count;
+}
+
+/* --- loops ---------------------------------------------------------------------------------- */
+
+/* Depth first from the entry: whoever is come back to while on the path is a head. Each cycle has
+ * one, reducible or not. */
+static void find_heads(struct region_code *code)
+{
+    enum { NEW, OPEN, DONE };
+    uint8_t state[REGION_BLOCKS_MAX] = {NEW};
+    struct {
+        uint16_t block, step;
+    } path[REGION_BLOCKS_MAX];
+    unsigned depth = 1;
+    path[0].block = path[0].step = 0;
+    state[0] = OPEN;
+    while (depth) {
+        uint16_t next[10];
+        struct code_block *block = &code->blocks[path[depth - 1].block];
+        unsigned count = successors(block, next);
+        block->reached = true;
+        if (path[depth - 1].step == count) {
+            state[path[--depth].block] = DONE;
+            continue;
+        }
+        uint16_t to = next[path[depth - 1].step++];
+        if (state[to] == OPEN) {
+            code->blocks[to].head = true;
+        } else if (state[to] == NEW) {
+            state[to] = OPEN;
+            path[depth].block = to;
+            path[depth++].step = 0;
+        }
+    }
+}
+
+/* --- registers ------------------------------------------------------------------------------ */
+
+static bool set_union(struct global_set *to, const struct global_set *from)
+{
+    bool grew = false;
+    for (unsigned i = 0; i < CODE_GLOBALS_MAX / 64; i++) {
+        grew |= (from->words[i] & ~to->words[i]) != 0;
+        to->words[i] |= from->words[i];
+    }
+    return grew;
+}
+
+static bool helper_stores_all(const struct ir_op *op)
+{
+    return op->opcode == IR_helper;
+}
+
+static void find_used(struct region_code *code)
+{
+    memset(&code->used, 0, sizeof(code->used));
+    for (unsigned i = 0; i < code->region->block_count; i++) {
+        const struct ir_block *ir = &code->blocks[i].ir;
+        for (unsigned j = 0; j < ir->op_count && code->blocks[i].reached; j++) {
+            const ir_value values[4] = {ir->ops[j].d, ir->ops[j].a, ir->ops[j].b, ir->ops[j].c};
+            for (unsigned k = 0; k < 4; k++) {
+                if (values[k] < CODE_GLOBALS_MAX) {
+                    set_add(&code->used, values[k]);
+                }
+            }
+        }
+    }
+}
+
+/* What is dirty after the block: a helper call stores everything. */
+static struct global_set dirty_after(const struct code_block *block)
+{
+    struct global_set set = block->dirty;
+    for (unsigned j = 0; j < block->ir.op_count; j++) {
+        const struct ir_op *op = &block->ir.ops[j];
+        if (helper_stores_all(op)) {
+            memset(&set, 0, sizeof(set));
+        }
+        if (op->d < CODE_GLOBALS_MAX) {
+            set_add(&set, op->d);
+        }
+    }
+    return set;
+}
+
+static void find_dirty(struct region_code *code)
+{
+    bool grew = true;
+    while (grew) {
+        grew = false;
+        for (unsigned i = 0; i < code->region->block_count; i++) {
+            if (!code->blocks[i].reached) {
+                continue;
+            }
+            uint16_t next[10];
+            unsigned count = successors(&code->blocks[i], next);
+            struct global_set after = dirty_after(&code->blocks[i]);
+            for (unsigned j = 0; j < count; j++) {
+                grew |= set_union(&code->blocks[next[j]].dirty, &after);
+            }
+        }
+    }
+}
+
+/* Read before written. Dirty registers count as read: somewhere in each block they may have to be
+ * stored. */
+static void find_needed(struct region_code *code)
+{
+    struct global_set reads[REGION_BLOCKS_MAX], writes[REGION_BLOCKS_MAX];
+    memset(writes, 0, sizeof(writes));
+    for (unsigned i = 0; i < code->region->block_count; i++) {
+        const struct ir_block *ir = &code->blocks[i].ir;
+        reads[i] = code->blocks[i].dirty;
+        for (unsigned j = 0; j < ir->op_count; j++) {
+            const ir_value values[3] = {ir->ops[j].a, ir->ops[j].b, ir->ops[j].c};
+            for (unsigned k = 0; k < 3; k++) {
+                if (values[k] < CODE_GLOBALS_MAX && !set_has(&writes[i], values[k])) {
+                    set_add(&reads[i], values[k]);
+                }
+            }
+            if (ir->ops[j].d < CODE_GLOBALS_MAX) {
+                set_add(&writes[i], ir->ops[j].d);
+            }
+        }
+    }
+    for (bool grew = true; grew;) {
+        grew = false;
+        for (unsigned i = code->region->block_count; i-- > 0;) {
+            uint16_t next[10];
+            unsigned count = successors(&code->blocks[i], next);
+            struct global_set set = reads[i];
+            for (unsigned j = 0; j < count; j++) {
+                struct global_set later = code->blocks[next[j]].needed;
+                for (unsigned k = 0; k < CODE_GLOBALS_MAX / 64; k++) {
+                    later.words[k] &= ~writes[i].words[k];
+                }
+                set_union(&set, &later);
+            }
+            grew |= set_union(&code->blocks[i].needed, &set);
+        }
+    }
+}
+
+/* --- floating-point classes ----------------------------------------------------------------- */
+
+enum { USED_SINGLE = 1, USED_DOUBLE = 2, USED_BITS = 4 };
+
+static unsigned format_use(unsigned aux, bool other)
+{
+    bool single = ((aux & IR_FP_F32) != 0) != other;
+    return !single ? USED_DOUBLE : aux & IR_FP_BOX ? USED_SINGLE : USED_BITS;
+}
+
+/* How the operation uses its floating-point operands: `to` the result, `from` the others. */
+static void float_uses(const struct ir_op *op, unsigned *to, unsigned *from)
+{
+    *to = *from = 0;
+    switch (op->opcode) {
+    case IR_loadf:
+        *to = (op->aux & IR_MEM_SIZE) == 3                           ? USED_DOUBLE
+              : (op->aux & IR_MEM_SIZE) == 2 && op->aux & IR_MEM_BOX ? USED_SINGLE
+                                                                     : USED_BITS;
+        break;
+    case IR_storef: /* takes any form */
+    case IR_fmov:   /* likewise */
+        break;
+    case IR_fmv_to_int:
+        *from = op->aux & IR_FP_F32 ? 0 : USED_DOUBLE;
+        break;
+    case IR_fcvt:
+        *to = format_use(op->aux, false);
+        *from = format_use(op->aux, true);
+        break;
+    default:
+        *to = *from = format_use(op->aux, false);
+        break;
+    }
+}
+
+static void vote(uint8_t *uses, ir_value value, unsigned kind, unsigned use)
+{
+    if (kind == IR_OPERAND_F && value < CODE_GLOBALS_MAX) {
+        uses[value] |= (uint8_t)use;
+    }
+}
+
+static bool spread_moves(const struct ir_op *op, uint8_t *uses)
+{
+    if (op->opcode != IR_fmov) {
+        return false;
+    }
+    unsigned d = op->d < CODE_GLOBALS_MAX ? uses[op->d] : USED_BITS;
+    unsigned a = op->a < CODE_GLOBALS_MAX ? uses[op->a] : USED_BITS;
+    vote(uses, op->d, IR_OPERAND_F, a);
+    vote(uses, op->a, IR_OPERAND_F, d);
+    return d != a;
+}
+
+static void find_classes(struct region_code *code)
+{
+    uint8_t uses[CODE_GLOBALS_MAX] = {0};
+    code->has_float = false;
+    for (bool again = true, first = true; again; first = false) {
+        again = first;
+        for (unsigned i = 0; i < code->region->block_count; i++) {
+            const struct ir_block *ir = &code->blocks[i].ir;
+            for (unsigned j = 0; j < ir->op_count && code->blocks[i].reached; j++) {
+                const struct ir_op *op = &ir->ops[j];
+                const struct ir_opcode_info *info = &ir_opcode_table[op->opcode];
+                unsigned to, from;
+                float_uses(op, &to, &from);
+                vote(uses, op->d, info->d, to);
+                vote(uses, op->a, info->a, from);
+                vote(uses, op->b, info->b, from);
+                vote(uses, op->c, info->c, from);
+                again |= spread_moves(op, uses);
+                code->has_float |= info->aux == IR_AUX_FP;
+            }
+        }
+    }
+    for (unsigned i = 0; i < CODE_GLOBALS_MAX; i++) {
+        code->classes[i] = uses[i] == USED_SINGLE   ? CLASS_SINGLE
+                           : uses[i] == USED_DOUBLE ? CLASS_DOUBLE
+                                                    : CLASS_BITS;
+    }
+}
+
+bool code_analyse(struct region_code *code, struct error *err)
+{
+    for (unsigned i = 0; i < code->region->block_count; i++) {
+        struct code_block *block = &code->blocks[i];
+        block->head = block->reached = false;
+        memset(&block->dirty, 0, sizeof(block->dirty));
+        memset(&block->needed, 0, sizeof(block->needed));
+    }
+    code_exit(code, 0, code->region->blocks[0].start); /* exit 0: the way back */
+    for (unsigned i = 0; i < code->region->block_count; i++) {
+        if (!find_ways(code, i)) {
+            error_set(err, ERROR_UNSUPPORTED, 0, "the region has too many exits");
+            return false;
+        }
+        find_expected(code, i);
+    }
+    find_heads(code);
+    find_used(code);
+    find_dirty(code);
+    find_needed(code);
+    find_classes(code);
+    return true;
+}

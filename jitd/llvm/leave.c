@@ -1,0 +1,232 @@
+/* Ways into and out of a region. */
+#include "jitd/llvm/lowering.h"
+
+#define PAGE_SHIFT 12
+
+/* --- out ------------------------------------------------------------------------------------ */
+
+static void count_optimised(struct lowering *l)
+{
+    size_t offset = offsetof(struct cpu, retired_optimised);
+    LLVMValueRef retired = LLVMBuildLoad2(l->builder, l->i64, l->retired, "");
+    LLVMValueRef done = LLVMBuildSub(l->builder, retired, l->retired_before, "");
+    done = LLVMBuildAdd(l->builder, done, lower_constant(l, l->insns), "");
+    done = LLVMBuildAdd(l->builder, lower_load_field(l, l->i64, offset), done, "");
+    lower_store_field(l, offset, done);
+}
+
+void lower_return(struct lowering *l)
+{
+    count_optimised(l);
+    LLVMBuildRetVoid(l->builder);
+}
+
+/* Become `function`, with the present TLB. */
+static void tail_call(struct lowering *l, LLVMValueRef function, LLVMValueRef target)
+{
+    LLVMValueRef arguments[7] = {
+        l->cpu,
+        LLVMGetPoison(l->ptr),
+        LLVMBuildLoad2(l->builder, l->ptr, l->tlb, ""),
+        LLVMBuildLoad2(l->builder, l->i64, l->tlb_mask, ""),
+        LLVMGetPoison(l->i64),
+        LLVMGetPoison(l->i64),
+        target,
+    };
+    LLVMValueRef call = LLVMBuildCall2(l->builder, l->code_function, function, arguments, 7, "");
+    LLVMSetInstructionCallConv(call, CALL_PRESERVE_NONE);
+    LLVMSetTailCallKind(call, LLVMTailCallKindMustTail);
+    LLVMBuildRetVoid(l->builder);
+}
+
+static void follow_exit(struct lowering *l, unsigned exit)
+{
+    LLVMValueRef index = lower_constant(l, exit);
+    LLVMValueRef slot = LLVMBuildInBoundsGEP2(l->builder, l->ptr, l->exits, &index, 1, "");
+    LLVMValueRef target = LLVMBuildLoad2(l->builder, l->ptr, slot, "");
+    count_optimised(l);
+    tail_call(l, LLVMBuildLoad2(l->builder, l->ptr, target, ""), target);
+}
+_Static_assert(offsetof(struct code_target, entry) == 0, "loaded so");
+
+static void jump_by_runtime(struct lowering *l)
+{
+    LLVMValueRef index = lower_constant(l, offsetof(struct region_runtime, jump));
+    LLVMValueRef runtime = lower_load_field(l, l->ptr, offsetof(struct cpu, runtime));
+    LLVMValueRef slot = LLVMBuildInBoundsGEP2(l->builder, l->i8, runtime, &index, 1, "");
+    LLVMValueRef function = LLVMBuildLoad2(l->builder, l->ptr, slot, "");
+    count_optimised(l);
+    tail_call(l, function, LLVMGetPoison(l->ptr));
+}
+
+static LLVMValueRef address_of(struct lowering *l, int64_t offset)
+{
+    return LLVMBuildAdd(l->builder, l->page_base, lower_constant(l, (uint64_t)offset), "");
+}
+
+void lower_way_out(struct lowering *l, const struct code_way *way)
+{
+    lower_sync(l);
+    if (way->exit < 0) {
+        lower_store_field(l, offsetof(struct cpu, pc), address_of(l, way->offset));
+        jump_by_runtime(l);
+        return;
+    }
+    unsigned page = l->code->exits[way->exit].page;
+    int64_t base = (int64_t)l->code->region->page_delta[page] * CODE_PAGE_BYTES;
+    if (base != 0) {
+        lower_store_field(l, offsetof(struct cpu, page_base), address_of(l, base));
+    }
+    follow_exit(l, (unsigned)way->exit);
+}
+
+void lower_jump_out(struct lowering *l, LLVMValueRef target)
+{
+    lower_sync(l);
+    lower_store_field(l, offsetof(struct cpu, pc), target);
+    jump_by_runtime(l);
+}
+
+/* The entry's own block would lead back here: its lower tier is behind exit 0. */
+void lower_leave(struct lowering *l)
+{
+    if (l->index == 0 && l->insns == 0) {
+        follow_exit(l, 0);
+    } else {
+        jump_by_runtime(l);
+    }
+}
+
+void lower_give_up(struct lowering *l)
+{
+    l->leaves_first |= l->index == 0 && l->insns == 0;
+    lower_sync_pc(l);
+    lower_leave(l);
+    l->left = true;
+}
+
+void lower_require(struct lowering *l, LLVMValueRef condition)
+{
+    LLVMBasicBlockRef otherwise = lower_new_block(l, "unable");
+    LLVMBasicBlockRef next = lower_new_block(l, "");
+    lower_likely(l, condition, next, otherwise);
+    lower_at(l, otherwise);
+    lower_sync_pc(l);
+    lower_leave(l);
+    lower_at(l, next);
+}
+
+void lower_check_exception(struct lowering *l)
+{
+    LLVMValueRef exception = lower_load_field(l, l->i32, offsetof(struct cpu, exception));
+    LLVMValueRef none =
+        LLVMBuildICmp(l->builder, LLVMIntEQ, exception, LLVMConstInt(l->i32, 0, false), "");
+    LLVMBasicBlockRef raised = lower_new_block(l, "exception");
+    LLVMBasicBlockRef next = lower_new_block(l, "");
+    lower_likely(l, none, next, raised);
+    lower_at(l, raised);
+    lower_return(l);
+    lower_at(l, next);
+}
+
+/* --- polls ---------------------------------------------------------------------------------- */
+
+static void poll(struct lowering *l, LLVMBasicBlockRef next)
+{
+    LLVMValueRef attention = LLVMBuildLoad2(
+        l->builder, l->i32, lower_cpu_field(l, offsetof(struct cpu, attention)), "attention");
+    LLVMValueRef none =
+        LLVMBuildICmp(l->builder, LLVMIntEQ, attention, LLVMConstInt(l->i32, 0, false), "");
+    LLVMBasicBlockRef asked = lower_new_block(l, "asked");
+    lower_likely(l, none, next, asked);
+    lower_at(l, asked);
+}
+
+/* Nothing of memory is known any more behind this. */
+static void forget_memory(struct lowering *l)
+{
+    LLVMBuildFence(l->builder, LLVMAtomicOrderingSequentiallyConsistent, true, "");
+}
+
+void lower_poll(struct lowering *l, const struct code_block *block)
+{
+    LLVMBasicBlockRef next = lower_new_block(l, "");
+    forget_memory(l);
+    poll(l, next);
+    lower_sync(l);
+    lower_store_field(l, offsetof(struct cpu, pc), address_of(l, block->base + block->ir.start));
+    lower_return(l);
+    lower_at(l, next);
+}
+
+/* --- in ------------------------------------------------------------------------------------- */
+
+/* The page is where and what it was when the region was formed. */
+static void guard_page(struct lowering *l, unsigned page, LLVMBasicBlockRef refused)
+{
+    LLVMBuilderRef b = l->builder;
+    LLVMBasicBlockRef ask = lower_new_block(l, "ask"), next = lower_new_block(l, "");
+    int64_t base = (int64_t)l->code->region->page_delta[page] * CODE_PAGE_BYTES;
+    LLVMValueRef va = address_of(l, base);
+    LLVMValueRef index = lower_constant(l, page);
+    LLVMValueRef slot = LLVMBuildInBoundsGEP2(b, l->i64, l->pages, &index, 1, "");
+    LLVMValueRef expected = LLVMBuildLoad2(b, l->i64, slot, "");
+    LLVMValueRef mask = lower_load_field(l, l->i64, offsetof(struct cpu, tlb_exec_mask));
+    LLVMValueRef number = LLVMBuildLShr(b, va, lower_constant(l, PAGE_SHIFT), "");
+    number = LLVMBuildAnd(b, number, mask, "");
+    number = LLVMBuildShl(b, number, lower_constant(l, 5), "");
+    LLVMValueRef table = lower_load_field(l, l->ptr, offsetof(struct cpu, tlb_exec));
+    LLVMValueRef entry = LLVMBuildInBoundsGEP2(b, l->i8, table, &number, 1, "");
+    LLVMValueRef tag_at = lower_constant(l, offsetof(struct tlb_entry, tag_exec));
+    LLVMValueRef addend_at = lower_constant(l, offsetof(struct tlb_entry, addend));
+    LLVMValueRef tag =
+        LLVMBuildLoad2(b, l->i64, LLVMBuildInBoundsGEP2(b, l->i8, entry, &tag_at, 1, ""), "");
+    LLVMValueRef addend =
+        LLVMBuildLoad2(b, l->i64, LLVMBuildInBoundsGEP2(b, l->i8, entry, &addend_at, 1, ""), "");
+    LLVMValueRef host = LLVMBuildAdd(b, va, addend, "");
+    LLVMValueRef same = LLVMBuildAnd(b, LLVMBuildICmp(b, LLVMIntEQ, tag, va, ""),
+                                     LLVMBuildICmp(b, LLVMIntEQ, host, expected, ""), "");
+    lower_likely(l, same, next, ask);
+    lower_at(l, ask);
+    LLVMValueRef arguments[2] = {va, expected};
+    LLVMValueRef is =
+        lower_runtime(l, offsetof(struct region_runtime, page_is), arguments, 2, true);
+    lower_reload_tlb(l);
+    LLVMValueRef yes = LLVMBuildICmp(b, LLVMIntNE, is, lower_constant(l, 0), "");
+    lower_likely(l, yes, next, refused);
+    lower_at(l, next);
+}
+
+static bool first_polls(const struct lowering *l)
+{
+    return !l->code->blocks[0].head || l->code->region->page_count > 1;
+}
+
+void lower_entry(struct lowering *l)
+{
+    LLVMBuilderRef b = l->builder;
+    LLVMBasicBlockRef refused = lower_new_block(l, "refused");
+    LLVMValueRef base = lower_load_field(l, l->i64, offsetof(struct cpu, page_base));
+    /* It is aligned; so LLVM hears of it. */
+    l->page_base = LLVMBuildAnd(b, base, lower_constant(l, (uint64_t)-CODE_PAGE_BYTES), "base");
+    LLVMValueRef sound = lower_begin_state(l);
+    if (first_polls(l)) {
+        LLVMBasicBlockRef next = lower_new_block(l, "");
+        poll(l, next);
+        LLVMValueRef pc = address_of(l, l->code->blocks[0].ir.start);
+        lower_store_field(l, offsetof(struct cpu, pc), pc);
+        LLVMBuildRetVoid(b);
+        lower_at(l, next);
+    }
+    for (unsigned page = 1; page < l->code->region->page_count; page++) {
+        guard_page(l, page, refused);
+    }
+    if (sound) {
+        LLVMBasicBlockRef next = lower_new_block(l, "");
+        lower_likely(l, sound, next, refused);
+        lower_at(l, next);
+    }
+    LLVMBuildBr(b, l->blocks[0]);
+    lower_at(l, refused);
+    follow_exit(l, 0);
+}

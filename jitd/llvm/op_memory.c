@@ -1,0 +1,233 @@
+/*
+ * Loads and stores: the TLB's hit test inlined (libshared/isa/cpu.h has the rule), a miss goes to
+ * the runtime in a cold block and comes back.
+ */
+#include "jitd/llvm/op_memory.h"
+
+#define MEM_SPECIAL (IR_MEM_ALIGN | IR_MEM_ACQUIRE | IR_MEM_RELEASE)
+
+/* --- the TLB -------------------------------------------------------------------------------- */
+
+LLVMValueRef memory_address(struct lowering *l, const struct ir_op *op)
+{
+    return LLVMBuildAdd(l->builder, lower_read(l, op->a), lower_constant(l, (uint64_t)op->imm), "");
+}
+
+static LLVMValueRef load_entry(struct lowering *l, LLVMValueRef entry, size_t offset)
+{
+    LLVMValueRef index = lower_constant(l, offset);
+    LLVMValueRef at = LLVMBuildInBoundsGEP2(l->builder, l->i8, entry, &index, 1, "");
+    LLVMValueRef load = LLVMBuildLoad2(l->builder, l->i64, at, "");
+    lower_mark_memory(l, load, MEMORY_TLB);
+    return load;
+}
+
+struct tlb_test memory_test(struct lowering *l, LLVMValueRef va, LLVMValueRef last, bool reads,
+                            bool writes, uint64_t aligned)
+{
+    LLVMBuilderRef b = l->builder;
+    LLVMValueRef number = LLVMBuildLShr(b, va, lower_constant(l, MEMORY_PAGE_SHIFT - 5), "");
+    number = LLVMBuildAnd(b, number, LLVMBuildLoad2(b, l->i64, l->tlb_mask, ""), "");
+    LLVMValueRef table = LLVMBuildLoad2(b, l->ptr, l->tlb, "");
+    LLVMValueRef entry = LLVMBuildInBoundsGEP2(b, l->i8, table, &number, 1, "");
+    LLVMValueRef page =
+        LLVMBuildAnd(b, last, lower_constant(l, (uint64_t)-CODE_PAGE_BYTES | (aligned - 1)), "");
+    struct tlb_test test = {.entry = entry, .hit = NULL};
+    if (reads) {
+        LLVMValueRef tag = load_entry(l, entry, offsetof(struct tlb_entry, tag_read));
+        test.hit = LLVMBuildICmp(b, LLVMIntEQ, tag, page, "");
+    }
+    if (writes) {
+        LLVMValueRef tag = load_entry(l, entry, offsetof(struct tlb_entry, tag_write));
+        LLVMValueRef same = LLVMBuildICmp(b, LLVMIntEQ, tag, page, "");
+        test.hit = test.hit ? LLVMBuildAnd(b, test.hit, same, "") : same;
+    }
+    return test;
+}
+
+LLVMValueRef memory_host(struct lowering *l, const struct tlb_test *test, LLVMValueRef va)
+{
+    LLVMValueRef addend = load_entry(l, test->entry, offsetof(struct tlb_entry, addend));
+    return LLVMBuildAdd(l->builder, addend, va, "");
+}
+
+/* --- one access ------------------------------------------------------------------------------ */
+
+static LLVMTypeRef type_of_size(const struct lowering *l, unsigned size_log2)
+{
+    const LLVMTypeRef types[] = {l->i8, l->i16, l->i32, l->i64};
+    return types[size_log2];
+}
+
+static LLVMValueRef pointer(struct lowering *l, LLVMValueRef host)
+{
+    return LLVMBuildIntToPtr(l->builder, host, l->ptr, "");
+}
+
+static void mark_guest(struct lowering *l, LLVMValueRef access)
+{
+    LLVMSetAlignment(access, 1);
+    lower_mark_memory(l, access, MEMORY_GUEST);
+}
+
+static LLVMValueRef load_slowly(struct lowering *l, const struct ir_op *op, LLVMValueRef va,
+                                LLVMTypeRef type)
+{
+    LLVMValueRef arguments[2] = {va, lower_constant(l, op->aux)};
+    lower_sync_pc(l);
+    LLVMValueRef value =
+        lower_runtime(l, offsetof(struct region_runtime, load), arguments, 2, true);
+    lower_check_exception(l);
+    lower_reload_tlb(l);
+    return type == l->i64 ? value : LLVMBuildTrunc(l->builder, value, type, "");
+}
+
+static void store_slowly(struct lowering *l, const struct ir_op *op, LLVMValueRef va,
+                         LLVMValueRef value)
+{
+    LLVMValueRef arguments[3] = {va, value, lower_constant(l, op->aux)};
+    lower_sync_pc(l);
+    lower_runtime(l, offsetof(struct region_runtime, store), arguments, 3, false);
+    lower_check_exception(l);
+    lower_reload_tlb(l);
+}
+
+static void order(struct lowering *l, bool for_all)
+{
+    LLVMBuildFence(l->builder, LLVMAtomicOrderingSequentiallyConsistent, !for_all, "");
+}
+
+/* The value in its own width. NULL: not done here. */
+static LLVMValueRef load(struct lowering *l, const struct ir_op *op)
+{
+    if ((op->aux & IR_MEM_SIZE) > 3) {
+        return NULL;
+    }
+    LLVMTypeRef type = type_of_size(l, op->aux & IR_MEM_SIZE);
+    LLVMValueRef va = memory_address(l, op);
+    if (op->aux & MEM_SPECIAL) {
+        LLVMValueRef value = load_slowly(l, op, va, type);
+        order(l, false);
+        return value;
+    }
+    LLVMBasicBlockRef hit = lower_new_block(l, ""), miss = lower_new_block(l, "miss");
+    LLVMBasicBlockRef next = lower_new_block(l, "");
+    LLVMValueRef size_less_one = lower_constant(l, (1u << (op->aux & IR_MEM_SIZE)) - 1);
+    LLVMValueRef last = LLVMBuildAdd(l->builder, va, size_less_one, "");
+    struct tlb_test test = memory_test(l, va, last, true, false, 1);
+    lower_likely(l, test.hit, hit, miss);
+    lower_at(l, miss);
+    LLVMValueRef values[2];
+    LLVMBasicBlockRef from[2] = {hit};
+    values[1] = load_slowly(l, op, va, type);
+    from[1] = LLVMGetInsertBlock(l->builder);
+    LLVMBuildBr(l->builder, next);
+    lower_at(l, hit);
+    values[0] = LLVMBuildLoad2(l->builder, type, pointer(l, memory_host(l, &test, va)), "");
+    mark_guest(l, values[0]);
+    LLVMBuildBr(l->builder, next);
+    lower_at(l, next);
+    LLVMValueRef value = LLVMBuildPhi(l->builder, type, "");
+    LLVMAddIncoming(value, values, from, 2);
+    return value;
+}
+
+/* `value` in its own width. */
+static bool store(struct lowering *l, const struct ir_op *op, LLVMValueRef value)
+{
+    LLVMValueRef va = memory_address(l, op);
+    LLVMValueRef wide =
+        LLVMTypeOf(value) == l->i64 ? value : LLVMBuildZExt(l->builder, value, l->i64, "");
+    if (op->aux & MEM_SPECIAL) {
+        order(l, false);
+        store_slowly(l, op, va, wide);
+        order(l, (op->aux & IR_MEM_RELEASE) != 0);
+        return true;
+    }
+    LLVMBasicBlockRef hit = lower_new_block(l, ""), miss = lower_new_block(l, "miss");
+    LLVMBasicBlockRef next = lower_new_block(l, "");
+    LLVMValueRef size_less_one = lower_constant(l, (1u << (op->aux & IR_MEM_SIZE)) - 1);
+    LLVMValueRef last = LLVMBuildAdd(l->builder, va, size_less_one, "");
+    struct tlb_test test = memory_test(l, va, last, false, true, 1);
+    lower_likely(l, test.hit, hit, miss);
+    lower_at(l, miss);
+    store_slowly(l, op, va, wide);
+    LLVMBuildBr(l->builder, next);
+    lower_at(l, hit);
+    mark_guest(l, LLVMBuildStore(l->builder, value, pointer(l, memory_host(l, &test, va))));
+    LLVMBuildBr(l->builder, next);
+    lower_at(l, next);
+    return true;
+}
+
+static LLVMValueRef low_part(struct lowering *l, LLVMValueRef bits, unsigned size_log2)
+{
+    return size_log2 == 3 ? bits : LLVMBuildTrunc(l->builder, bits, type_of_size(l, size_log2), "");
+}
+
+/* --- operations ------------------------------------------------------------------------------ */
+
+static LLVMValueRef extend(struct lowering *l, const struct ir_op *op, LLVMValueRef value)
+{
+    unsigned size_log2 = op->aux & IR_MEM_SIZE;
+    if (size_log2 == 3) {
+        return value;
+    }
+    if (op->aux & IR_MEM_SIGN && !(op->aux & IR_MEM_BOX)) {
+        return LLVMBuildSExt(l->builder, value, l->i64, "");
+    }
+    value = LLVMBuildZExt(l->builder, value, l->i64, "");
+    if (op->aux & IR_MEM_BOX) {
+        uint64_t box = ~UINT64_C(0) << (8u << size_log2);
+        value = LLVMBuildOr(l->builder, value, lower_constant(l, box), "");
+    }
+    return value;
+}
+
+bool op_load(struct lowering *l, const struct ir_op *op)
+{
+    LLVMValueRef value = load(l, op);
+    if (value) {
+        lower_write(l, op->d, extend(l, op, value));
+    }
+    return value != NULL;
+}
+
+bool op_store(struct lowering *l, const struct ir_op *op)
+{
+    unsigned size_log2 = op->aux & IR_MEM_SIZE;
+    return size_log2 <= 3 && store(l, op, low_part(l, lower_read(l, op->b), size_log2));
+}
+
+bool op_loadf(struct lowering *l, const struct ir_op *op)
+{
+    LLVMValueRef value = load(l, op);
+    if (!value) {
+        return false;
+    }
+    if ((op->aux & IR_MEM_SIZE) == 2 && op->aux & IR_MEM_BOX) {
+        LLVMValueRef number = LLVMBuildBitCast(l->builder, value, l->f32, "");
+        lower_write_f32(l, op->d, number, IR_FP_BOX);
+    } else {
+        lower_write_bits(l, op->d, extend(l, op, value));
+    }
+    return true;
+}
+
+bool op_storef(struct lowering *l, const struct ir_op *op)
+{
+    unsigned size_log2 = op->aux & IR_MEM_SIZE;
+    return size_log2 <= 3 && store(l, op, low_part(l, lower_read_bits(l, op->b), size_log2));
+}
+
+bool op_loadv(struct lowering *l, const struct ir_op *op)
+{
+    (void)l, (void)op;
+    return false;
+}
+
+bool op_storev(struct lowering *l, const struct ir_op *op)
+{
+    (void)l, (void)op;
+    return false;
+}
