@@ -17,10 +17,24 @@ static void timer_changed(struct cpu *cpu, unsigned timer, uint64_t deadline)
     (void)deadline;
 }
 
+/* The remote fences of the RISC-V Supervisor Binary Interface 2.0, chapter 8: a0 = harts, a1 = 0,
+ * a2 = start, a3 = size, a4 = address space. */
 static bool firmware_call(struct cpu *cpu)
 {
-    (void)cpu;
-    return false;
+    enum { A0 = 10, A2 = 12, A3 = 13, A4 = 14, A6 = 16, A7 = 17 };
+    const uint64_t rfence = 0x52464e43, asid_mask = UINT64_C(0xffff) << 44;
+    uint64_t *x = ((struct riscv64_cpu *)cpu)->x;
+    if (x[A7] != rfence || x[A6] > 2) {
+        return false;
+    }
+    if (x[A6] == 0) {
+        engine_remote_fetch_barrier(cpu, x[A0]);
+    } else {
+        uint64_t mask = x[A6] == 1 ? 0 : asid_mask;
+        engine_remote_flush(cpu, x[A0], mask == 0, x[A4] << 44 & mask, mask, x[A2], x[A3]);
+    }
+    x[A0] = 0;
+    return true;
 }
 
 static bool mmio_read(struct cpu *cpu, uint64_t address, unsigned size, uint64_t *value)
@@ -37,6 +51,17 @@ static bool mmio_read(struct cpu *cpu, uint64_t address, unsigned size, uint64_t
     return true;
 }
 
+/* A register of each hart that is one of its interrupt lines. */
+static void line_write(struct bare_machine *machine, uint64_t offset, enum riscv64_interrupt line,
+                       uint64_t value)
+{
+    uint64_t hart = offset / 8;
+    if (hart < machine->cpu_count) {
+        riscv64_set_line(machine->cpus[hart].cpu, line, value & 1);
+        engine_kick(&machine->cpus[hart].cpu->cpu, CPU_ATTENTION_INTERRUPT);
+    }
+}
+
 static bool mmio_write(struct cpu *cpu, uint64_t address, unsigned size, uint64_t value)
 {
     (void)size;
@@ -47,10 +72,10 @@ static bool mmio_write(struct cpu *cpu, uint64_t address, unsigned size, uint64_
     if (address == BARE_EXIT) {
         bare_machine_stop(machine, cpu->index, value);
     }
-    uint64_t hart = (address - BARE_SOFTWARE) / 8;
-    if (address >= BARE_SOFTWARE && hart < machine->cpu_count) {
-        riscv64_set_line(machine->cpus[hart].cpu, RISCV64_IRQ_MSOFT, value & 1);
-        engine_kick(&machine->cpus[hart].cpu->cpu, CPU_ATTENTION_INTERRUPT);
+    if (address >= BARE_EXTERNAL) {
+        line_write(machine, address - BARE_EXTERNAL, RISCV64_IRQ_SEXT, value);
+    } else if (address >= BARE_SOFTWARE) {
+        line_write(machine, address - BARE_SOFTWARE, RISCV64_IRQ_MSOFT, value);
     }
     if (address == BARE_COUNT) {
         atomic_store(&machine->count, value);

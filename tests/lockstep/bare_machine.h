@@ -1,6 +1,6 @@
 /*
- * The least machine an engine can run on: RAM, CPUs, and a few registers by which test code ends,
- * sends interrupts and asks for a translation to be given up. The test's threads call
+ * The least machine an engine can run on: RAM, CPUs, a few registers by which test code ends and
+ * sends interrupts, and of SBI firmware only the remote fences. The test's threads call
  * bare_machine_run, one CPU each.
  */
 #ifndef POLYVISOR_TESTS_LOCKSTEP_BARE_MACHINE_H
@@ -16,7 +16,9 @@
 #define BARE_SOFTWARE 0x10000100ul /* + 8 * hart: write bit 0 to its machine software interrupt */
 #define BARE_COUNT    0x10000200ul /* read: how often it was read; write: set */
 #define BARE_YIELD    0x10000208ul /* read: let other harts have the processor */
-#define BARE_REGION   0x10001000ul /* end of the registers */
+#define BARE_EXTERNAL                                                                              \
+    0x10000300ul                 /* + 8 * hart: write bit 0 to its supervisor external interrupt */
+#define BARE_REGION 0x10001000ul /* end of the registers */
 
 struct bare_machine {
     struct memory memory;

@@ -17,6 +17,7 @@
 #define BARE_SOFTWARE 0x10000100ul
 #define BARE_COUNT    0x10000200ul
 #define BARE_YIELD    0x10000208ul
+#define BARE_EXTERNAL 0x10000300ul
 
 /* Free RAM, and where a failing guest leaves what it saw. */
 #define GUEST_HEAP    0x80400000ul
@@ -50,6 +51,7 @@ uint8_t guest_stacks[HARTS_MAX][16384] __attribute__((aligned(4096)));
  * `resume`, or after the instruction when that is 0. Any other trap ends the guest. */
 struct trap_record {
     volatile bool expected;
+    volatile bool to_supervisor; /* and goes on in supervisor mode */
     volatile uint64_t resume, count, cause, value, pc;
     uint64_t x[32];
 };
@@ -144,6 +146,10 @@ void guest_trap(struct trap_frame *frame)
     for (unsigned i = 0; i < 32; i++) {
         trap->x[i] = frame->x[i];
     }
+    if (trap->to_supervisor) {
+        const uint64_t spp = 1 << 8;
+        __asm__ volatile("csrs sstatus, %0" : : "r"(spp));
+    }
     if (trap->resume) {
         frame->pc = trap->resume;
     } else {
@@ -192,11 +198,10 @@ enum {
 
 static uint64_t guest_heap = GUEST_HEAP;
 
-/* Cleared pages. */
+/* Cleared pages. Any hart. */
 static __attribute__((unused)) uint64_t allocate_pages(uint64_t count)
 {
-    uint64_t page = guest_heap;
-    guest_heap += count * PAGE;
+    uint64_t page = __atomic_fetch_add(&guest_heap, count * PAGE, __ATOMIC_RELAXED);
     memset((void *)page, 0, count * PAGE);
     return page;
 }
@@ -236,6 +241,24 @@ static inline void fence_page(uint64_t va)
 static inline void fence_code(void)
 {
     __asm__ volatile("fence.i" ::: "memory");
+}
+
+/* Ask the firmware for a fence on the harts of the mask: 0 fence.i, 1 sfence.vma, 2 sfence.vma of
+ * one address space. On return all have done it. */
+static inline void remote_fence(uint64_t kind, uint64_t harts, uint64_t start, uint64_t size,
+                                uint64_t asid)
+{
+    register uint64_t a0 __asm__("a0") = harts;
+    register uint64_t a1 __asm__("a1") = 0;
+    register uint64_t a2 __asm__("a2") = start;
+    register uint64_t a3 __asm__("a3") = size;
+    register uint64_t a4 __asm__("a4") = asid;
+    register uint64_t a6 __asm__("a6") = kind;
+    register uint64_t a7 __asm__("a7") = 0x52464e43;
+    __asm__ volatile("ecall"
+                     : "+r"(a0), "+r"(a1)
+                     : "r"(a2), "r"(a3), "r"(a4), "r"(a6), "r"(a7)
+                     : "memory");
 }
 
 static inline void use_table(uint64_t root, uint64_t asid)
