@@ -28,9 +28,10 @@ enum cpu_attention {
 /* Soft-TLB entry. A tag is a virtual page address, with one of these bits when the page is not to
  * be accessed directly. The hit test of an access of s bytes at va is ((va + s - 1) & ~0xfff) ==
  * tag, entry index from va: a page-crossing access misses because its last byte's page has another
- * tag. */
-#define TLB_EMPTY 1u /* no page at all; the tag is this and nothing else */
-#define TLB_SLOW  2u /* MMIO, watched or code-bearing page: always take the slow path */
+ * tag. One that must be aligned may be tested at once by (va & (~0xfff | (s - 1))) == tag: the bits
+ * are beyond those of any misalignment (s is 16 at most), or it would hit what must be slow. */
+#define TLB_EMPTY 16u /* no page at all; the tag is this and nothing else */
+#define TLB_SLOW  32u /* MMIO, watched or code-bearing page: always take the slow path */
 
 struct tlb_entry {
     uint64_t tag_read;

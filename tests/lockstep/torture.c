@@ -31,6 +31,8 @@ static const struct {
     {"access", "accesses across pages", RISCV64_SUPERVISOR, 1, CALM},
     {"faults", "exact faults, 1 hart", RISCV64_SUPERVISOR, 1, CALM},
     {"faults", "exact faults, 4 harts", RISCV64_SUPERVISOR, 4, CALM},
+    {"border", "accesses about a border, 1 hart", RISCV64_SUPERVISOR, 1, CALM},
+    {"border", "accesses about a border, 4 harts", RISCV64_SUPERVISOR, 4, CALM},
     {"mapping", "changing page tables", RISCV64_SUPERVISOR, 2, CALM},
     {"code", "self-modifying code, 2 harts", RISCV64_SUPERVISOR, 2, CALM},
     {"code", "self-modifying code, 4 harts", RISCV64_SUPERVISOR, 4, CALM},

@@ -10,7 +10,7 @@
 #include "vmmd/vcpu/engine/core.h"
 
 /* Beside TLB_EMPTY and TLB_SLOW: the page is not RAM, and va + addend is its physical address. */
-#define TLB_DEVICE 4u
+#define TLB_DEVICE 64u
 
 /* Where an access goes. */
 struct mmu_page {
