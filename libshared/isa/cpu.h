@@ -23,6 +23,7 @@ enum cpu_attention {
     CPU_ATTENTION_STOP = 8,      /* leave for good */
     CPU_ATTENTION_STEP = 16,     /* the engine: leave after each block (lockstep) */
     CPU_ATTENTION_LEAVE = 32,    /* the machine: return from engine_run before the next block */
+    CPU_ATTENTION_PROFILE = 64,  /* the engine: note which blocks run */
 };
 
 /* Soft-TLB entry. A tag is a virtual page address, with one of these bits when the page is not to

@@ -36,8 +36,8 @@ struct mmu_translation {
 };
 
 struct isa {
-    const char *name;  /* "riscv64" */
-    size_t cpu_size;   /* bytes of the whole CPU state */
+    const char *name; /* "riscv64" */
+    size_t cpu_size;  /* bytes of the whole CPU state */
     const struct ir_global *globals;
     const struct ir_helper *helpers;
     enum isa_nan_rule nan_rule;
@@ -73,6 +73,9 @@ struct isa {
      * accessed bits or permission checks: for debuggers. False: not mapped. May be NULL. The CPU
      * runs no guest code meanwhile; any thread. */
     bool (*debug_translate)(struct cpu *cpu, uint64_t va, uint64_t *physical);
+    /* Likewise by a key that the CPU has had, while it may run: what it changes meanwhile makes the
+     * answer a guess, for the caller to check. Any thread. May be NULL. */
+    bool (*guess_translation)(struct cpu *cpu, struct mmu_key key, uint64_t va, uint64_t *physical);
 };
 
 extern const struct isa isa_riscv64;

@@ -322,6 +322,22 @@ static bool toy_translate(struct cpu *cpu, struct mmu_key key, uint64_t va, enum
     return false;
 }
 
+static bool toy_guess_translation(struct cpu *cpu, struct mmu_key key, uint64_t va,
+                                  uint64_t *physical)
+{
+    (void)cpu;
+    *physical = va;
+    unsigned count = key.root ? atomic_load(&toy.mapping_count) : 0;
+    for (unsigned i = count; i-- > 0;) {
+        struct toy_mapping *mapping = &toy.mappings[i];
+        if (mapping->root == key.root && va - mapping->va < mapping->size) {
+            *physical = mapping->pa + (va - mapping->va);
+            return true;
+        }
+    }
+    return key.root == 0;
+}
+
 static void toy_access_fault(struct cpu *cpu, uint64_t va, enum cpu_access access)
 {
     (void)access;
@@ -380,6 +396,7 @@ static struct isa toy_isa = {
     .deliver_exception = toy_deliver_exception,
     .interrupt_pending = toy_interrupt_pending,
     .deliver_interrupt = toy_deliver_interrupt,
+    .guess_translation = toy_guess_translation,
 };
 
 /* --- the machine ----------------------------------------------------------------------------- */

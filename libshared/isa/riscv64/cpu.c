@@ -98,8 +98,10 @@ void riscv64_boot(struct riscv64_cpu *cpu, enum riscv64_privilege privilege, uin
     X(zicbom)                                                                                      \
     X(zicboz)                                                                                      \
     X(zicntr)                                                                                      \
-    X(zicond) X(zicsr) X(zifencei) X(zihintpause) X(zihpm) X(zfa) X(zba) X(zbb) X(zbs) X(sstc)     \
-        X(svadu) X(svinval) X(svnapot) X(svpbmt) X(svvptc)
+    X(zicond)                                                                                      \
+    X(zicsr)                                                                                       \
+    X(zifencei) X(zihintpause) X(zihpm) X(zfa) X(zba) X(zbb) X(zbs) X(sstc) X(svadu) X(svinval)    \
+        X(svnapot) X(svpbmt) X(svvptc)
 
 const char *riscv64_isa_string(void)
 {
@@ -152,4 +154,5 @@ const struct isa isa_riscv64 = {
     .deliver_interrupt = riscv64_deliver_interrupt,
     .disassemble = riscv64_disassemble,
     .debug_translate = riscv64_debug_translate_code,
+    .guess_translation = riscv64_guess_translation,
 };

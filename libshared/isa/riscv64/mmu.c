@@ -351,3 +351,8 @@ bool riscv64_debug_translate_code(struct cpu *base, uint64_t va, uint64_t *physi
     struct riscv64_cpu *cpu = riscv64_cpu(base);
     return debug_translate(cpu, riscv64_execute_key(cpu), va, physical);
 }
+
+bool riscv64_guess_translation(struct cpu *cpu, struct mmu_key key, uint64_t va, uint64_t *physical)
+{
+    return debug_translate(riscv64_cpu(cpu), key, va, physical);
+}

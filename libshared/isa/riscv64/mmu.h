@@ -17,6 +17,8 @@ bool riscv64_translate(struct cpu *cpu, struct mmu_key key, uint64_t va, enum cp
 void riscv64_raise_access_fault(struct cpu *cpu, uint64_t va, enum cpu_access access);
 void riscv64_raise_misaligned(struct cpu *cpu, uint64_t va, enum cpu_access access);
 bool riscv64_debug_translate_code(struct cpu *cpu, uint64_t va, uint64_t *physical);
+bool riscv64_guess_translation(struct cpu *cpu, struct mmu_key key, uint64_t va,
+                               uint64_t *physical);
 
 /* Forget all translations of this CPU. */
 void riscv64_flush_all(struct riscv64_cpu *cpu);

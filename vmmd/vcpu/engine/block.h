@@ -66,6 +66,8 @@ struct block_insn {
 };
 
 struct code_page;
+struct installed_region;
+struct region_exit;
 
 /* What a compiler made of a block; all zero when it did not. The same bytes at two addresses. */
 struct block_compiled {
@@ -89,10 +91,13 @@ struct block {
     struct block *_Atomic hash_next; /* with what a look-up compares, in one cache line */
     uint32_t crossings; /* times left that its groups may lie in two pages (baseline/compile.h) */
     struct block_exit exits[2];
-    struct code_page *pages[2];    /* watch lock; [1] only when it straddles */
-    struct block *page_next[2];    /* watch lock */
-    struct block *retired_next;    /* watch lock; among dropped blocks */
-    uint32_t bytes;                /* of this allocation */
+    struct code_page *pages[2];              /* watch lock; [1] only when it straddles */
+    struct block *page_next[2];              /* watch lock */
+    struct block *retired_next;              /* watch lock; among dropped blocks */
+    uint32_t bytes;                          /* of this allocation */
+    uint16_t terminator;                     /* opcode of its last operation */
+    struct installed_region *_Atomic region; /* that target.entry leads to; set with watch lock */
+    struct region_exit *incoming;            /* exits of regions that lead here; watch lock */
     interp_handler *first_handler; /* of the first step, when that one enters compiled code */
     struct block_compiled compiled;
     struct xinsn code[]; /* code_count, then insn_count + 1 of struct block_insn */

@@ -13,12 +13,11 @@
 #include "vmmd/vcpu/engine/baseline/baseline.h"
 #include "vmmd/vcpu/engine/baseline/code_memory.h"
 #include "vmmd/vcpu/engine/quiesce.h"
+#include "vmmd/vcpu/engine/region/installed.h"
 #include "vmmd/vcpu/engine/soft_mmu.h"
 #include "vmmd/vcpu/engine/watch.h"
 #include <errno.h>
 #include <stdlib.h>
-
-#define GRANULE_SHIFT 6
 
 static size_t hash_of(uint64_t physical, uint32_t mode)
 {
@@ -103,7 +102,7 @@ struct code_page *block_cache_page(struct engine *engine, struct engine_cpu *sel
 void block_cache_settle(struct engine *engine, uint64_t index)
 {
     struct code_page *page = engine->code_pages[index];
-    if (!page || page->blocks) {
+    if (!page || page->blocks || page->regions) {
         return;
     }
     watch_clear(engine, index, WATCH_CODE);
@@ -133,18 +132,11 @@ static void block_range(const struct block *block, const struct code_page *page,
     *last = (second ? end - PAGE_BYTES : end < PAGE_BYTES ? end : PAGE_BYTES) - 1;
 }
 
-static uint64_t granule_bits(unsigned first, unsigned last)
-{
-    unsigned low = first >> GRANULE_SHIFT;
-    unsigned high = last >> GRANULE_SHIFT;
-    return (~(uint64_t)0 >> (63 - (high - low))) << low;
-}
-
 static uint64_t block_granules(const struct block *block, const struct code_page *page)
 {
     unsigned first, last;
     block_range(block, page, &first, &last);
-    return granule_bits(first, last);
+    return block_cache_granules(first, last);
 }
 
 static struct block **next_in_page(struct block *block, const struct code_page *page)
@@ -190,6 +182,18 @@ void block_cache_link(const struct engine *engine, struct block *from, struct bl
     }
 }
 
+void block_cache_relink(const struct engine *engine, struct block *block)
+{
+    struct block *other = block->pages[0]->blocks;
+    for (; other; other = *next_in_page(other, block->pages[0])) {
+        for (unsigned i = 0; i < 2; i++) {
+            if (atomic_load_explicit(&other->exits[i].link, memory_order_relaxed) == block) {
+                set_link(engine, other, &other->exits[i], block);
+            }
+        }
+    }
+}
+
 /* --- dropping ------------------------------------------------------------------------------- */
 
 static void unhash(struct engine *engine, struct block *block, uint32_t mode)
@@ -225,16 +229,20 @@ static void clear_links(const struct engine *engine, struct block *block,
     }
 }
 
-static void free_list(struct engine *engine, struct block *block)
+static void free_list(struct engine *engine, struct dropped_list *list)
 {
-    while (block) {
-        struct block *next = block->retired_next;
+    for (struct block *block = list->blocks, *next; block; block = next) {
+        next = block->retired_next;
         if (engine->baseline) {
             baseline_free(engine->baseline, block);
         }
         free(block);
-        block = next;
     }
+    for (struct installed_region *region = list->regions, *next; region; region = next) {
+        next = region->retired_next;
+        region_free(engine, region);
+    }
+    *list = (struct dropped_list){0};
 }
 
 static bool batch_is_free(const struct engine *engine);
@@ -246,14 +254,22 @@ static void retire(struct engine *engine, struct block *block)
     atomic_fetch_sub_explicit(&engine->block_bytes, block->bytes, memory_order_relaxed);
     atomic_fetch_add_explicit(&engine->blocks_dropped, 1, memory_order_relaxed);
     engine->live_code_bytes -= block->compiled.size;
-    block->retired_next = engine->retired;
-    engine->retired = block;
-    engine->retired_count++;
+    block->retired_next = engine->retired.blocks;
+    engine->retired.blocks = block;
+    engine->retired.count++;
+}
+
+void block_cache_retire_region(struct engine *engine, struct installed_region *installed)
+{
+    installed->retired_next = engine->retired.regions;
+    engine->retired.regions = installed;
+    engine->retired.count++;
 }
 
 static void block_drop(struct engine *engine, struct engine_cpu *self, struct block *block)
 {
     uint32_t mode = atomic_load_explicit(&block->mode, memory_order_relaxed);
+    region_block_dropped(engine, block);
     unhash(engine, block, mode);
     atomic_store_explicit(&block->mode, BLOCK_MODE_DEAD, memory_order_release);
     for (struct block *other = block->pages[0]->blocks; other;
@@ -268,7 +284,7 @@ static void block_drop(struct engine *engine, struct engine_cpu *self, struct bl
         self->self_modified = true;
     }
     retire(engine, block);
-    if (engine->retired_count >= ENGINE_RECLAIM_BLOCKS) {
+    if (engine->retired.count >= ENGINE_RECLAIM_BLOCKS) {
         release_batch(engine);
     }
 }
@@ -282,10 +298,16 @@ void block_cache_drop(struct engine *engine, struct block *block)
 
 static void refresh_granules(struct code_page *page)
 {
-    page->granules = 0;
+    page->granules = region_granules(page);
     for (struct block *block = page->blocks; block; block = *next_in_page(block, page)) {
         page->granules |= block_granules(block, page);
     }
+}
+
+void block_cache_refresh(struct engine *engine, struct code_page *page)
+{
+    refresh_granules(page);
+    block_cache_settle(engine, page->index);
 }
 
 void block_cache_invalidate(struct engine *engine, struct engine_cpu *self, uint64_t index,
@@ -294,7 +316,7 @@ void block_cache_invalidate(struct engine *engine, struct engine_cpu *self, uint
     struct code_page *page = engine->code_pages[index];
     unsigned first = (unsigned)offset;
     unsigned last = first + size - 1;
-    if (!page || !(page->granules & granule_bits(first, last))) {
+    if (!page || !(page->granules & block_cache_granules(first, last))) {
         return;
     }
     for (struct block *block = page->blocks, *next; block; block = next) {
@@ -307,18 +329,18 @@ void block_cache_invalidate(struct engine *engine, struct engine_cpu *self, uint
         struct code_page *other = block->pages[block->pages[0] == page];
         block_drop(engine, self, block);
         if (other) {
-            refresh_granules(other);
-            block_cache_settle(engine, other->index);
+            block_cache_refresh(engine, other);
         }
     }
-    refresh_granules(page);
-    block_cache_settle(engine, index);
+    region_invalidate(engine, page, first, last);
+    block_cache_refresh(engine, page);
 }
 
 /* Take all blocks out of everything at once: no chain needs to be searched. */
 void block_cache_drop_all(struct engine *engine)
 {
     struct block *dropped = NULL;
+    region_drop_all(engine);
     for (size_t i = 0; i < ENGINE_HASH_BUCKETS; i++) {
         atomic_store_explicit(&engine->buckets[i], NULL, memory_order_relaxed);
     }
@@ -355,11 +377,10 @@ static bool code_is_full(const struct engine *engine)
 
 bool block_cache_limit(struct engine *engine)
 {
-    if (engine->batch && engine->retired_count >= ENGINE_RECLAIM_BLOCKS) {
+    if (engine->batch.count && engine->retired.count >= ENGINE_RECLAIM_BLOCKS) {
         release_batch(engine);
-    } else if (engine->batch && batch_is_free(engine)) {
-        free_list(engine, engine->batch);
-        engine->batch = NULL;
+    } else if (engine->batch.count && batch_is_free(engine)) {
+        free_list(engine, &engine->batch);
     }
     uint64_t bytes = atomic_load_explicit(&engine->block_bytes, memory_order_relaxed);
     bool code_full = code_is_full(engine);
@@ -384,15 +405,14 @@ static bool batch_is_free(const struct engine *engine)
 
 static void release_batch(struct engine *engine)
 {
-    if (engine->batch) {
+    if (engine->batch.count) {
         if (!batch_is_free(engine)) {
             return;
         }
-        free_list(engine, engine->batch);
+        free_list(engine, &engine->batch);
     }
     engine->batch = engine->retired;
-    engine->retired = NULL;
-    engine->retired_count = 0;
+    engine->retired = (struct dropped_list){0};
     for (unsigned i = 0; i < engine->cpu_count; i++) {
         if (engine->cpus[i]) {
             atomic_store(&engine->cpus[i]->purge, true);
@@ -404,6 +424,7 @@ static void release_batch(struct engine *engine)
 void block_cache_purge(struct engine_cpu *self)
 {
     self->cpu->exit = NULL;
+    self->region_exit = NULL;
     if (atomic_load_explicit(&self->purge, memory_order_relaxed) &&
         atomic_exchange(&self->purge, false)) {
         mmu_jumps_clear(self);
@@ -413,8 +434,8 @@ void block_cache_purge(struct engine_cpu *self)
 void block_cache_destroy(struct engine *engine)
 {
     block_cache_drop_all(engine);
-    free_list(engine, engine->retired);
-    free_list(engine, engine->batch);
+    free_list(engine, &engine->retired);
+    free_list(engine, &engine->batch);
     free(engine->buckets);
     free(engine->dead_block);
     free(engine->no_jumps);

@@ -7,6 +7,15 @@
 
 #include "vmmd/vcpu/engine/core.h"
 
+/* The 64-byte granules of bytes first to last of a page, a bit each. */
+static inline uint64_t block_cache_granules(unsigned first, unsigned last)
+{
+    const unsigned shift = 6;
+    unsigned low = first >> shift;
+    unsigned high = last >> shift;
+    return (~(uint64_t)0 >> (63 - (high - low))) << low;
+}
+
 int block_cache_create(struct engine *engine); /* 0 or -ENOMEM */
 void block_cache_destroy(struct engine *engine);
 
@@ -31,10 +40,16 @@ void block_cache_invalidate(struct engine *engine, struct engine_cpu *self, uint
                             uint64_t offset, unsigned size);
 /* Drop one block, if it has not been already. */
 void block_cache_drop(struct engine *engine, struct block *block);
-/* Stop watching a page that has no block. */
+/* Stop watching a page that has neither block nor region. */
 void block_cache_settle(struct engine *engine, uint64_t index);
 /* Drop everything. */
 void block_cache_drop_all(struct engine *engine);
+/* After something was taken off the page: its granules, and whether it is still needed. */
+void block_cache_refresh(struct engine *engine, struct code_page *page);
+/* The block's way in has changed: patch the links that lead to it. */
+void block_cache_relink(const struct engine *engine, struct block *block);
+/* Keep a dropped region until no CPU can be in it. */
+void block_cache_retire_region(struct engine *engine, struct installed_region *installed);
 /* Drop everything when the blocks hold too much memory. True: because code memory was full. */
 bool block_cache_limit(struct engine *engine);
 

@@ -17,7 +17,11 @@
 #define PAGE_MASK  (~(uint64_t)(PAGE_BYTES - 1))
 
 struct code_memory;
+struct installed_region;
 struct perf_map;
+struct profile;
+struct region_exit;
+struct trace;
 
 /* How far from guest code a CPU is; others compare. */
 enum cpu_state {
@@ -41,12 +45,12 @@ struct large_range {
 /* Translations under one mmu_key. Owner thread, but for what `tlb_lock` and tag_write allow. */
 struct mmu_context {
     struct mmu_key key;
-    struct tlb_entry *table; /* replaced under tlb_lock */
-    uint64_t entries;        /* likewise */
-    uint64_t used;           /* entries filled since the last flush */
-    uint64_t global_used;    /* those of them that hold global translations: */
+    struct tlb_entry *table;                      /* replaced under tlb_lock */
+    uint64_t entries;                             /* likewise */
+    uint64_t used;                                /* entries filled since the last flush */
+    uint64_t global_used;                         /* those of them that hold global translations: */
     uint64_t global[ENGINE_TLB_ENTRIES_MAX / 64]; /* a bit an entry */
-    uint64_t fills, window;  /* replacing fills, and `retired` when their count began */
+    uint64_t fills, window; /* replacing fills, and `retired` when their count began */
     unsigned sparse_flushes;
     struct large_range large[ENGINE_LARGE_RANGES]; /* all large leaves lie in one of them */
     unsigned large_count;
@@ -97,7 +101,10 @@ struct engine_cpu {
     struct reservation reservation;
     _Atomic uint64_t watched; /* watch lock: granule of a watched reservation | 1, 0 = none */
 
-    bool self_modified; /* a store of this CPU dropped the block that runs */
+    bool self_modified;              /* a store of this CPU dropped the block that runs */
+    bool lower_tier;                 /* the next block runs without its region (region/runtime.c) */
+    struct region_exit *region_exit; /* the exit of a region that was not linked */
+    struct trace *trace;             /* of the profile (region/profile.h); NULL: none */
     struct cpu_counters counters;
     struct duration_histogram compile_times;
 
@@ -123,10 +130,18 @@ struct code_page {
     uint64_t index;    /* page of RAM */
     uint64_t granules; /* a bit for each 64 bytes that hold code of some block */
     struct block *blocks;
+    struct installed_region *regions;
     struct code_page *next, **link; /* all code pages */
 };
 
 struct baseline;
+
+/* Dropped code that some CPU may still be in. */
+struct dropped_list {
+    struct block *blocks;
+    struct installed_region *regions;
+    unsigned count;
+};
 
 struct engine {
     const struct isa *isa;
@@ -153,14 +168,17 @@ struct engine {
     struct jump_entry *no_jumps; /* an empty jump cache, for contexts that have none yet */
 
     _Atomic uint64_t block_bytes, blocks_dropped;
-    uint64_t live_code_bytes; /* compiled code of blocks that are found; watch lock */
-    struct block *retired;    /* dropped since the last batch; watch lock */
-    unsigned retired_count;   /* watch lock */
-    struct block *batch;      /* waiting for all CPUs to pass a border; watch lock */
+    uint64_t live_code_bytes;    /* compiled code of blocks that are found; watch lock */
+    struct dropped_list retired; /* since the last batch; watch lock */
+    struct dropped_list batch;   /* waiting for all CPUs to pass a border; watch lock */
     uint64_t batch_tickets[ENGINE_CPUS_MAX];
 
     struct code_memory *code_memory; /* the compiler's, for statistics */
     struct perf_map *perf_map;       /* likewise; NULL: not wanted */
+
+    struct profile *profile;            /* NULL: no optimised tier. Set before threads start */
+    struct installed_region *regions;   /* live ones; watch lock */
+    struct region_counts region_counts; /* stored under the watch lock */
 };
 
 static inline struct engine_cpu *engine_cpu_of(const struct cpu *cpu)

@@ -7,6 +7,7 @@
 #include "vmmd/vcpu/engine/decode.h"
 #include "vmmd/vcpu/engine/interp.h"
 #include "vmmd/vcpu/engine/quiesce.h"
+#include "vmmd/vcpu/engine/region/profile.h"
 
 void engine_kick(struct cpu *cpu, uint32_t reasons)
 {
@@ -38,7 +39,8 @@ void engine_sleep(struct cpu *cpu)
 {
     sleep_until_attention(engine_cpu_of(cpu));
     /* Requests wait for engine_run, which serves them before guest code; lines are levels. */
-    atomic_fetch_and(&cpu->attention, ~(uint32_t)(CPU_ATTENTION_FLUSH | CPU_ATTENTION_INTERRUPT));
+    atomic_fetch_and(&cpu->attention, ~(uint32_t)(CPU_ATTENTION_FLUSH | CPU_ATTENTION_INTERRUPT |
+                                                  CPU_ATTENTION_PROFILE));
 }
 
 /* Wait for an interrupt, or for any other request. True when the guest's wait is over. */
@@ -48,6 +50,9 @@ static bool wait_for_interrupt(struct engine_cpu *self)
         return true;
     }
     engine_count(self->counters.waits);
+    if (atomic_load(&self->cpu->attention) & CPU_ATTENTION_PROFILE) {
+        trace_end(self);
+    }
     sleep_until_attention(self);
     return false;
 }
@@ -88,19 +93,24 @@ static void deliver_interrupt(struct engine_cpu *self)
 {
     if (self->engine->isa->interrupt_pending(self->cpu, false)) {
         engine_count(self->counters.interrupts);
+        trace_break(self);
         self->engine->isa->deliver_interrupt(self->cpu);
     }
 }
 
-static void run_block(struct engine_cpu *self)
+static void run_block(struct engine_cpu *self, uint32_t attention)
 {
     struct cpu *cpu = self->cpu;
     struct block *block = decode_find(self);
     if (block) {
+        if (attention & CPU_ATTENTION_PROFILE) {
+            trace_note(self, block);
+        }
         interp_run(cpu, block);
     }
     if (cpu->exception) {
         cpu->exit = NULL; /* it leads elsewhere now */
+        trace_break(self);
         deliver_exception(self);
     }
 }
@@ -112,7 +122,8 @@ static enum engine_exit run_until_exit(struct engine_cpu *self)
         uint32_t attention = atomic_load_explicit(&cpu->attention, memory_order_acquire);
         enum engine_exit reason;
         if (attention) {
-            engine_count(self->counters.exits_attention);
+            engine_count_by(self->counters.exits_attention, attention != CPU_ATTENTION_PROFILE);
+            profile_awake(self, false);
             if (handle_attention(self, attention, &reason)) {
                 return reason;
             }
@@ -125,7 +136,7 @@ static enum engine_exit run_until_exit(struct engine_cpu *self)
             cpu->waiting = 0;
         }
         deliver_interrupt(self);
-        run_block(self);
+        run_block(self, attention);
         if (attention & CPU_ATTENTION_STEP) {
             return ENGINE_EXIT_STEP;
         }
@@ -137,6 +148,7 @@ enum engine_exit engine_run(struct cpu *cpu)
     struct engine_cpu *self = engine_cpu_of(cpu);
     fp_host_begin();
     quiesce_leave(self, CPU_STATE_RUNNING);
+    profile_awake(self, true);
     if (cpu->exception) {
         deliver_exception(self);
     }

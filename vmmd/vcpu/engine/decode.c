@@ -6,6 +6,8 @@
 #include "vmmd/vcpu/engine/baseline/perf_map.h"
 #include "vmmd/vcpu/engine/block_cache.h"
 #include "vmmd/vcpu/engine/interp.h"
+#include "vmmd/vcpu/engine/region/installed.h"
+#include "vmmd/vcpu/engine/region/profile.h"
 #include "vmmd/vcpu/engine/soft_mmu.h"
 #include "vmmd/vcpu/engine/watch.h"
 #include <inttypes.h>
@@ -143,6 +145,7 @@ static bool decode_block(struct engine_cpu *self, struct location *location)
         block_cache_insert(engine, block,
                            block->straddles ? pages : (struct code_page *[2]){pages[0]});
         engine_count(self->counters.blocks_decoded);
+        profile_decoded(self, block, location->pc, self->page + block->start);
     } else if (done) {
         done = refuse(self, location->pc);
     }
@@ -172,10 +175,17 @@ static void link_exit(struct engine_cpu *self, struct block *to)
 {
     struct cpu *cpu = self->cpu;
     struct block_exit *exit = cpu->exit;
+    struct region_exit *region_exit = self->region_exit;
     cpu->exit = NULL;
-    if (exit && !atomic_load_explicit(&exit->link, memory_order_relaxed) &&
-        watch_try_acquire(self->engine)) {
-        block_cache_link(self->engine, cpu->block, exit, to);
+    self->region_exit = NULL;
+    bool open = exit && !atomic_load_explicit(&exit->link, memory_order_relaxed);
+    if ((open || region_exit) && watch_try_acquire(self->engine)) {
+        if (open) {
+            block_cache_link(self->engine, cpu->block, exit, to);
+        }
+        if (region_exit) {
+            region_link(region_exit, to);
+        }
         watch_release(self->engine);
     }
 }

@@ -4,6 +4,8 @@
 #include "vmmd/vcpu/engine/block_cache.h"
 #include "vmmd/vcpu/engine/core.h"
 #include "vmmd/vcpu/engine/quiesce.h"
+#include "vmmd/vcpu/engine/region/installed.h"
+#include "vmmd/vcpu/engine/region/profile.h"
 #include "vmmd/vcpu/engine/soft_mmu.h"
 #include "vmmd/vcpu/engine/watch.h"
 #include <errno.h>
@@ -133,6 +135,7 @@ static void cpu_destroy(struct engine_cpu *self)
         return;
     }
     mmu_destroy(self);
+    free(self->trace);
     pthread_cond_destroy(&self->wake);
     pthread_cond_destroy(&self->acknowledged);
     pthread_mutex_destroy(&self->request_lock);
@@ -159,7 +162,9 @@ struct cpu *engine_add_cpu(struct engine *engine, unsigned index, const struct c
     }
     struct engine_cpu *self = allocate_zeroed(sizeof(*self));
     struct cpu *cpu = allocate_zeroed(engine->isa->cpu_size);
-    if (!self || !cpu) {
+    struct trace *trace = engine->profile ? allocate_zeroed(sizeof(*trace)) : NULL;
+    if (!self || !cpu || (engine->profile && !trace)) {
+        free(trace);
         free(self);
         free(cpu);
         return NULL;
@@ -169,12 +174,14 @@ struct cpu *engine_add_cpu(struct engine *engine, unsigned index, const struct c
     pthread_cond_init(&self->acknowledged, NULL);
     pthread_cond_init(&self->wake, NULL);
     self->cpu = cpu;
+    self->trace = trace;
     self->engine = engine;
     atomic_init(&self->state, CPU_STATE_IDLE);
     cpu->index = index;
     cpu->engine = self;
     cpu->isa = engine->isa;
     cpu->memory = engine->memory;
+    cpu->runtime = &region_runtime_functions;
     wire_host(self, host, host_data);
     if (mmu_create(self) != 0) {
         cpu_destroy(self);
@@ -246,6 +253,7 @@ struct engine *engine_create(const struct isa *isa, struct memory *memory, unsig
 static const char *const tier_names[] = {
     [ENGINE_INTERP] = "interp",
     [ENGINE_BASELINE] = "baseline",
+    [ENGINE_OPTIMISED] = "optimised",
 };
 enum { TIER_COUNT = sizeof(tier_names) / sizeof(tier_names[0]) };
 
@@ -268,12 +276,29 @@ bool engine_tier_find(const char *name, enum engine_tier *tier)
 bool engine_tier_available(enum engine_tier tier)
 {
     return tier == ENGINE_INTERP ||
-           (tier == ENGINE_BASELINE && COMPILED_CODE_SEEN && baseline_available());
+           ((unsigned)tier < TIER_COUNT && COMPILED_CODE_SEEN && baseline_available());
 }
 
 enum engine_tier engine_tier_best(void)
 {
-    return engine_tier_available(ENGINE_BASELINE) ? ENGINE_BASELINE : ENGINE_INTERP;
+    return engine_tier_available(ENGINE_OPTIMISED) ? ENGINE_OPTIMISED : ENGINE_INTERP;
+}
+
+/* And the traces of CPUs that are there already. */
+static int add_profile(struct engine *engine)
+{
+    int result = profile_create(engine);
+    for (unsigned i = 0; i < engine->cpu_count && result == 0; i++) {
+        struct engine_cpu *cpu = engine->cpus[i];
+        if (cpu) {
+            cpu->trace = allocate_zeroed(sizeof(*cpu->trace));
+            result = cpu->trace ? 0 : -ENOMEM;
+        }
+    }
+    if (result != 0) {
+        profile_destroy(engine);
+    }
+    return result;
 }
 
 void engine_set_tier(struct engine *engine, enum engine_tier tier)
@@ -288,6 +313,9 @@ void engine_set_tier(struct engine *engine, enum engine_tier tier)
         return;
     }
     engine->code_memory = baseline_memory(engine->baseline);
+    if (tier == ENGINE_OPTIMISED && add_profile(engine) != 0) {
+        log_warning("guest code is not optimised: there is no memory for its profile");
+    }
 }
 
 void engine_set_block_limit(struct engine *engine, unsigned insns)
@@ -308,6 +336,7 @@ void engine_destroy(struct engine *engine)
         return;
     }
     block_cache_destroy(engine);
+    profile_destroy(engine);
     baseline_destroy(engine->baseline);
     for (unsigned i = 0; i < engine->cpu_count; i++) {
         cpu_destroy(engine->cpus[i]);

@@ -18,10 +18,11 @@ struct engine;
 struct engine *engine_create(const struct isa *isa, struct memory *memory, unsigned cpu_count,
                              struct error *err);
 
-/* How blocks are run. A compiler leaves to the interpreter what it does not do. */
-enum engine_tier { ENGINE_INTERP, ENGINE_BASELINE };
+/* How blocks are run. A compiler leaves to the interpreter what it does not do; OPTIMISED is
+ * BASELINE and whatever regions somebody compiles for it (region.h). */
+enum engine_tier { ENGINE_INTERP, ENGINE_BASELINE, ENGINE_OPTIMISED };
 
-/* "interp", "baseline". NULL: no such tier. */
+/* "interp", "baseline", "optimised". NULL: no such tier. */
 const char *engine_tier_name(enum engine_tier tier);
 /* False: no tier of that name, or not on this host. */
 bool engine_tier_find(const char *name, enum engine_tier *tier);
@@ -33,8 +34,8 @@ enum engine_tier engine_tier_best(void);
  * cannot be had, the engine goes on to interpret, and the log says why. */
 void engine_set_tier(struct engine *engine, enum engine_tier tier);
 
-/* Before any CPU runs: blocks have at most `insns` guest instructions, 1 to ENGINE_BLOCK_INSNS (which
- * is the default). With 1 there is a border after each instruction. */
+/* Before any CPU runs: blocks have at most `insns` guest instructions, 1 to ENGINE_BLOCK_INSNS
+ * (which is the default). With 1 there is a border after each instruction. */
 void engine_set_block_limit(struct engine *engine, unsigned insns);
 
 /* After all CPU threads have left engine_run. Frees the CPUs too. */
@@ -94,8 +95,11 @@ struct engine_stats {
     uint64_t retired; /* guest instructions */
 #define X(name) uint64_t name;
     ENGINE_COUNTERS(X) /* stats.h says what they are */
+    REGION_COUNTERS(X)
 #undef X
-    uint64_t slow_accesses; /* device, crossing and watched ones */
+    uint64_t retired_optimised;               /* guest instructions in regions; within `retired` */
+    uint64_t region_median_ns, region_p99_ns; /* from hot to installed */
+    uint64_t slow_accesses;                   /* device, crossing and watched ones */
     uint64_t blocks_dropped;
     uint64_t block_bytes;                       /* memory held by decoded blocks */
     uint64_t compile_median_ns, compile_p99_ns; /* of a block; 0: none was compiled */

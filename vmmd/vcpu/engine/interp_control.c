@@ -6,6 +6,7 @@
  * context is asked, and then the outer loop. Each way into a block tests the attention word.
  */
 #include "vmmd/vcpu/engine/interp.h"
+#include "vmmd/vcpu/engine/region/installed.h"
 
 INTERP_CALL void interp_leave(INTERP_PARAMETERS)
 {
@@ -15,10 +16,23 @@ INTERP_CALL void interp_leave(INTERP_PARAMETERS)
     cpu->pc = cpu->page_base + block_insns(cpu->block)[ip->insn + 1].offset;
 }
 
+static inline bool attention(struct cpu *cpu)
+{
+    return atomic_load_explicit(&cpu->attention, memory_order_relaxed) != 0;
+}
+
+/* A region would leave at once for attention: then the block gets on without. */
 void interp_run(struct cpu *cpu, struct block *block)
 {
+    struct engine_cpu *self = engine_cpu_of(cpu);
     cpu->block = block;
     cpu->page_base = cpu->pc & PAGE_MASK;
+    if (atomic_load_explicit(&block->region, memory_order_relaxed) && !self->lower_tier &&
+        !attention(cpu)) {
+        region_run(cpu, block);
+        return;
+    }
+    self->lower_tier = false;
     block->code[0].handler(cpu, block->code, (char *)cpu->tlb_data,
                            cpu->tlb_data_mask * sizeof(struct tlb_entry));
 }
@@ -50,11 +64,6 @@ static void lower_helper(struct lowering *lowering, const struct ir_op *op,
 const struct interp_operation interp_helper = {lower_helper, {helper_call}};
 
 /* --- into the next block -------------------------------------------------------------------- */
-
-static inline bool attention(struct cpu *cpu)
-{
-    return atomic_load_explicit(&cpu->attention, memory_order_relaxed) != 0;
-}
 
 static inline struct block *probe(struct cpu *cpu, uint64_t pc)
 {

@@ -106,6 +106,7 @@ struct block *lower_block(struct engine_cpu *self, const struct ir_block *ir)
     block->insn_count = ir->insn_count;
     block->code_count = (uint16_t)lowering.count;
     block->straddles = ir->straddles;
+    block->terminator = ir->ops[ir->op_count - 1].opcode;
     block->bytes = (uint32_t)bytes;
     memcpy(block->code, self->code, code_bytes);
     memcpy(&block->code[block->code_count], self->insns, insn_bytes);

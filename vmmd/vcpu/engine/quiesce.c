@@ -19,6 +19,7 @@
  */
 #include "vmmd/vcpu/engine/quiesce.h"
 #include "vmmd/vcpu/engine/block_cache.h"
+#include "vmmd/vcpu/engine/region/profile.h"
 #include "vmmd/vcpu/engine/soft_mmu.h"
 #include <sched.h>
 
@@ -99,6 +100,7 @@ void quiesce_leave(struct engine_cpu *self, uint32_t previous)
         return;
     }
     if (idle) {
+        profile_awake(self, false);
         quiesce_border(self); /* blocks may have been freed meanwhile */
     } else if (atomic_load(&self->requested) !=
                atomic_load_explicit(&self->served, memory_order_relaxed)) {

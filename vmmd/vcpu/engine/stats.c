@@ -1,6 +1,7 @@
 #include "vmmd/vcpu/engine/stats.h"
 #include "vmmd/vcpu/engine/baseline/code_memory.h"
 #include "vmmd/vcpu/engine/core.h"
+#include "vmmd/vcpu/engine/region/profile.h"
 #include <string.h>
 
 /* --- durations ------------------------------------------------------------------------------ */
@@ -74,6 +75,25 @@ __attribute__((no_sanitize("thread"))) static uint64_t retired_of(const struct c
     return *(const volatile uint64_t *)&cpu->retired;
 }
 
+__attribute__((no_sanitize("thread"))) static uint64_t optimised_of(const struct cpu *cpu)
+{
+    return *(const volatile uint64_t *)&cpu->retired_optimised;
+}
+
+static void add_regions(const struct engine *engine, struct engine_stats *stats)
+{
+    const struct region_counts *counts = &engine->region_counts;
+    struct duration_histogram waits = {0};
+#define X(name) stats->name = __atomic_load_n(&counts->name, __ATOMIC_RELAXED);
+    REGION_COUNTERS(X)
+#undef X
+    if (engine->profile) {
+        duration_add(&waits, &engine->profile->waits);
+        stats->region_median_ns = duration_quantile(&waits, 500);
+        stats->region_p99_ns = duration_quantile(&waits, 990);
+    }
+}
+
 void engine_stats(struct engine *engine, struct engine_stats *stats)
 {
     struct duration_histogram compile_times = {0};
@@ -88,6 +108,7 @@ void engine_stats(struct engine *engine, struct engine_stats *stats)
         ENGINE_COUNTERS(X)
 #undef X
         duration_add(&compile_times, &engine->cpus[i]->compile_times);
+        stats->retired_optimised += optimised_of(engine->cpus[i]->cpu);
     }
     stats->slow_accesses = stats->slow_device + stats->slow_crossing + stats->slow_watched;
     stats->compile_median_ns = duration_quantile(&compile_times, 500);
@@ -96,6 +117,7 @@ void engine_stats(struct engine *engine, struct engine_stats *stats)
         stats->code_bytes = code_memory_used(engine->code_memory);
         stats->code_bytes_max = code_memory_limit(engine->code_memory);
     }
+    add_regions(engine, stats);
     stats->blocks_dropped = atomic_load_explicit(&engine->blocks_dropped, memory_order_relaxed);
     stats->block_bytes = atomic_load_explicit(&engine->block_bytes, memory_order_relaxed);
 }

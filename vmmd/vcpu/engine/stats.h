@@ -27,7 +27,24 @@
     X(exits_attention) /* guest code left because another thread wanted something */               \
     X(exceptions)                                                                                  \
     X(interrupts)                                                                                  \
-    X(waits) /* the guest waited for an interrupt, and the CPU slept */
+    X(waits)             /* the guest waited for an interrupt, and the CPU slept */                \
+    X(samples)           /* times that the profile asked where the guest is */                     \
+    X(samples_optimised) /* and it was in optimised code */
+
+/* And of the optimised tier as a whole. */
+#define REGION_COUNTERS(X)                                                                         \
+    X(regions)           /* in use */                                                              \
+    X(region_bytes)      /* of their code */                                                       \
+    X(regions_installed) /* since the start */                                                     \
+    X(regions_dropped)                                                                             \
+    X(regions_stale)   /* came too late: the guest's code had changed */                           \
+    X(regions_refused) /* were not sound, or there was no room, or cannot be compiled */
+
+struct region_counts {
+#define X(name) uint64_t name;
+    REGION_COUNTERS(X)
+#undef X
+};
 
 struct cpu_counters {
 #define X(name) uint64_t name;

@@ -57,10 +57,46 @@
 
 /* Polls of another CPU's acknowledgement before the waiter sleeps. */
 #define ENGINE_WAIT_SPINS 2000u
-/* Times that a CPU then offers its processor to the one that is waited for. (Of many threads' flushes
- * on half as many processors one took 4 ms without, a tenth of that with this many; more only
- * helps foreign processes.) */
+/* Times that a CPU then offers its processor to the one that is waited for. (Of many threads'
+ * flushes on half as many processors one took 4 ms without, a tenth of that with this many; more
+ * only helps foreign processes.) */
 #define ENGINE_STALL_YIELDS 4u
+
+/* --- the optimised tier's profile (region/profile.h) --- */
+
+/* Blocks that a CPU runs one by one for each sample. */
+#define ENGINE_TRACE_BLOCKS 64u
+/* Ticks in a row without a running CPU before nobody needs to tick; and how long, once that was
+ * said, CPUs that wake up say nothing of it: an idle guest wakes often. */
+#define ENGINE_PROFILE_IDLE_TICKS 10u
+#define ENGINE_PROFILE_REST_NS    UINT64_C(20000000)
+/* Ticks after which all heat is halved. */
+#define ENGINE_PROFILE_DECAY_TICKS 512u
+
+/* Blocks that are remembered, in sets (a power of two) of ways; where each went. */
+#define ENGINE_PROFILE_SETS  1024u
+#define ENGINE_PROFILE_WAYS  8u
+#define ENGINE_PROFILE_EDGES 6u
+
+/* A loop's head is hot when it was seen in so many samples and so many times in all; any other
+ * block, likewise. Loops pay soonest: who enters one once stays. */
+#define ENGINE_HOT_LOOP_SAMPLES 2u
+#define ENGINE_HOT_LOOP_HEAT    24u
+#define ENGINE_HOT_SAMPLES      8u
+#define ENGINE_HOT_HEAT         16u
+/* Hot blocks that wait for a region to be formed; regions that are being compiled. */
+#define ENGINE_CANDIDATES 64u
+#define ENGINE_TICKETS    64u
+/* An edge is followed when it is at least this part of what leaves its block, and its target at
+ * least that part as hot as the entry. */
+#define ENGINE_REGION_EDGE_SHARE 24u
+#define ENGINE_REGION_HEAT_SHARE 64u
+/* Times that a region is formed anew because its exits are hot. */
+#define ENGINE_REGION_REFORMS 3u
+/* Ticks before what was refused is asked for again; doubled each time. */
+#define ENGINE_REGION_QUIET_TICKS 4096u
+/* Blocks known to the cache whose code was not asked for, or not installed, yet. */
+#define ENGINE_FETCHES 256u
 
 /* Watched stores to a page without reservation before it is released from the watch. */
 #define ENGINE_RESERVED_STORES 16u

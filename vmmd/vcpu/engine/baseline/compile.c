@@ -299,7 +299,7 @@ void baseline_link(struct baseline *baseline, struct block *from, unsigned exit,
     if (!code->execute || !at || (to && !to->compiled.execute)) {
         return;
     }
-    const uint8_t *target = to ? to->compiled.execute : code->execute + code->exit_stub[exit];
+    const uint8_t *target = to ? to->target.entry : code->execute + code->exit_stub[exit];
     compile_redirect(code->write + at, code->execute + at, target);
 }
 

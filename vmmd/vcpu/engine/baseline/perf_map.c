@@ -40,18 +40,30 @@ static void end(struct perf_map *map, const char *why)
     }
 }
 
-void perf_map_add(struct perf_map *map, const uint8_t *execute, uint32_t size, uint64_t guest_pc)
+static void add_line(struct perf_map *map, const uint8_t *execute, uint32_t size, const char *kind,
+                     uint64_t guest_pc)
 {
     char line[80];
     if (!map || atomic_load_explicit(&map->ended, memory_order_relaxed)) {
         return;
     }
-    int length = snprintf(line, sizeof(line), "%" PRIxPTR " %" PRIx32 " guest_0x%" PRIx64 "\n",
-                          (uintptr_t)execute, size, guest_pc);
+    int length = snprintf(line, sizeof(line), "%" PRIxPTR " %" PRIx32 " %s_0x%" PRIx64 "\n",
+                          (uintptr_t)execute, size, kind, guest_pc);
     uint64_t bytes = atomic_fetch_add(&map->bytes, (uint64_t)length) + (uint64_t)length;
     if (bytes > PERF_MAP_BYTES_MAX) {
         end(map, "it is as large as it may be");
     } else if (write(map->fd, line, (size_t)length) != length) {
         end(map, strerror(errno));
     }
+}
+
+void perf_map_add(struct perf_map *map, const uint8_t *execute, uint32_t size, uint64_t guest_pc)
+{
+    add_line(map, execute, size, "guest", guest_pc);
+}
+
+void perf_map_add_region(struct perf_map *map, const uint8_t *execute, uint32_t size,
+                         uint64_t guest_pc)
+{
+    add_line(map, execute, size, "region", guest_pc);
 }

@@ -20,6 +20,9 @@ void perf_map_destroy(struct perf_map *map);
  * Once the file is large (PERF_MAP_BYTES_MAX) or cannot be written, further lines are dropped with
  * one warning. */
 void perf_map_add(struct perf_map *map, const uint8_t *execute, uint32_t size, uint64_t guest_pc);
+/* Likewise for the region whose entry is there. */
+void perf_map_add_region(struct perf_map *map, const uint8_t *execute, uint32_t size,
+                         uint64_t guest_pc);
 
 #define PERF_MAP_BYTES_MAX (UINT64_C(256) << 20)
 

@@ -1,0 +1,245 @@
+/*
+ * Putting compiled regions in place. What comes here was made by another process, perhaps long ago:
+ * everything but the code itself is checked, and the guest's memory must hold the bytes that it was
+ * made of, in pages that are watched before they are compared.
+ */
+#include "libshared/base/clock.h"
+#include "vmmd/vcpu/engine/access.h"
+#include "vmmd/vcpu/engine/baseline/perf_map.h"
+#include "vmmd/vcpu/engine/block_cache.h"
+#include "vmmd/vcpu/engine/region/installed.h"
+#include "vmmd/vcpu/engine/region/profile.h"
+#include "vmmd/vcpu/engine/watch.h"
+#include <string.h>
+
+/* Where the region lies in this guest. */
+struct location {
+    struct profile_key head;
+    uint64_t va, hot_ns;
+    uint64_t pages[REGION_PAGES_MAX]; /* of RAM */
+};
+
+/* --- finding its place ---------------------------------------------------------------------- */
+
+static bool page_of(const struct engine *engine, uint64_t physical, uint64_t *index)
+{
+    const struct memory *memory = engine->memory;
+    for (unsigned i = 0; i < memory->region_count; i++) {
+        const struct memory_region *region = &memory->regions[i];
+        uint64_t offset = physical - region->base;
+        if (offset < region->size) {
+            *index = region->first_page + (offset >> MEMORY_PAGE_SHIFT);
+            return true;
+        }
+    }
+    return false;
+}
+
+static enum region_install locate_ticket(const struct engine *engine, const struct ticket *ticket,
+                                         const struct region *region, struct location *location)
+{
+    (void)engine;
+    if (region->page_count != ticket->page_count || region->mode != ticket->key.mode) {
+        return REGION_STALE;
+    }
+    location->head = ticket->key;
+    location->va = ticket->va;
+    location->hot_ns = ticket->hot_ns;
+    memcpy(location->pages, ticket->pages, sizeof(location->pages));
+    return REGION_INSTALLED;
+}
+
+/* The other pages are where the address space of the head's CPU has them now, most likely: the
+ * bytes are compared, and the code checks the mappings each time it is entered. */
+static enum region_install locate_fetch(const struct engine *engine, const struct fetch *fetch,
+                                        const struct region *region, struct location *location)
+{
+    struct cpu *cpu = engine->cpus[fetch->cpu]->cpu;
+    if (region->mode != fetch->mode) {
+        return REGION_STALE;
+    }
+    location->head = (struct profile_key){fetch->physical, fetch->mode};
+    location->va = fetch->va;
+    location->hot_ns = 0;
+    uint64_t physical = fetch->physical;
+    for (unsigned i = 0; i < region->page_count; i++) {
+        uint64_t va = fetch->va + ((uint64_t)(int64_t)region->page_delta[i] << MEMORY_PAGE_SHIFT);
+        bool there = i == 0 || (engine->isa->guess_translation &&
+                                engine->isa->guess_translation(cpu, fetch->key, va, &physical));
+        if (!there || !page_of(engine, physical, &location->pages[i])) {
+            return REGION_ABSENT;
+        }
+    }
+    return REGION_INSTALLED;
+}
+
+static struct fetch *find_fetch(struct profile *profile, uint64_t fingerprint)
+{
+    for (unsigned i = 0; i < ENGINE_FETCHES; i++) {
+        struct fetch *fetch = &profile->fetches[(profile->fetch_at + i) % ENGINE_FETCHES];
+        if (fetch->state == FETCH_ASKED && fetch->fingerprint == fingerprint) {
+            return fetch;
+        }
+    }
+    return NULL;
+}
+
+/* Ends the ticket or the fetch, unless what it lacks may still come. */
+static enum region_install locate(struct engine *engine, uint64_t id, uint64_t fingerprint,
+                                  const struct region *region, struct location *location)
+{
+    struct profile *profile = engine->profile;
+    enum region_install result = REGION_STALE;
+    struct ticket *ticket = profile_ticket(profile, id);
+    struct fetch *fetch = id ? NULL : find_fetch(profile, fingerprint);
+    if (ticket) {
+        result = locate_ticket(engine, ticket, region, location);
+        profile_answered(profile, ticket, result == REGION_INSTALLED);
+    } else if (fetch) {
+        result = locate_fetch(engine, fetch, region, location);
+        fetch->state = result == REGION_ABSENT ? FETCH_ASKED : FETCH_FREE;
+    } else if (!id) {
+        result = REGION_ABSENT;
+    }
+    return result;
+}
+
+/* --- comparing ------------------------------------------------------------------------------ */
+
+GUEST_ACCESS static bool same_bytes(const uint8_t *guest, const uint8_t *bytes, unsigned size)
+{
+    for (unsigned i = 0; i < size; i++) {
+        if (((const volatile uint8_t *)guest)[i] != bytes[i]) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool holds_region(const struct engine *engine, const struct region *region,
+                         const struct location *location)
+{
+    for (unsigned i = 0; i < region->block_count; i++) {
+        const struct region_block *block = &region->blocks[i];
+        const uint8_t *guest = watch_page_host(engine, location->pages[block->page]);
+        if (!same_bytes(guest + block->start, region->bytes + block->bytes, block->length)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* --- putting it there: watch lock ----------------------------------------------------------- */
+
+static void settle(struct engine *engine, const struct location *location, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        block_cache_settle(engine, location->pages[i]);
+    }
+}
+
+static enum region_install place(struct engine *engine, struct installed_region *installed,
+                                 const struct region *region, const struct location *location)
+{
+    struct code_page *pages[REGION_PAGES_MAX];
+    struct block *head =
+        block_cache_find(engine, location->head.physical, location->head.mode, UINT64_MAX);
+    if (!head || head->straddles || !head->compiled.execute) {
+        return REGION_ABSENT;
+    }
+    if (head->start != region->blocks[0].start || head->length != region->blocks[0].length) {
+        return REGION_STALE;
+    }
+    for (unsigned i = 0; i < region->page_count; i++) {
+        pages[i] = block_cache_page(engine, NULL, location->pages[i]);
+        if (!pages[i]) {
+            settle(engine, location, i);
+            return REGION_ABSENT;
+        }
+    }
+    if (!holds_region(engine, region, location)) {
+        settle(engine, location, region->page_count);
+        return REGION_STALE;
+    }
+    installed->va = location->va;
+    region_publish(engine, installed, head, pages);
+    return REGION_INSTALLED;
+}
+
+static void note_installed(struct engine *engine, const struct installed_region *installed,
+                           const struct location *location)
+{
+    engine_count(engine->region_counts.regions_installed);
+    if (location->hot_ns) {
+        duration_count(&engine->profile->waits, clock_monotonic_ns() - location->hot_ns);
+    }
+    perf_map_add_region(engine->perf_map, installed->span.execute, installed->code_bytes,
+                        location->va);
+}
+
+/* --- the whole ------------------------------------------------------------------------------ */
+
+static bool is_sound(const struct engine *engine, const struct region *region, const uint8_t *bytes,
+                     size_t size, struct blob *blob, struct error *err)
+{
+    const char *defect = region_check(region);
+    if (!defect && strcmp(region->isa, engine->isa->name) != 0) {
+        defect = "the name of the instruction set";
+    }
+    if (!defect && region->mode == BLOCK_MODE_DEAD) {
+        defect = "the mode";
+    }
+    if (defect) {
+        error_set(err, ERROR_PROTOCOL, 0, "a region is not sound: %s", defect);
+        return false;
+    }
+    return blob_check(blob, bytes, size, region, err);
+}
+
+/* The ticket's fate when nothing was compared. */
+static enum region_install refuse(struct engine *engine, uint64_t id)
+{
+    if (profile_ticket(engine->profile, id)) {
+        engine_region_refused(engine, id);
+    } else {
+        watch_acquire(engine, NULL);
+        engine_count(engine->region_counts.regions_refused);
+        watch_release(engine);
+    }
+    return REGION_REFUSED;
+}
+
+enum region_install engine_install_region(struct engine *engine, uint64_t id, uint64_t fingerprint,
+                                          const struct region *region, const uint8_t *bytes,
+                                          size_t size, struct error *err)
+{
+    struct profile *profile = engine->profile;
+    struct blob blob;
+    if (!profile) {
+        error_set(err, ERROR_UNSUPPORTED, 0, "this engine has no optimised tier");
+        return REGION_REFUSED;
+    }
+    struct installed_region *installed = NULL;
+    if (is_sound(engine, region, bytes, size, &blob, err)) {
+        installed = region_allocate(engine, region, &blob, err);
+    }
+    if (!installed) {
+        return refuse(engine, id);
+    }
+    struct location location;
+    watch_acquire(engine, NULL);
+    pthread_mutex_lock(&profile->lock);
+    enum region_install result = locate(engine, id, fingerprint, region, &location);
+    pthread_mutex_unlock(&profile->lock);
+    if (result == REGION_INSTALLED) {
+        result = place(engine, installed, region, &location);
+    }
+    if (result == REGION_INSTALLED) {
+        note_installed(engine, installed, &location);
+    } else {
+        region_free(engine, installed); /* nobody has seen it */
+        engine_count_by(engine->region_counts.regions_stale, result == REGION_STALE);
+    }
+    watch_release(engine);
+    return result;
+}
