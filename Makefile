@@ -9,6 +9,7 @@
 #   make install    PREFIX= DESTDIR=
 #
 # SAN=address,undefined or SAN=thread builds everything again below build/san-*/ with sanitizers.
+# HOST=arm64 builds for that host on another one, below build/arm64/ (tools/cross.mk).
 
 VERSION := 0.1.0
 CC := clang-19
@@ -17,8 +18,9 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 
 SAN ?=
+HOST ?=
 comma := ,
-BUILD := build$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
+BUILD := build$(if $(HOST),/$(HOST))$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
 OPT ?= -O2
 
 CPPFLAGS := -D_GNU_SOURCE -I. -I$(BUILD)/gen -DPOLYVISOR_VERSION='"$(VERSION)"'
@@ -36,6 +38,7 @@ endif
 .SECONDARY:
 .DELETE_ON_ERROR:
 
+include tools/cross.mk
 include tools/build.mk
 include tools/guests.mk
 include tests/fuzz/fuzz.mk

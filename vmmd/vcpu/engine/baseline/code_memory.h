@@ -50,6 +50,12 @@ void code_memory_free(struct code_memory *memory, const uint8_t *execute, uint32
 /* Make what was written to [write, + size) of a span fit to be executed, on this thread and, after
  * the caller's release store, on others. Free of charge on x86-64. */
 void code_memory_publish(const struct code_span *span, uint32_t size);
+/* arm64: whether code_memory_publish is a barrier for all threads as well, so that who comes to the
+ * code by a jump that was patched later sees what was written before. Asks the kernel for it: to be
+ * called before the process is confined. (x86-64 keeps that order anyway.) */
+bool code_memory_publish_is_barrier(void);
+/* arm64: let a change of published code reach other CPUs, sooner or later. */
+void code_memory_refresh(const uint8_t *write, const uint8_t *execute, uint32_t size);
 
 /* Bytes in spans; the bound; the largest span that an allocation would surely find; frees that did
  * not fit an allocation (a defect of the caller: always 0). */

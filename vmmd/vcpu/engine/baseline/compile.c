@@ -76,27 +76,31 @@ static void emit_retreat_jump(struct compiler *c)
     emit_land_at(c->cold, at, step ? c->retreat_at : c->retreat_first_at);
 }
 
+void compile_retreat_here(struct compiler *c)
+{
+    registers_store_dirty(c, c->cold, true);
+    emit_retreat_jump(c);
+}
+
 void compile_retreat_if(struct compiler *c, enum host_condition condition)
 {
     uint32_t at = emit_jump_if(c->hot, condition);
     compile_fixup(c, SECTION_HOT, at, SECTION_COLD, c->cold->at);
-    registers_store_dirty(c, c->cold, true);
-    emit_retreat_jump(c);
+    compile_retreat_here(c);
 }
 
 void compile_retreat(struct compiler *c)
 {
     uint32_t at = emit_jump(c->hot);
     compile_fixup(c, SECTION_HOT, at, SECTION_COLD, c->cold->at);
-    registers_store_dirty(c, c->cold, true);
-    emit_retreat_jump(c);
+    compile_retreat_here(c);
     c->ended = true;
 }
 
 uint32_t compile_retreat_stub(struct compiler *c, unsigned retired)
 {
     uint32_t at = c->cold->at;
-    compile_uncount_retired(c->cold, retired);
+    compile_add_retired(c->cold, -(int32_t)retired);
     emit_retreat_jump(c);
     return at;
 }
@@ -142,7 +146,7 @@ void compile_call_out(struct compiler *c)
     registers_clean(c, true);
     registers_forget(c);
     compile_store_block(c, c->hot, REG_STEP);
-    uint32_t at = compile_run_steps(c->hot);
+    uint32_t at = compile_run_steps(c, c->hot);
     uint32_t steps = emit_steps(c, c->hot->at);
     compile_fixup(c, SECTION_HOT, at, SECTION_DATA, steps);
     registers_overwritten(c, c->ir->ops[c->index].d);

@@ -142,6 +142,8 @@ void compile_retreat_if(struct compiler *c, enum host_condition condition);
  * counted, and too many of them have the block compiled again without groups. The jumps to here are
  * the caller's. */
 void compile_group_failure(struct compiler *c, unsigned base, int32_t first, int32_t end);
+/* The same in COLD, reached by the caller's own jumps: state is as compile_retreat_if wants it. */
+void compile_retreat_here(struct compiler *c);
 /* Retreat in any case: the rest of the block is not compiled. */
 void compile_retreat(struct compiler *c);
 /* A stub in COLD that undoes `retired` counted instructions and retreats. */
@@ -161,9 +163,9 @@ void compile_interpreted_entry(struct emitter *e);
 /* Where all retreats end, in COLD: REG_STEP is the step's offset. `first`: its handler is not in
  * the step. `crossing`: count down block->crossings, and call compile_regroup at zero. */
 uint32_t compile_retreat_tail(struct compiler *c, bool crossing, bool first);
-void compile_uncount_retired(struct emitter *e, unsigned count);
+void compile_add_retired(struct emitter *e, int32_t count);
 /* Run steps of threaded code; returns the position of their displacement. */
-uint32_t compile_run_steps(struct emitter *e);
+uint32_t compile_run_steps(const struct compiler *c, struct emitter *e);
 /* Let a jump of published code, whose displacement is at `execute`, lead to `target`. Any CPU may
  * be running it. */
 void compile_redirect(uint8_t *write, const uint8_t *execute, const uint8_t *target);

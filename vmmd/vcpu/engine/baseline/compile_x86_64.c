@@ -87,15 +87,16 @@ void compile_group_failure(struct compiler *c, unsigned base, int32_t first, int
     emit_land_at(e, emit_jump(e), at_first ? c->crossing_first_at : c->crossing_at);
 }
 
-void compile_uncount_retired(struct emitter *e, unsigned count)
+void compile_add_retired(struct emitter *e, int32_t count)
 {
-    emit_arithmetic_memory_constant(e, true, HOST_SUB, CPU_FIELD(retired), (int32_t)count);
+    emit_arithmetic_memory_constant(e, true, HOST_ADD, CPU_FIELD(retired), count);
 }
 
 /* --- going on elsewhere ----------------------------------------------------------------------- */
 
-uint32_t compile_run_steps(struct emitter *e)
+uint32_t compile_run_steps(const struct compiler *c, struct emitter *e)
 {
+    (void)c;
     uint32_t at = emit_address_of(e, REG_SCRATCH);
     emit_jump_memory(e, host_at(REG_SCRATCH, 0));
     return at;

@@ -7,8 +7,9 @@
  * An assembler (emit_<host>.h) has one function an instruction form, with its host's own names:
  * those who use most of them are host-specific as well. Those that host-neutral files use have the
  * same declaration everywhere: emit_move, emit_constant, emit_load64, emit_load, emit_store,
- * emit_store_constant, emit_float_load, emit_float_store, emit_jump, emit_jump_if, emit_land_at,
- * emit_displace, and the types host_memory (with host_at) and host_condition.
+ * emit_store_constant, emit_extend, emit_float_load, emit_float_store, emit_float_move,
+ * emit_float_from_bits, emit_float_to_bits, emit_jump, emit_jump_if, emit_land_at, emit_displace,
+ * and the types host_memory (with host_at) and host_condition.
  */
 #ifndef POLYVISOR_VCPU_ENGINE_BASELINE_EMIT_H
 #define POLYVISOR_VCPU_ENGINE_BASELINE_EMIT_H

@@ -11,6 +11,9 @@
 #if defined(__x86_64__)
 #define HAS_BASELINE 1
 #include "vmmd/vcpu/engine/baseline/host_x86_64.h"
+#elif defined(__aarch64__)
+#define HAS_BASELINE 1
+#include "vmmd/vcpu/engine/baseline/host_arm64.h"
 #else
 #define HAS_BASELINE 0
 #endif

@@ -6,37 +6,7 @@
 #if defined(__x86_64__)
 
 #include "libshared/fp/fp.h"
-#include "vmmd/vcpu/engine/baseline/registers.h"
-
-static bool is_double(const struct ir_op *op)
-{
-    return !(op->aux & IR_FP_F32);
-}
-
-/* Whether the slots have a form that the host's unit can work on. */
-static bool host_form(const struct ir_op *op)
-{
-    return is_double(op) || op->aux & IR_FP_BOX;
-}
-
-static bool host_rounds(const struct ir_op *op)
-{
-    return host_form(op) && (op->aux & IR_FP_ROUND) == IR_ROUND_RNE;
-}
-
-static unsigned use_float(struct compiler *c, const struct ir_op *op, ir_value value)
-{
-    return is_double(op) ? registers_use_double(c, value) : registers_use_single(c, value);
-}
-
-static void define_float(struct compiler *c, ir_value value, unsigned reg, bool as_double)
-{
-    if (as_double) {
-        registers_define(c, value, reg);
-    } else {
-        registers_define_single(c, value, reg);
-    }
-}
+#include "vmmd/vcpu/engine/baseline/operands.h"
 
 /* A NaN becomes the canonical one. */
 static void canonicalise(struct compiler *c, unsigned reg, bool as_double)
@@ -55,19 +25,19 @@ static void canonicalise(struct compiler *c, unsigned reg, bool as_double)
 static bool compile_arithmetic(struct compiler *c, const struct ir_op *op,
                                enum host_float operation)
 {
-    if (!host_rounds(op)) {
+    if (!operand_host_rounds(op)) {
         return false;
     }
-    unsigned a = use_float(c, op, op->a);
-    unsigned b = use_float(c, op, op->b);
+    unsigned a = operand_use_float(c, op, op->a);
+    unsigned b = operand_use_float(c, op, op->b);
     unsigned to = a;
     if (op->d != op->a && !registers_dies(c, op->a, c->uses[c->index].a)) {
         to = registers_allocate(c, FILE_FLOAT);
         emit_float_move(c->hot, to, a);
     }
-    emit_float(c->hot, is_double(op) ? HOST_SD : HOST_SS, operation, to, b);
-    canonicalise(c, to, is_double(op));
-    define_float(c, op->d, to, is_double(op));
+    emit_float(c->hot, operand_is_double(op) ? HOST_SD : HOST_SS, operation, to, b);
+    canonicalise(c, to, operand_is_double(op));
+    operand_define_float(c, op->d, to, operand_is_double(op));
     return true;
 }
 
@@ -93,34 +63,35 @@ bool compile_fdiv(struct compiler *c, const struct ir_op *op)
 
 bool compile_fsqrt(struct compiler *c, const struct ir_op *op)
 {
-    if (!host_rounds(op)) {
+    if (!operand_host_rounds(op)) {
         return false;
     }
-    unsigned a = use_float(c, op, op->a);
+    unsigned a = operand_use_float(c, op, op->a);
     unsigned to = registers_allocate(c, FILE_FLOAT);
     emit_float_move(c->hot, to, a);
-    emit_float(c->hot, is_double(op) ? HOST_SD : HOST_SS, HOST_FLOAT_SQRT, to, a);
-    canonicalise(c, to, is_double(op));
-    define_float(c, op->d, to, is_double(op));
+    emit_float(c->hot, operand_is_double(op) ? HOST_SD : HOST_SS, HOST_FLOAT_SQRT, to, a);
+    canonicalise(c, to, operand_is_double(op));
+    operand_define_float(c, op->d, to, operand_is_double(op));
     return true;
 }
 
 /* A NaN is left to the software, because of its flags. The operands stay for it. */
 bool compile_fma(struct compiler *c, const struct ir_op *op)
 {
-    if (!host_rounds(op) || !c->features.fma) {
+    if (!operand_host_rounds(op) || !c->features.fma) {
         return false;
     }
-    unsigned a = use_float(c, op, op->a);
-    unsigned b = use_float(c, op, op->b);
-    unsigned addend = use_float(c, op, op->c);
+    unsigned a = operand_use_float(c, op, op->a);
+    unsigned b = operand_use_float(c, op, op->b);
+    unsigned addend = operand_use_float(c, op, op->c);
     unsigned to = registers_allocate(c, FILE_FLOAT);
     emit_float_move(c->hot, to, a);
-    emit_float_fused(c->hot, is_double(op), op->aux & IR_FP_NEGATE_PRODUCT,
+    emit_float_fused(c->hot, operand_is_double(op), op->aux & IR_FP_NEGATE_PRODUCT,
                      op->aux & IR_FP_NEGATE_ADDEND, to, b, addend);
-    emit_float(c->hot, is_double(op) ? HOST_PD : HOST_PS, HOST_FLOAT_UNORDERED_COMPARE, to, to);
+    emit_float(c->hot, operand_is_double(op) ? HOST_PD : HOST_PS, HOST_FLOAT_UNORDERED_COMPARE, to,
+               to);
     compile_retreat_if(c, HOST_PARITY);
-    define_float(c, op->d, to, is_double(op));
+    operand_define_float(c, op->d, to, operand_is_double(op));
     return true;
 }
 
@@ -130,22 +101,23 @@ bool compile_fma(struct compiler *c, const struct ir_op *op)
 static bool compile_extreme(struct compiler *c, const struct ir_op *op, enum host_float operation,
                             enum host_float of_equals)
 {
-    if (!host_form(op)) {
+    if (!operand_host_form(op)) {
         return false;
     }
-    unsigned a = use_float(c, op, op->a);
-    unsigned b = use_float(c, op, op->b);
+    unsigned a = operand_use_float(c, op, op->a);
+    unsigned b = operand_use_float(c, op, op->b);
     unsigned to = registers_allocate(c, FILE_FLOAT);
-    emit_float(c->hot, is_double(op) ? HOST_PD : HOST_PS, HOST_FLOAT_UNORDERED_COMPARE, a, b);
+    emit_float(c->hot, operand_is_double(op) ? HOST_PD : HOST_PS, HOST_FLOAT_UNORDERED_COMPARE, a,
+               b);
     compile_retreat_if(c, HOST_PARITY);
     emit_float_move(c->hot, to, a);
     uint32_t equal = emit_jump_if(c->hot, HOST_EQUAL);
     compile_fixup(c, SECTION_HOT, equal, SECTION_COLD, c->cold->at);
     emit_float(c->cold, HOST_PS, of_equals, to, b);
     uint32_t back = emit_jump(c->cold);
-    emit_float(c->hot, is_double(op) ? HOST_SD : HOST_SS, operation, to, b);
+    emit_float(c->hot, operand_is_double(op) ? HOST_SD : HOST_SS, operation, to, b);
     compile_fixup(c, SECTION_COLD, back, SECTION_HOT, c->hot->at);
-    define_float(c, op->d, to, is_double(op));
+    operand_define_float(c, op->d, to, operand_is_double(op));
     return true;
 }
 
@@ -161,15 +133,16 @@ bool compile_fmax(struct compiler *c, const struct ir_op *op)
 
 bool compile_feq(struct compiler *c, const struct ir_op *op)
 {
-    if (!host_form(op)) {
+    if (!operand_host_form(op)) {
         return false;
     }
-    unsigned a = use_float(c, op, op->a);
-    unsigned b = use_float(c, op, op->b);
+    unsigned a = operand_use_float(c, op, op->a);
+    unsigned b = operand_use_float(c, op, op->b);
     unsigned to = registers_allocate(c, FILE_GENERAL);
     emit_arithmetic(c->hot, false, HOST_XOR, to, to);
     emit_arithmetic(c->hot, false, HOST_XOR, REG_SCRATCH, REG_SCRATCH);
-    emit_float(c->hot, is_double(op) ? HOST_PD : HOST_PS, HOST_FLOAT_UNORDERED_COMPARE, a, b);
+    emit_float(c->hot, operand_is_double(op) ? HOST_PD : HOST_PS, HOST_FLOAT_UNORDERED_COMPARE, a,
+               b);
     emit_set(c->hot, HOST_NOT_PARITY, REG_SCRATCH);
     emit_set(c->hot, HOST_EQUAL, to);
     emit_arithmetic(c->hot, false, HOST_AND, to, REG_SCRATCH);
@@ -180,14 +153,14 @@ bool compile_feq(struct compiler *c, const struct ir_op *op)
 /* With the operands exchanged, "above" means less and is false for NaNs. */
 static bool compile_less(struct compiler *c, const struct ir_op *op, enum host_condition condition)
 {
-    if (!host_form(op)) {
+    if (!operand_host_form(op)) {
         return false;
     }
-    unsigned a = use_float(c, op, op->a);
-    unsigned b = use_float(c, op, op->b);
+    unsigned a = operand_use_float(c, op, op->a);
+    unsigned b = operand_use_float(c, op, op->b);
     unsigned to = registers_allocate(c, FILE_GENERAL);
     emit_arithmetic(c->hot, false, HOST_XOR, to, to);
-    emit_float(c->hot, is_double(op) ? HOST_PD : HOST_PS,
+    emit_float(c->hot, operand_is_double(op) ? HOST_PD : HOST_PS,
                op->aux & IR_FP_QUIET ? HOST_FLOAT_UNORDERED_COMPARE : HOST_FLOAT_COMPARE, b, a);
     emit_set(c->hot, condition, to);
     registers_define(c, op->d, to);
@@ -215,7 +188,7 @@ bool compile_fclass(struct compiler *c, const struct ir_op *op)
 /* scratch = sign of b (or, inverted, its opposite) */
 static void take_sign(struct compiler *c, const struct ir_op *op, unsigned b, bool inverted)
 {
-    emit_float_sign_mask(c->hot, is_double(op), XMM_SCRATCH);
+    emit_float_sign_mask(c->hot, operand_is_double(op), XMM_SCRATCH);
     if (inverted) {
         unsigned other = registers_allocate(c, FILE_FLOAT);
         emit_float_move(c->hot, other, b);
@@ -230,24 +203,24 @@ static void take_sign(struct compiler *c, const struct ir_op *op, unsigned b, bo
 static unsigned magnitude(struct compiler *c, const struct ir_op *op, unsigned a)
 {
     unsigned to = registers_allocate(c, FILE_FLOAT);
-    emit_float_sign_mask(c->hot, is_double(op), to);
+    emit_float_sign_mask(c->hot, operand_is_double(op), to);
     emit_float(c->hot, HOST_PS, HOST_FLOAT_ANDN, to, a);
     return to;
 }
 
 static bool compile_sign(struct compiler *c, const struct ir_op *op, bool inverted)
 {
-    if (!host_form(op)) {
+    if (!operand_host_form(op)) {
         return false;
     }
-    unsigned a = use_float(c, op, op->a);
-    unsigned b = use_float(c, op, op->b);
+    unsigned a = operand_use_float(c, op, op->a);
+    unsigned b = operand_use_float(c, op, op->b);
     unsigned to;
     if (op->a == op->b) {
         to = registers_allocate(c, FILE_FLOAT);
         emit_float_move(c->hot, to, a);
         if (inverted) {
-            emit_float_sign_mask(c->hot, is_double(op), XMM_SCRATCH);
+            emit_float_sign_mask(c->hot, operand_is_double(op), XMM_SCRATCH);
             emit_float(c->hot, HOST_PS, HOST_FLOAT_XOR, to, XMM_SCRATCH);
         }
     } else {
@@ -255,7 +228,7 @@ static bool compile_sign(struct compiler *c, const struct ir_op *op, bool invert
         to = magnitude(c, op, a);
         emit_float(c->hot, HOST_PS, HOST_FLOAT_OR, to, XMM_SCRATCH);
     }
-    define_float(c, op->d, to, is_double(op));
+    operand_define_float(c, op->d, to, operand_is_double(op));
     return true;
 }
 
@@ -271,11 +244,11 @@ bool compile_fsgnjn(struct compiler *c, const struct ir_op *op)
 
 bool compile_fsgnjx(struct compiler *c, const struct ir_op *op)
 {
-    if (!host_form(op)) {
+    if (!operand_host_form(op)) {
         return false;
     }
-    unsigned a = use_float(c, op, op->a);
-    unsigned b = use_float(c, op, op->b);
+    unsigned a = operand_use_float(c, op, op->a);
+    unsigned b = operand_use_float(c, op, op->b);
     unsigned to;
     if (op->a == op->b) {
         to = magnitude(c, op, a);
@@ -285,7 +258,7 @@ bool compile_fsgnjx(struct compiler *c, const struct ir_op *op)
         emit_float_move(c->hot, to, a);
         emit_float(c->hot, HOST_PS, HOST_FLOAT_XOR, to, XMM_SCRATCH);
     }
-    define_float(c, op->d, to, is_double(op));
+    operand_define_float(c, op->d, to, operand_is_double(op));
     return true;
 }
 
@@ -300,15 +273,16 @@ bool compile_fround(struct compiler *c, const struct ir_op *op)
 /* The format names the result; the source has the other. */
 bool compile_fcvt(struct compiler *c, const struct ir_op *op)
 {
-    if (!(op->aux & IR_FP_BOX) || !host_rounds(op)) {
+    if (!(op->aux & IR_FP_BOX) || !operand_host_rounds(op)) {
         return false;
     }
-    unsigned a = is_double(op) ? registers_use_single(c, op->a) : registers_use_double(c, op->a);
+    unsigned a =
+        operand_is_double(op) ? registers_use_single(c, op->a) : registers_use_double(c, op->a);
     unsigned to = registers_allocate(c, FILE_FLOAT);
     emit_float_zero(c->hot, to);
-    emit_float(c->hot, is_double(op) ? HOST_SS : HOST_SD, HOST_FLOAT_CONVERT, to, a);
-    canonicalise(c, to, is_double(op));
-    define_float(c, op->d, to, is_double(op));
+    emit_float(c->hot, operand_is_double(op) ? HOST_SS : HOST_SD, HOST_FLOAT_CONVERT, to, a);
+    canonicalise(c, to, operand_is_double(op));
+    operand_define_float(c, op->d, to, operand_is_double(op));
     return true;
 }
 
@@ -316,12 +290,12 @@ bool compile_fcvt(struct compiler *c, const struct ir_op *op)
 static bool compile_to_signed(struct compiler *c, const struct ir_op *op, bool wide)
 {
     unsigned round = op->aux & IR_FP_ROUND;
-    if (!host_form(op) || (round != IR_ROUND_RNE && round != IR_ROUND_RTZ)) {
+    if (!operand_host_form(op) || (round != IR_ROUND_RNE && round != IR_ROUND_RTZ)) {
         return false;
     }
-    unsigned a = use_float(c, op, op->a);
+    unsigned a = operand_use_float(c, op, op->a);
     unsigned to = registers_allocate(c, FILE_GENERAL);
-    emit_float_to_integer(c->hot, is_double(op), wide, round == IR_ROUND_RTZ, to, a);
+    emit_float_to_integer(c->hot, operand_is_double(op), wide, round == IR_ROUND_RTZ, to, a);
     if (wide) {
         emit_constant(c->hot, REG_SCRATCH, UINT64_C(1) << 63);
         emit_arithmetic(c->hot, true, HOST_CMP, to, REG_SCRATCH);
@@ -352,16 +326,16 @@ static bool compile_to_unsigned(struct compiler *c, const struct ir_op *op, bool
 {
     static const uint64_t limits[2][2] = {{0x4f800000, UINT64_C(0x41f0000000000000)},
                                           {0x5f000000, UINT64_C(0x43e0000000000000)}};
-    if (!host_form(op) || (op->aux & IR_FP_ROUND) != IR_ROUND_RTZ) {
+    if (!operand_host_form(op) || (op->aux & IR_FP_ROUND) != IR_ROUND_RTZ) {
         return false;
     }
-    unsigned a = use_float(c, op, op->a);
+    unsigned a = operand_use_float(c, op, op->a);
     unsigned to = registers_allocate(c, FILE_GENERAL);
-    emit_float_to_bits(c->hot, is_double(op), to, a);
-    emit_constant(c->hot, REG_SCRATCH, limits[wide][is_double(op)]);
-    emit_arithmetic(c->hot, is_double(op), HOST_CMP, to, REG_SCRATCH);
+    emit_float_to_bits(c->hot, operand_is_double(op), to, a);
+    emit_constant(c->hot, REG_SCRATCH, limits[wide][operand_is_double(op)]);
+    emit_arithmetic(c->hot, operand_is_double(op), HOST_CMP, to, REG_SCRATCH);
     compile_retreat_if(c, HOST_ABOVE_EQUAL);
-    emit_float_to_integer(c->hot, is_double(op), true, true, to, a);
+    emit_float_to_integer(c->hot, operand_is_double(op), true, true, to, a);
     if (!wide) {
         emit_extend(c->hot, 2, true, to, to);
     }
@@ -387,15 +361,15 @@ bool compile_fcvt_mod(struct compiler *c, const struct ir_op *op)
 
 static bool compile_from_integer(struct compiler *c, const struct ir_op *op, bool wide)
 {
-    bool exact = is_double(op) && !wide;
-    if (!host_form(op) || (!exact && !host_rounds(op))) {
+    bool exact = operand_is_double(op) && !wide;
+    if (!operand_host_form(op) || (!exact && !operand_host_rounds(op))) {
         return false;
     }
     unsigned a = registers_use(c, op->a);
     unsigned to = registers_allocate(c, FILE_FLOAT);
     emit_float_zero(c->hot, to);
-    emit_float_from_integer(c->hot, is_double(op), wide, to, a);
-    define_float(c, op->d, to, is_double(op));
+    emit_float_from_integer(c->hot, operand_is_double(op), wide, to, a);
+    operand_define_float(c, op->d, to, operand_is_double(op));
     return true;
 }
 
@@ -412,7 +386,7 @@ bool compile_fcvt_from_s32(struct compiler *c, const struct ir_op *op)
 /* Half of the unsigned 64-bit numbers are signed ones too. */
 bool compile_fcvt_from_u64(struct compiler *c, const struct ir_op *op)
 {
-    if (!host_rounds(op)) {
+    if (!operand_host_rounds(op)) {
         return false;
     }
     unsigned a = registers_use(c, op->a);
@@ -423,63 +397,15 @@ bool compile_fcvt_from_u64(struct compiler *c, const struct ir_op *op)
 
 bool compile_fcvt_from_u32(struct compiler *c, const struct ir_op *op)
 {
-    if (!host_form(op) || (!is_double(op) && !host_rounds(op))) {
+    if (!operand_host_form(op) || (!operand_is_double(op) && !operand_host_rounds(op))) {
         return false;
     }
     unsigned a = registers_use(c, op->a);
     unsigned to = registers_allocate(c, FILE_FLOAT);
     emit_move(c->hot, false, REG_SCRATCH, a);
     emit_float_zero(c->hot, to);
-    emit_float_from_integer(c->hot, is_double(op), true, to, REG_SCRATCH);
-    define_float(c, op->d, to, is_double(op));
-    return true;
-}
-
-/* --- moves ----------------------------------------------------------------------------------- */
-
-/* The slot's bits, whatever they mean: from its register or from memory. */
-bool compile_fmv_to_int(struct compiler *c, const struct ir_op *op)
-{
-    const struct value_state *state = registers_value(c, op->a);
-    bool narrow = !is_double(op);
-    unsigned to = registers_allocate(c, FILE_GENERAL);
-    if (state->reg != NO_REGISTER && (narrow || !state->single)) {
-        emit_float_to_bits(c->hot, !narrow, to, state->reg);
-        if (narrow) {
-            emit_extend(c->hot, 2, true, to, to);
-        }
-    } else if (state->reg != NO_REGISTER) {
-        emit_float_to_bits(c->hot, true, to, registers_use_double(c, op->a));
-    } else {
-        emit_load(c->hot, narrow ? 2 : 3, narrow, to, host_at(REG_CPU, state->offset));
-    }
-    registers_define(c, op->d, to);
-    return true;
-}
-
-bool compile_fmv_from_int(struct compiler *c, const struct ir_op *op)
-{
-    if (!host_form(op)) {
-        return false;
-    }
-    unsigned a = registers_use(c, op->a);
-    unsigned to = registers_allocate(c, FILE_FLOAT);
-    emit_float_from_bits(c->hot, is_double(op), to, a);
-    define_float(c, op->d, to, is_double(op));
-    return true;
-}
-
-bool compile_fmov(struct compiler *c, const struct ir_op *op)
-{
-    if (op->d == op->a) {
-        return true;
-    }
-    const struct value_state *state = registers_value(c, op->a);
-    bool single = state->reg != NO_REGISTER && state->single;
-    unsigned a = single ? registers_use_single(c, op->a) : registers_use_double(c, op->a);
-    unsigned to = registers_allocate(c, FILE_FLOAT);
-    emit_float_move(c->hot, to, a);
-    define_float(c, op->d, to, !single);
+    emit_float_from_integer(c->hot, operand_is_double(op), true, to, REG_SCRATCH);
+    operand_define_float(c, op->d, to, operand_is_double(op));
     return true;
 }
 

@@ -1,31 +1,11 @@
-/* Moves and integer arithmetic. */
+/* Integer arithmetic. */
 #if defined(__x86_64__)
 
-#include "vmmd/vcpu/engine/baseline/registers.h"
+#include "vmmd/vcpu/engine/baseline/operands.h"
 
 static bool fits32(int64_t value)
 {
     return value == (int32_t)value;
-}
-
-/* The second operand when it is known: the immediate, or a constant's value. */
-static bool known_b(struct compiler *c, const struct ir_op *op, int64_t *value)
-{
-    if (op->b == IR_IMMEDIATE) {
-        *value = op->imm;
-        return true;
-    }
-    return registers_is_constant(c, op->b, value);
-}
-
-/* The second operand in a register. */
-static unsigned use_b(struct compiler *c, const struct ir_op *op)
-{
-    if (op->b != IR_IMMEDIATE) {
-        return registers_use(c, op->b);
-    }
-    emit_constant(c->hot, REG_SCRATCH, (uint64_t)op->imm);
-    return REG_SCRATCH;
 }
 
 /* A register with a's value that the operation may change and then define as d. */
@@ -41,45 +21,7 @@ static unsigned copy_a(struct compiler *c, const struct ir_op *op)
     return to;
 }
 
-/* Fill the slot from a 32-bit result, whose upper half is clear. */
-static void define32(struct compiler *c, const struct ir_op *op, unsigned reg)
-{
-    if (op->aux == IR_EXTEND_SIGN) {
-        emit_extend(c->hot, 2, true, reg, reg);
-    }
-    registers_define(c, op->d, reg);
-}
-
-static void define_width(struct compiler *c, const struct ir_op *op, bool wide, unsigned reg)
-{
-    if (wide) {
-        registers_define(c, op->d, reg);
-    } else {
-        define32(c, op, reg);
-    }
-}
-
 /* --- moves ---------------------------------------------------------------------------------- */
-
-bool compile_mov(struct compiler *c, const struct ir_op *op)
-{
-    int64_t value;
-    if (known_b(c, op, &value)) {
-        registers_define_constant(c, op->d, value);
-        return true;
-    }
-    unsigned b = registers_use(c, op->b);
-    if (op->d == op->b) {
-        return true;
-    }
-    if (!registers_dies(c, op->b, c->uses[c->index].b)) {
-        unsigned to = registers_allocate(c, FILE_GENERAL);
-        emit_move(c->hot, true, to, b);
-        b = to;
-    }
-    registers_define(c, op->d, b);
-    return true;
-}
 
 bool compile_pcrel(struct compiler *c, const struct ir_op *op)
 {
@@ -97,19 +39,12 @@ bool compile_select(struct compiler *c, const struct ir_op *op)
 {
     unsigned a = registers_use(c, op->a);
     unsigned other = registers_use(c, op->c);
-    unsigned b = use_b(c, op);
+    unsigned b = operand_use_b(c, op);
     unsigned to = registers_allocate(c, FILE_GENERAL);
     emit_move(c->hot, true, to, other);
     emit_test(c->hot, true, a, a);
     emit_move_if(c->hot, HOST_NOT_EQUAL, to, b);
     registers_define(c, op->d, to);
-    return true;
-}
-
-bool compile_insn(struct compiler *c, const struct ir_op *op)
-{
-    (void)c;
-    (void)op;
     return true;
 }
 
@@ -126,28 +61,28 @@ static void add_constant(struct compiler *c, const struct ir_op *op, bool wide, 
         emit_address(c->hot, wide, to, host_at(a, value));
         a = to;
     }
-    define_width(c, op, wide, a);
+    operand_define_width(c, op, wide, a);
 }
 
 static bool compile_addition(struct compiler *c, const struct ir_op *op, bool wide)
 {
     int64_t value;
-    if (known_b(c, op, &value) && (fits32(value) || !wide)) {
+    if (operand_known_b(c, op, &value) && (fits32(value) || !wide)) {
         add_constant(c, op, wide, (int32_t)value);
         return true;
     }
     unsigned a = registers_use(c, op->a);
-    unsigned b = use_b(c, op);
+    unsigned b = operand_use_b(c, op);
     if (op->d == op->a) {
         emit_arithmetic(c->hot, wide, HOST_ADD, a, b);
-        define_width(c, op, wide, a);
+        operand_define_width(c, op, wide, a);
     } else if (op->d == op->b) {
         emit_arithmetic(c->hot, wide, HOST_ADD, b, a);
-        define_width(c, op, wide, b);
+        operand_define_width(c, op, wide, b);
     } else {
         unsigned to = registers_allocate(c, FILE_GENERAL);
         emit_address(c->hot, wide, to, host_indexed(a, b, 0, 0));
-        define_width(c, op, wide, to);
+        operand_define_width(c, op, wide, to);
     }
     return true;
 }
@@ -166,21 +101,21 @@ static bool compile_arithmetic(struct compiler *c, const struct ir_op *op,
                                enum host_arithmetic operation, bool commutes, bool wide)
 {
     int64_t value;
-    if (known_b(c, op, &value) && (fits32(value) || !wide)) {
+    if (operand_known_b(c, op, &value) && (fits32(value) || !wide)) {
         unsigned to = copy_a(c, op);
         emit_arithmetic_constant(c->hot, wide, operation, to, (int32_t)value);
-        define_width(c, op, wide, to);
+        operand_define_width(c, op, wide, to);
         return true;
     }
-    unsigned b = use_b(c, op);
+    unsigned b = operand_use_b(c, op);
     if (commutes && op->d == op->b && op->d != op->a) {
         emit_arithmetic(c->hot, wide, operation, b, registers_use(c, op->a));
-        define_width(c, op, wide, b);
+        operand_define_width(c, op, wide, b);
         return true;
     }
     unsigned to = copy_a(c, op);
     emit_arithmetic(c->hot, wide, operation, to, b);
-    define_width(c, op, wide, to);
+    operand_define_width(c, op, wide, to);
     return true;
 }
 
@@ -219,7 +154,7 @@ bool compile_rsub(struct compiler *c, const struct ir_op *op)
 {
     unsigned to = copy_a(c, op);
     emit_unary(c->hot, true, HOST_NEG, to);
-    unsigned b = use_b(c, op);
+    unsigned b = operand_use_b(c, op);
     emit_arithmetic(c->hot, true, HOST_ADD, to, b);
     registers_define(c, op->d, to);
     return true;
@@ -229,7 +164,7 @@ bool compile_rsub(struct compiler *c, const struct ir_op *op)
 static bool compile_inverted(struct compiler *c, const struct ir_op *op,
                              enum host_arithmetic operation)
 {
-    unsigned b = use_b(c, op);
+    unsigned b = operand_use_b(c, op);
     if (b != REG_SCRATCH) {
         emit_move(c->hot, true, REG_SCRATCH, b);
     }
@@ -261,10 +196,10 @@ static bool compile_shift(struct compiler *c, const struct ir_op *op, enum host_
                           bool wide)
 {
     int64_t value;
-    if (known_b(c, op, &value)) {
+    if (operand_known_b(c, op, &value)) {
         unsigned to = copy_a(c, op);
         emit_shift_constant(c->hot, wide, operation, to, (unsigned)value & (wide ? 63 : 31));
-        define_width(c, op, wide, to);
+        operand_define_width(c, op, wide, to);
         return true;
     }
     bool shift = operation == HOST_SHL || operation == HOST_SHR || operation == HOST_SAR;
@@ -273,7 +208,7 @@ static bool compile_shift(struct compiler *c, const struct ir_op *op, enum host_
         unsigned b = registers_use(c, op->b);
         unsigned to = op->d == op->a ? a : registers_allocate(c, FILE_GENERAL);
         emit_shift_by(c->hot, wide, operation, to, a, b);
-        define_width(c, op, wide, to);
+        operand_define_width(c, op, wide, to);
         return true;
     }
     registers_vacate(c, RCX);
@@ -283,7 +218,7 @@ static bool compile_shift(struct compiler *c, const struct ir_op *op, enum host_
     emit_move(c->hot, true, to, a);
     emit_move(c->hot, true, RCX, b);
     emit_shift_cl(c->hot, wide, operation, to);
-    define_width(c, op, wide, to);
+    operand_define_width(c, op, wide, to);
     return true;
 }
 
@@ -337,17 +272,17 @@ bool compile_shladduw(struct compiler *c, const struct ir_op *op)
 static bool compile_product(struct compiler *c, const struct ir_op *op, bool wide)
 {
     int64_t value;
-    if (known_b(c, op, &value) && (fits32(value) || !wide)) {
+    if (operand_known_b(c, op, &value) && (fits32(value) || !wide)) {
         unsigned a = registers_use(c, op->a);
         unsigned to = op->d == op->a ? a : registers_allocate(c, FILE_GENERAL);
         emit_multiply_constant(c->hot, wide, to, a, (int32_t)value);
-        define_width(c, op, wide, to);
+        operand_define_width(c, op, wide, to);
         return true;
     }
-    unsigned b = use_b(c, op);
+    unsigned b = operand_use_b(c, op);
     unsigned to = copy_a(c, op);
     emit_multiply(c->hot, wide, to, b);
-    define_width(c, op, wide, to);
+    operand_define_width(c, op, wide, to);
     return true;
 }
 
@@ -364,7 +299,7 @@ bool compile_mul32(struct compiler *c, const struct ir_op *op)
 /* a into rax, b into a register that is neither rax nor rdx (returned); both are then free. */
 static unsigned take_rax_rdx(struct compiler *c, const struct ir_op *op)
 {
-    unsigned b = use_b(c, op);
+    unsigned b = operand_use_b(c, op);
     if (b == RAX || b == RDX) {
         emit_move(c->hot, true, REG_SCRATCH, b);
         b = REG_SCRATCH;
@@ -440,7 +375,7 @@ static void division_corner(struct compiler *c, struct division division, bool b
 static bool compile_division(struct compiler *c, const struct ir_op *op, struct division division)
 {
     int64_t value = 0;
-    bool known = known_b(c, op, &value) && value != 0 && value != -1 &&
+    bool known = operand_known_b(c, op, &value) && value != 0 && value != -1 &&
                  (division.wide || ((int32_t)value != 0 && (int32_t)value != -1));
     unsigned b = take_rax_rdx(c, op);
     uint32_t back[2];
@@ -463,7 +398,7 @@ static bool compile_division(struct compiler *c, const struct ir_op *op, struct 
     for (unsigned i = 0; !known && i <= division.is_signed; i++) {
         compile_fixup(c, SECTION_COLD, back[i], SECTION_HOT, c->hot->at);
     }
-    define_width(c, op, division.wide, division.remainder ? RDX : RAX);
+    operand_define_width(c, op, division.wide, division.remainder ? RDX : RAX);
     return true;
 }
 
@@ -495,7 +430,7 @@ void compile_load_comparison(struct compiler *c, const struct ir_op *op)
 {
     int64_t value;
     registers_use(c, op->a);
-    if (op->b != IR_IMMEDIATE && !(known_b(c, op, &value) && fits32(value))) {
+    if (op->b != IR_IMMEDIATE && !(operand_known_b(c, op, &value) && fits32(value))) {
         registers_use(c, op->b);
     }
 }
@@ -504,14 +439,14 @@ enum host_condition compile_compare(struct compiler *c, const struct ir_op *op)
 {
     int64_t value;
     unsigned a = registers_use(c, op->a);
-    if (known_b(c, op, &value) && fits32(value)) {
+    if (operand_known_b(c, op, &value) && fits32(value)) {
         if (value == 0) {
             emit_test(c->hot, true, a, a);
         } else {
             emit_arithmetic_constant(c->hot, true, HOST_CMP, a, (int32_t)value);
         }
     } else {
-        emit_arithmetic(c->hot, true, HOST_CMP, a, use_b(c, op));
+        emit_arithmetic(c->hot, true, HOST_CMP, a, operand_use_b(c, op));
     }
     return conditions[op->aux];
 }
@@ -528,7 +463,7 @@ bool compile_setcc(struct compiler *c, const struct ir_op *op)
 
 static bool compile_extreme(struct compiler *c, const struct ir_op *op, enum host_condition keep_b)
 {
-    unsigned b = use_b(c, op);
+    unsigned b = operand_use_b(c, op);
     unsigned to = copy_a(c, op);
     emit_arithmetic(c->hot, true, HOST_CMP, to, b);
     emit_move_if(c->hot, keep_b, to, b);
@@ -597,7 +532,7 @@ bool compile_bswap32(struct compiler *c, const struct ir_op *op)
 {
     unsigned to = copy_a(c, op);
     emit_swap_bytes(c->hot, false, to);
-    define32(c, op, to);
+    operand_define32(c, op, to);
     return true;
 }
 
