@@ -1,0 +1,45 @@
+/*
+ * The code cache: compiled regions on disk, shared by all machines and daemons of a user, so that
+ * what was hot once is there in the next boot. The files are described in cache_files.h.
+ *
+ * Whatever goes wrong - damaged, foreign, older entries, a full disk, other processes that evict or
+ * clear - is a miss. A `struct cache` is used by any threads.
+ */
+#ifndef POLYVISOR_JIT_CACHE_H
+#define POLYVISOR_JIT_CACHE_H
+
+#include "libshared/jit/cache_files.h"
+
+struct cache;
+
+/* Use `directory` (made when missing) for code that `identity` compiles (copied). NULL with *err
+ * set. */
+struct cache *cache_open(const char *directory, uint64_t bytes_max, const char *identity,
+                         struct error *err);
+void cache_close(struct cache *cache); /* NULL is allowed */
+
+/* The blob for exactly this region; to be freed. NULL: none. */
+uint8_t *cache_find(struct cache *cache, const struct cache_subject *subject, size_t *blob_size);
+/* The blob of a region whose head looks like that, and the region (without heat). There may be
+ * several: `skip` 0 is the one used last, and so on. NULL: no more of them. */
+uint8_t *cache_fetch(struct cache *cache, uint64_t fingerprint, unsigned skip,
+                     struct region *region, size_t *blob_size);
+/* Keep it. False with *err set: the cache is as it was. */
+bool cache_store(struct cache *cache, const struct cache_subject *subject, const uint8_t *blob,
+                 size_t blob_size, struct error *err);
+
+/* Look at the files again: other processes may have added some. */
+void cache_refresh(struct cache *cache);
+/* Fingerprints of all heads, each once, the one used last first, at most `max`; *fingerprints is to
+ * be freed. 0 without memory, too. */
+size_t cache_catalog(struct cache *cache, size_t max, uint64_t **fingerprints);
+/* Of this identity; bytes of all. */
+void cache_usage(struct cache *cache, uint64_t *entries, uint64_t *bytes);
+
+/* Keep a packed region that killed the compiler, for `jitd --replay`. The path into `path`. */
+bool cache_store_poisoned(struct cache *cache, const struct cache_key *key, const uint8_t *packed,
+                          size_t size, char *path, size_t path_size);
+/* Keys of such regions, at most `max`. */
+size_t cache_list_poisoned(struct cache *cache, struct cache_key *keys, size_t max);
+
+#endif
