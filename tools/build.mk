@@ -43,14 +43,16 @@ LIBS_VCPU := -lcapstone
 # Only jitd, and the tests of what it makes, are linked with LLVM.
 LLVM := /usr/lib/llvm-19
 LIBS_JITD := -L$(LLVM)/lib -Wl,--as-needed -lLLVM-19 -Wl,--no-as-needed
-PROGRAMS := $(addprefix $(BUILD)/bin/,vmmd vcpud devd vmctl)
+PROGRAMS := $(addprefix $(BUILD)/bin/,vmmd vcpud devd jitd vmctl)
 
 $(BUILD)/bin/vmmd: $(call objects,vmmd/main.c) $(LIB_VMMD) $(LIB_SHARED)
 $(BUILD)/bin/vcpud: $(call objects,vmmd/vcpu/main.c) $(LIB_VCPU) $(LIB_SHARED)
 $(BUILD)/bin/devd: $(call objects,devd/main.c) $(LIB_DEVD) $(LIB_SHARED)
+$(BUILD)/bin/jitd: $(call objects,jitd/main.c) $(LIB_JITD) $(LIB_SHARED)
 $(BUILD)/bin/vmctl: $(call objects,cli/main.c) $(LIB_CLI) $(LIB_SHARED)
 
 $(BUILD)/bin/vcpud: LIBS += $(LIBS_VCPU)
+$(BUILD)/bin/jitd: LIBS += $(LIBS_JITD)
 
 # Devices and commands register themselves in linker sections, so whole archives are linked.
 $(PROGRAMS):

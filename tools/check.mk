@@ -17,11 +17,18 @@ $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(LIB_VCPU) $(LIB_DEVD) $(LIB
 	$(QUIET_LD)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) \
 	    -Wl,--start-group $(filter %.a,$^) -Wl,--end-group -lcheck -lsubunit -lrt $(LIBS) $(LIBS_VCPU) $(LIBS_JITD)
 
+# Programs that tests put in jitd's place.
+JIT_DOUBLES := $(addprefix $(BUILD)/tests/jitd/,jitd_double jitd_garbage)
+$(BUILD)/tests/jitd/%: $(BUILD)/obj/tests/jitd/%.o $(BUILD)/obj/jitd/main.o $(LIB_JITD) $(LIB_SHARED)
+	@mkdir -p $(@D)
+	$(QUIET_LD)$(CC) $(LDFLAGS) -o $@ $(filter-out $(if $(findstring garbage,$@),%/main.o),$(filter %.o,$^)) \
+	    $(filter %.a,$^) $(LIBS)
+
 -include tools/lockstep.mk
 
 .PHONY: tests unit check
 unit: $(UNIT_PROGRAMS)
-tests: all unit $(LOCKSTEP_PROGRAMS) guests test-guests
+tests: all unit $(JIT_DOUBLES) $(LOCKSTEP_PROGRAMS) guests test-guests
 
 check:
 	@$(MAKE) --no-print-directory deps

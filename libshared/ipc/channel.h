@@ -20,6 +20,8 @@ enum channel_kind {
     CHANNEL_VCPU = 3,      /* vmmd - vcpud, PAIR, proto/vcpu.proto */
     CHANNEL_DEVICE = 4,    /* vmmd - devd, PAIR, proto/device.proto */
     CHANNEL_TRANSPORT = 5, /* vcpud - devd, PAIR, proto/transport.proto */
+    CHANNEL_JIT = 6,         /* vcpud - jitd, PAIR, proto/jit.proto */
+    CHANNEL_JIT_CONTROL = 7, /* vmmd - jitd, PAIR, proto/jit.proto */
 };
 
 struct channel; /* owns one nanomsg socket */

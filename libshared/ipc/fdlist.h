@@ -7,6 +7,7 @@
  *          append to, when wanted), dev.<id>.state, dev.<id>.kick.<n>, dev.<id>.call.<n>,
  *          dev.<id>.reply
  *   devd:  ram, codemap, state, kick.<n>, call.<n>, reply, backend, console
+ *   jitd:  journal (libshared/jit/journal.h), leash (its end of file: vmmd is gone)
  * `<id>` is the device id of the machine's configuration ("serial0", "disk0"). virtio devices have
  * kick.0 to kick.<queue_count - 1> and call.0 to call.<queue_count>; plain MMIO devices kick.0,
  * call.0 and reply. `backend` is there for disks, `console` (a listening socket) for consoles.

@@ -14,7 +14,7 @@
 #include "libshared/jit/blob.h"
 
 #define CACHE_ENTRY_VERSION 1u
-#define CACHE_IDENTITY_MAX  4096u
+#define CACHE_IDENTITY_MAX  8192u
 #define CACHE_ENTRY_HEADER  64u
 #define CACHE_BLOB_MAX                                                                             \
     (sizeof(struct blob_header) + BLOB_EXITS_MAX * sizeof(struct blob_exit) + BLOB_CODE_MAX)

@@ -1,0 +1,566 @@
+/* jitd as a process, with the test double for LLVM: what vmmd and vcpud see of it. */
+#include "libshared/base/clock.h"
+#include "libshared/ipc/channel.h"
+#include "libshared/ipc/fdlist.h"
+#include "libshared/jit/cache.h"
+#include "libshared/jit/journal.h"
+#include "libshared/jit/region_message.h"
+#include "tests/unit/jit_sample.h"
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <nanomsg/pair.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define ANSWER_MS 20000
+
+static char directory[64], cache_directory[80], program[PATH_MAX];
+static int journal_fd, leash[2];
+static pid_t jitd;
+static struct channel *control;
+static uint64_t last_id;
+
+static void find_program(void)
+{
+    ssize_t length = readlink("/proc/self/exe", program, sizeof(program) - 64);
+
+    ck_assert_int_gt(length, 0);
+    program[length] = '\0';
+    strcpy(strrchr(program, '/'), "/../jitd/jitd_double");
+}
+
+static void setup(void)
+{
+    find_program();
+    strcpy(directory, "/tmp/pv-jitd.XXXXXX");
+    ck_assert_ptr_nonnull(mkdtemp(directory));
+    snprintf(cache_directory, sizeof(cache_directory), "%s/cache", directory);
+    journal_fd = memfd_create("journal", MFD_CLOEXEC);
+    ck_assert_int_eq(ftruncate(journal_fd, sizeof(struct journal)), 0);
+    ck_assert_int_eq(pipe(leash), 0);
+    jitd = 0;
+    last_id = 0;
+}
+
+static int wait_for_end(void)
+{
+    int status = 0;
+
+    ck_assert_int_eq(waitpid(jitd, &status, 0), jitd);
+    channel_close(control);
+    control = NULL;
+    jitd = 0;
+    return status;
+}
+
+static void teardown(void)
+{
+    char command[128];
+
+    if (jitd) {
+        kill(jitd, SIGKILL);
+        wait_for_end();
+    }
+    close(journal_fd);
+    close(leash[0]);
+    close(leash[1]);
+    snprintf(command, sizeof(command), "rm -rf %s", directory);
+    ck_assert_int_eq(system(command), 0);
+}
+
+/* Ask; the answer is the caller's, NULL when none came. */
+static Polyvisor__JitControlReply *ask(Polyvisor__JitControl *request)
+{
+    ProtobufCMessage *message = NULL;
+
+    request->id = ++last_id;
+    ck_assert_int_eq(channel_send(control, &request->base, ANSWER_MS), 0);
+    if (channel_receive(control, &polyvisor__jit_control_reply__descriptor, &message, ANSWER_MS)) {
+        return NULL;
+    }
+    ck_assert_uint_eq(((Polyvisor__JitControlReply *)message)->id, last_id);
+    return (Polyvisor__JitControlReply *)message;
+}
+
+static void spawn(const char *settings)
+{
+    static struct fdlist list;
+    char path[128];
+
+    snprintf(path, sizeof(path), "%s/jitd.sock", directory);
+    unlink(path);
+    memset(&list, 0, sizeof(list));
+    fdlist_add(&list, journal_fd, "journal");
+    fdlist_add(&list, leash[0], "leash");
+    char *environment = fdlist_environment(&list);
+    jitd = fork();
+    if (jitd == 0) {
+        close(leash[1]);
+        fcntl(journal_fd, F_SETFD, 0);
+        putenv(environment);
+        setenv("POLYVISOR_TEST_COMPILER", settings, 1);
+        execl(program, "jitd", "--control", path, (char *)NULL);
+        _exit(127);
+    }
+    free(environment);
+    control = channel_connect(CHANNEL_JIT_CONTROL, NN_PAIR, path);
+    ck_assert_ptr_nonnull(control);
+}
+
+static Polyvisor__JitControlReply *configure(bool crashed)
+{
+    Polyvisor__JitControl request = POLYVISOR__JIT_CONTROL__INIT;
+    Polyvisor__JitConfigure message = POLYVISOR__JIT_CONFIGURE__INIT;
+
+    message.cache_directory = cache_directory;
+    message.crashed = crashed;
+    message.workers = 2;
+    message.job_limit_ms = 300;
+    request.body_case = POLYVISOR__JIT_CONTROL__BODY_CONFIGURE;
+    request.configure = &message;
+    Polyvisor__JitControlReply *reply = ask(&request);
+    ck_assert_ptr_nonnull(reply);
+    ck_assert_ptr_null(reply->error);
+    return reply;
+}
+
+static void start(const char *settings)
+{
+    spawn(settings);
+    polyvisor__jit_control_reply__free_unpacked(configure(false), NULL);
+}
+
+static void get_stats(Polyvisor__JitStats *stats)
+{
+    Polyvisor__JitControl request = POLYVISOR__JIT_CONTROL__INIT;
+    Polyvisor__JitStatsRequest message = POLYVISOR__JIT_STATS_REQUEST__INIT;
+
+    request.body_case = POLYVISOR__JIT_CONTROL__BODY_STATS;
+    request.stats = &message;
+    Polyvisor__JitControlReply *reply = ask(&request);
+    ck_assert_ptr_nonnull(reply);
+    ck_assert_ptr_nonnull(reply->stats);
+    *stats = *reply->stats;
+    polyvisor__jit_control_reply__free_unpacked(reply, NULL);
+}
+
+/* ---- vcpud's side ---- */
+
+static Polyvisor__JitReply *receive(struct channel *machine)
+{
+    ProtobufCMessage *message = NULL;
+    int result = channel_receive(machine, &polyvisor__jit_reply__descriptor, &message, ANSWER_MS);
+
+    ck_assert_msg(result == 0, "%s", strerror(-result));
+    return (Polyvisor__JitReply *)message;
+}
+
+static void drop(Polyvisor__JitReply *reply)
+{
+    polyvisor__jit_reply__free_unpacked(reply, NULL);
+}
+
+/* Bind and attach; the number of fingerprints of the welcome. */
+static struct channel *attach(const char *name, size_t *known)
+{
+    Polyvisor__JitControl request = POLYVISOR__JIT_CONTROL__INIT;
+    Polyvisor__JitAttach message = POLYVISOR__JIT_ATTACH__INIT;
+    char path[128];
+
+    snprintf(path, sizeof(path), "%s/%s.sock", directory, name);
+    struct channel *machine = channel_bind(CHANNEL_JIT, NN_PAIR, path);
+    ck_assert_ptr_nonnull(machine);
+    message.machine = (char *)name;
+    message.path = path;
+    message.arch = (char *)"riscv64";
+    request.body_case = POLYVISOR__JIT_CONTROL__BODY_ATTACH;
+    request.attach = &message;
+    Polyvisor__JitControlReply *done = ask(&request);
+    ck_assert_ptr_nonnull(done);
+    ck_assert_ptr_null(done->error);
+    polyvisor__jit_control_reply__free_unpacked(done, NULL);
+
+    Polyvisor__JitReply *reply = receive(machine);
+    ck_assert_uint_eq(reply->id, 0);
+    ck_assert_int_eq(reply->body_case, POLYVISOR__JIT_REPLY__BODY_WELCOME);
+    ck_assert(reply->welcome->first);
+    ck_assert(!reply->welcome->more);
+    if (known) {
+        *known = reply->welcome->n_fingerprints;
+    }
+    drop(reply);
+    return machine;
+}
+
+static void send_compile(struct channel *machine, uint64_t id, uint32_t seed, uint32_t heat)
+{
+    Polyvisor__JitRequest request = POLYVISOR__JIT_REQUEST__INIT;
+    Polyvisor__JitCompile compile = POLYVISOR__JIT_COMPILE__INIT;
+    struct region_message message;
+    struct region region;
+
+    jit_sample_region(&region, seed);
+    region_to_message(&region, true, &message);
+    compile.region = &message.region;
+    compile.heat = heat;
+    request.id = id;
+    request.body_case = POLYVISOR__JIT_REQUEST__BODY_COMPILE;
+    request.compile = &compile;
+    ck_assert_int_eq(channel_send(machine, &request.base, ANSWER_MS), 0);
+}
+
+static void send_cancel(struct channel *machine, uint64_t id)
+{
+    Polyvisor__JitRequest request = POLYVISOR__JIT_REQUEST__INIT;
+    Polyvisor__JitCancel cancel = POLYVISOR__JIT_CANCEL__INIT;
+
+    request.id = id;
+    request.body_case = POLYVISOR__JIT_REQUEST__BODY_CANCEL;
+    request.cancel = &cancel;
+    ck_assert_int_eq(channel_send(machine, &request.base, ANSWER_MS), 0);
+}
+
+static void send_fetch(struct channel *machine, uint64_t id, uint64_t fingerprint)
+{
+    Polyvisor__JitRequest request = POLYVISOR__JIT_REQUEST__INIT;
+    Polyvisor__JitFetch fetch = POLYVISOR__JIT_FETCH__INIT;
+
+    fetch.fingerprint = fingerprint;
+    request.id = id;
+    request.body_case = POLYVISOR__JIT_REQUEST__BODY_FETCH;
+    request.fetch = &fetch;
+    ck_assert_int_eq(channel_send(machine, &request.base, ANSWER_MS), 0);
+}
+
+/* The next answer, which must be to `id` and of that status; news of others are passed over. */
+static Polyvisor__JitReply *answer_to(struct channel *machine, uint64_t id,
+                                      Polyvisor__JitStatus status)
+{
+    Polyvisor__JitReply *reply = receive(machine);
+
+    while (!reply->id) {
+        drop(reply);
+        reply = receive(machine);
+    }
+    ck_assert_uint_eq(reply->id, id);
+    ck_assert_int_eq(reply->body_case, POLYVISOR__JIT_REPLY__BODY_ANSWER);
+    ck_assert_msg(reply->answer->status == status, "status %d: %s", reply->answer->status,
+                  reply->answer->reason);
+    return reply;
+}
+
+START_TEST(a_region_is_compiled_once_and_then_known)
+{
+    Polyvisor__JitStats stats;
+    struct region region, back;
+    struct blob blob;
+    size_t known;
+
+    start("");
+    struct channel *machine = attach("one", &known);
+    ck_assert_uint_eq(known, 0);
+    jit_sample_region(&region, 1);
+    send_compile(machine, 7, 1, 10);
+    Polyvisor__JitReply *reply = answer_to(machine, 7, POLYVISOR__JIT_STATUS__JIT_DONE);
+    ck_assert(!reply->answer->cached);
+    ck_assert_uint_gt(reply->answer->compile_ns, 0);
+    ck_assert(blob_check(&blob, reply->answer->blob.data, reply->answer->blob.len, &region, NULL));
+    drop(reply);
+
+    send_compile(machine, 8, 1, 10);
+    reply = answer_to(machine, 8, POLYVISOR__JIT_STATUS__JIT_DONE);
+    ck_assert(reply->answer->cached);
+    drop(reply);
+    send_fetch(machine, 9, cache_head_fingerprint(&region));
+    reply = answer_to(machine, 9, POLYVISOR__JIT_STATUS__JIT_DONE);
+    ck_assert(region_from_message(&back, reply->answer->region, NULL));
+    ck_assert_mem_eq(back.bytes, region.bytes, sizeof(back.bytes));
+    ck_assert(blob_check(&blob, reply->answer->blob.data, reply->answer->blob.len, &back, NULL));
+    drop(reply);
+    send_fetch(machine, 10, 12345);
+    drop(answer_to(machine, 10, POLYVISOR__JIT_STATUS__JIT_UNKNOWN));
+
+    get_stats(&stats);
+    ck_assert_uint_eq(stats.regions_compiled, 1);
+    ck_assert_uint_eq(stats.cache_hits, 2);
+    ck_assert_uint_eq(stats.cache_entries, 1);
+    ck_assert_uint_gt(stats.compile_median_ns, 0);
+    channel_close(machine);
+
+    /* The next life has it, too. */
+    kill(jitd, SIGKILL);
+    wait_for_end();
+    start("");
+    machine = attach("two", &known);
+    ck_assert_uint_eq(known, 1);
+    send_compile(machine, 1, 1, 10);
+    reply = answer_to(machine, 1, POLYVISOR__JIT_STATUS__JIT_DONE);
+    ck_assert(reply->answer->cached);
+    drop(reply);
+    channel_close(machine);
+}
+END_TEST
+
+START_TEST(machines_share_a_job_and_hear_of_others)
+{
+    struct channel *machines[3];
+    Polyvisor__JitStats stats;
+    struct region region;
+
+    start("sleep:100");
+    machines[0] = attach("a", NULL);
+    machines[1] = attach("b", NULL);
+    machines[2] = attach("c", NULL);
+    jit_sample_region(&region, 1);
+    send_compile(machines[0], 1, 1, 10);
+    send_compile(machines[1], 5, 1, 10);
+    drop(answer_to(machines[0], 1, POLYVISOR__JIT_STATUS__JIT_DONE));
+    drop(answer_to(machines[1], 5, POLYVISOR__JIT_STATUS__JIT_DONE));
+    Polyvisor__JitReply *news = receive(machines[2]);
+    ck_assert_uint_eq(news->id, 0);
+    ck_assert(!news->welcome->first);
+    ck_assert_uint_eq(news->welcome->n_fingerprints, 1);
+    ck_assert_uint_eq(news->welcome->fingerprints[0], cache_head_fingerprint(&region));
+    drop(news);
+    get_stats(&stats);
+    ck_assert_uint_eq(stats.regions_compiled, 1);
+    for (int i = 0; i < 3; i++) {
+        channel_close(machines[i]);
+    }
+}
+END_TEST
+
+START_TEST(jobs_are_cancelled)
+{
+    Polyvisor__JitStats stats;
+
+    start("sleep:100");
+    struct channel *machine = attach("one", NULL);
+    for (uint32_t i = 1; i <= 6; i++) { /* two of them begin at once */
+        send_compile(machine, i, i, 100 - i);
+    }
+    for (uint32_t i = 4; i <= 6; i++) {
+        send_cancel(machine, i);
+    }
+    unsigned cancelled = 0, done = 0;
+    for (uint32_t i = 1; i <= 6; i++) {
+        Polyvisor__JitReply *reply = receive(machine);
+        cancelled += reply->answer->status == POLYVISOR__JIT_STATUS__JIT_CANCELLED;
+        done += reply->answer->status == POLYVISOR__JIT_STATUS__JIT_DONE;
+        drop(reply);
+    }
+    ck_assert_uint_eq(cancelled, 3);
+    ck_assert_uint_eq(done, 3);
+    get_stats(&stats);
+    ck_assert_uint_ge(stats.cancelled, 1);
+    ck_assert_uint_le(stats.regions_compiled, 5);
+    channel_close(machine);
+}
+END_TEST
+
+START_TEST(refusals_are_remembered)
+{
+    Polyvisor__JitStats stats;
+
+    start("refuse:1");
+    struct channel *machine = attach("one", NULL);
+    for (uint64_t id = 1; id <= 3; id++) {
+        send_compile(machine, id, 1, 10);
+        drop(answer_to(machine, id, POLYVISOR__JIT_STATUS__JIT_REFUSED));
+    }
+    get_stats(&stats);
+    ck_assert_uint_eq(stats.regions_refused, 1);
+    ck_assert_uint_eq(stats.cache_entries, 0);
+    channel_close(machine);
+}
+END_TEST
+
+START_TEST(unsound_code_of_the_compiler_goes_nowhere)
+{
+    Polyvisor__JitStats stats;
+
+    start("unsound:1");
+    struct channel *machine = attach("one", NULL);
+    send_compile(machine, 1, 1, 10);
+    drop(answer_to(machine, 1, POLYVISOR__JIT_STATUS__JIT_REFUSED));
+    get_stats(&stats);
+    ck_assert_uint_eq(stats.cache_entries, 0);
+    channel_close(machine);
+}
+END_TEST
+
+START_TEST(hostile_machines_harm_nobody)
+{
+    Polyvisor__JitRequest request = POLYVISOR__JIT_REQUEST__INIT;
+    Polyvisor__JitCompile compile = POLYVISOR__JIT_COMPILE__INIT;
+    Polyvisor__JitControl foreign = POLYVISOR__JIT_CONTROL__INIT;
+    struct region_message message;
+    struct region region;
+
+    start("");
+    struct channel *hostile = attach("hostile", NULL), *good = attach("good", NULL);
+    jit_sample_region(&region, 1);
+    request.body_case = POLYVISOR__JIT_REQUEST__BODY_COMPILE;
+    request.compile = &compile;
+    for (request.id = 1; request.id <= 4; request.id++) {
+        region_to_message(&region, true, &message);
+        message.blocks[0].page = request.id % 2 ? 77 : 1;
+        compile.region = request.id == 3 ? NULL : &message.region;
+        ck_assert_int_eq(channel_send(hostile, &request.base, ANSWER_MS), 0);
+        drop(answer_to(hostile, request.id, POLYVISOR__JIT_STATUS__JIT_REFUSED));
+    }
+    /* No request at all, and more than it takes answers for. */
+    for (int i = 0; i < 5; i++) {
+        channel_send(hostile, &foreign.base, ANSWER_MS);
+    }
+    for (uint32_t i = 0; i < 2000; i++) {
+        region_to_message(&region, true, &message);
+        compile.region = &message.region;
+        request.id = 100 + i;
+        if (channel_send(hostile, &request.base, 100)) {
+            break;
+        }
+    }
+    send_compile(good, 1, 1, 10);
+    drop(answer_to(good, 1, POLYVISOR__JIT_STATUS__JIT_DONE));
+    for (int i = 0; i < 40; i++) {
+        channel_send(hostile, &foreign.base, 10);
+    }
+    send_compile(good, 2, 2, 10);
+    drop(answer_to(good, 2, POLYVISOR__JIT_STATUS__JIT_DONE));
+    channel_close(hostile);
+    channel_close(good);
+}
+END_TEST
+
+START_TEST(a_job_that_kills_twice_is_poisoned)
+{
+    struct region region;
+    char path[PATH_MAX], command[2 * PATH_MAX];
+
+    jit_sample_region(&region, 1);
+    for (int death = 0; death < 2; death++) {
+        spawn("crash:1");
+        Polyvisor__JitControlReply *reply = configure(death > 0);
+        ck_assert_uint_eq(reply->n_poisoned, 0);
+        polyvisor__jit_control_reply__free_unpacked(reply, NULL);
+        struct channel *machine = attach("one", NULL);
+        send_compile(machine, 1, 1, 10);
+        int status = wait_for_end();
+        ck_assert(WIFSIGNALED(status) || WEXITSTATUS(status) != 0);
+        channel_close(machine);
+    }
+    spawn("");
+    Polyvisor__JitControlReply *reply = configure(true);
+    ck_assert_uint_eq(reply->n_poisoned, 1);
+    ck_assert_uint_eq(reply->poisoned[0]->fingerprint, cache_head_fingerprint(&region));
+    snprintf(path, sizeof(path), "%s", reply->poisoned[0]->path);
+    polyvisor__jit_control_reply__free_unpacked(reply, NULL);
+    ck_assert_int_eq(access(path, R_OK), 0);
+    struct channel *machine = attach("one", NULL);
+    send_compile(machine, 1, 1, 10);
+    drop(answer_to(machine, 1, POLYVISOR__JIT_STATUS__JIT_REFUSED));
+    send_compile(machine, 2, 2, 10);
+    drop(answer_to(machine, 2, POLYVISOR__JIT_STATUS__JIT_DONE));
+    channel_close(machine);
+    /* For as long as the file is there, by whatever jitd. */
+    kill(jitd, SIGKILL);
+    wait_for_end();
+    ck_assert_int_eq(ftruncate(journal_fd, 0), 0);
+    ck_assert_int_eq(ftruncate(journal_fd, sizeof(struct journal)), 0);
+    start("");
+    machine = attach("one", NULL);
+    send_compile(machine, 1, 1, 10);
+    drop(answer_to(machine, 1, POLYVISOR__JIT_STATUS__JIT_REFUSED));
+    channel_close(machine);
+
+    snprintf(command, sizeof(command), "%s --replay %s | grep -q 'listing of the test double'",
+             program, path);
+    ck_assert_int_eq(system(command), 0);
+    snprintf(command, sizeof(command),
+             "! POLYVISOR_TEST_COMPILER=crash:1 %s --replay %s >/dev/null 2>&1", program, path);
+    ck_assert_int_eq(system(command), 0);
+    snprintf(command, sizeof(command), "! %s --replay /etc/passwd 2>/dev/null", program);
+    ck_assert_int_eq(system(command), 0);
+}
+END_TEST
+
+START_TEST(a_job_without_end_is_found)
+{
+    start("spin:1");
+    struct channel *machine = attach("one", NULL);
+    send_compile(machine, 1, 1, 10);
+    int status = wait_for_end();
+    ck_assert(WIFEXITED(status));
+    ck_assert_int_ne(WEXITSTATUS(status), 0);
+    channel_close(machine);
+}
+END_TEST
+
+START_TEST(it_ends_when_asked_and_with_vmmd)
+{
+    Polyvisor__JitControl request = POLYVISOR__JIT_CONTROL__INIT;
+    Polyvisor__JitStop stop = POLYVISOR__JIT_STOP__INIT;
+
+    start("");
+    request.body_case = POLYVISOR__JIT_CONTROL__BODY_STOP;
+    request.stop = &stop;
+    Polyvisor__JitControlReply *reply = ask(&request);
+    ck_assert_ptr_nonnull(reply);
+    polyvisor__jit_control_reply__free_unpacked(reply, NULL);
+    ck_assert_int_eq(wait_for_end(), 0);
+
+    start("");
+    close(leash[1]);
+    leash[1] = -1;
+    ck_assert_int_eq(wait_for_end(), 0);
+}
+END_TEST
+
+START_TEST(no_cache_is_no_error)
+{
+    struct channel *machine;
+    FILE *file;
+
+    file = fopen(cache_directory, "w"); /* where the directory should be */
+    fclose(file);
+    start("");
+    machine = attach("one", NULL);
+    send_compile(machine, 1, 1, 10);
+    drop(answer_to(machine, 1, POLYVISOR__JIT_STATUS__JIT_DONE));
+    send_fetch(machine, 2, 1);
+    drop(answer_to(machine, 2, POLYVISOR__JIT_STATUS__JIT_UNKNOWN));
+    channel_close(machine);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("jitd process");
+    TCase *tests = tcase_create("process");
+    tcase_add_checked_fixture(tests, setup, teardown);
+    tcase_set_timeout(tests, 120);
+    tcase_add_test(tests, a_region_is_compiled_once_and_then_known);
+    tcase_add_test(tests, machines_share_a_job_and_hear_of_others);
+    tcase_add_test(tests, jobs_are_cancelled);
+    tcase_add_test(tests, refusals_are_remembered);
+    tcase_add_test(tests, unsound_code_of_the_compiler_goes_nowhere);
+    tcase_add_test(tests, hostile_machines_harm_nobody);
+    tcase_add_test(tests, a_job_that_kills_twice_is_poisoned);
+    tcase_add_test(tests, a_job_without_end_is_found);
+    tcase_add_test(tests, it_ends_when_asked_and_with_vmmd);
+    tcase_add_test(tests, no_cache_is_no_error);
+    suite_add_tcase(suite, tests);
+
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
