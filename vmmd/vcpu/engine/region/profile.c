@@ -154,7 +154,7 @@ static void decay(struct profile *profile)
 
 static bool is_hot(const struct profile *profile, const struct profile_node *node)
 {
-    bool loop = node->loops > 0;
+    bool loop = profile_is_loop(node);
     return !node->candidate && (int32_t)(profile->ticks - node->quiet) >= 0 &&
            node->samples >= (loop ? ENGINE_HOT_LOOP_SAMPLES : ENGINE_HOT_SAMPLES) &&
            node->heat >= (loop ? ENGINE_HOT_LOOP_HEAT : ENGINE_HOT_HEAT);

@@ -79,6 +79,13 @@ struct fetch {
     unsigned cpu;
 };
 
+/* Reached mostly by jumps back, or at least now and then: more than a jump that happens to lead
+ * back to the end of some rare path makes. */
+static inline bool profile_is_loop(const struct profile_node *node)
+{
+    return node->loops > 0 && node->loops >= node->heat / 4;
+}
+
 struct profile {
     pthread_mutex_t lock; /* everything but what says otherwise */
     int event;            /* eventfd */

@@ -30,7 +30,7 @@ static struct ticket *free_ticket(struct profile *profile)
 /* Loops first: code that is only called ends up in the regions of those who call it. */
 static uint64_t rank(const struct profile_node *node)
 {
-    return (uint64_t)node->heat << (node->loops > 0 ? 2 : 0);
+    return (uint64_t)node->heat << (profile_is_loop(node) ? 2 : 0);
 }
 
 static struct profile_node *take_hottest(struct profile *profile)
