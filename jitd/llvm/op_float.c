@@ -1,8 +1,8 @@
 /*
- * Floating point by the host's unit, to nearest, f64 and f32, where it gives the guest's very answer
- * and flags (libshared/fp/fp_host_x86_64.h says what is trusted, and why). Constrained intrinsics
- * are never moved, added or left out, so the host's sticky flags are the guest's. Everything else
- * leaves the region.
+ * Floating point by the host's unit, to nearest, f64 and f32, where it gives the guest's very
+ * answer and flags (libshared/fp/fp_host_x86_64.h says what is trusted, and why). Constrained
+ * intrinsics are never moved, added or left out, so the host's sticky flags are the guest's.
+ * Everything else leaves the region.
  */
 #include "jitd/llvm/lowering.h"
 #include "libshared/fp/fp.h"
@@ -285,9 +285,9 @@ bool op_fclass(struct lowering *l, const struct ir_op *op)
     LLVMValueRef positive = LLVMBuildICmp(b, LLVMIntULT, bits, bits_constant(bits, sign), "");
     LLVMValueRef mirrored = LLVMBuildSub(b, bits_constant(bits, 7), number, "");
     number = LLVMBuildSelect(b, LLVMBuildAnd(b, is_number, positive, ""), mirrored, number, "");
-    LLVMValueRef quiet = LLVMBuildICmp(
-        b, LLVMIntUGE, magnitude, bits_constant(bits, infinity | UINT64_C(1) << (fraction - 1)),
-        "");
+    LLVMValueRef quiet =
+        LLVMBuildICmp(b, LLVMIntUGE, magnitude,
+                      bits_constant(bits, infinity | UINT64_C(1) << (fraction - 1)), "");
     number = LLVMBuildSelect(b, quiet, bits_constant(bits, 9), number, "");
     LLVMValueRef result = LLVMBuildShl(b, bits_constant(bits, 1), number, "");
     if (is_single(op)) {
@@ -342,8 +342,10 @@ bool op_fsgnjx(struct lowering *l, const struct ir_op *op)
 bool op_fround(struct lowering *l, const struct ir_op *op)
 {
     static const char *const names[] = {
-        [IR_ROUND_RNE] = CONSTRAINED("nearbyint"), [IR_ROUND_RTZ] = CONSTRAINED("trunc"),
-        [IR_ROUND_RDN] = CONSTRAINED("floor"),     [IR_ROUND_RUP] = CONSTRAINED("ceil"),
+        [IR_ROUND_RNE] = CONSTRAINED("nearbyint"),
+        [IR_ROUND_RTZ] = CONSTRAINED("trunc"),
+        [IR_ROUND_RDN] = CONSTRAINED("floor"),
+        [IR_ROUND_RUP] = CONSTRAINED("ceil"),
         [IR_ROUND_RMM] = NULL,
     };
     unsigned round = op->aux & IR_FP_ROUND;
@@ -370,8 +372,7 @@ bool op_fcvt(struct lowering *l, const struct ir_op *op)
         }
         result = convert(l, CONSTRAINED("fptrunc"), l->f32, lower_read_f64(l, op->a), true);
     } else {
-        result =
-            convert(l, CONSTRAINED("fpext"), l->f64, lower_read_f32(l, op->a, op->aux), false);
+        result = convert(l, CONSTRAINED("fpext"), l->f64, lower_read_f32(l, op->a, op->aux), false);
     }
     write_float(l, op, canonical(l, result));
     return true;
@@ -406,10 +407,9 @@ static bool to_signed(struct lowering *l, const struct ir_op *op, LLVMTypeRef ty
     }
     LLVMValueRef result = convert(l, CONSTRAINED("fptosi"), type, a, false);
     uint64_t indefinite = type == l->i32 ? UINT64_C(1) << 31 : UINT64_C(1) << 63;
-    lower_require(l, LLVMBuildICmp(l->builder, LLVMIntNE, result,
-                                   LLVMConstInt(type, indefinite, false), ""));
-    lower_write(l, op->d,
-                type == l->i64 ? result : LLVMBuildSExt(l->builder, result, l->i64, ""));
+    lower_require(
+        l, LLVMBuildICmp(l->builder, LLVMIntNE, result, LLVMConstInt(type, indefinite, false), ""));
+    lower_write(l, op->d, type == l->i64 ? result : LLVMBuildSExt(l->builder, result, l->i64, ""));
     return true;
 }
 

@@ -44,9 +44,19 @@ typedef CODE_CALL void code_function(struct cpu *cpu, const void *unused_step, c
                                      uint64_t tlb_mask, uint64_t unused_a, uint64_t unused_b,
                                      struct code_target *target);
 
+/* What a load-reserved leaves for its store-conditional. A CPU's own; compiled code makes and takes
+ * those by value (IR_MEM_CONSTRAINED), with the host's compare-and-swap. */
+enum reservation_kind { RESERVATION_NONE, RESERVATION_VALUE, RESERVATION_WATCHED };
+struct reservation {
+    enum reservation_kind kind;
+    unsigned size; /* log2 */
+    uint8_t *host;
+    uint64_t value; /* zero-extended */
+};
+
 /* Reached through cpu->runtime, so code needs no relocation. Adding at the end, or changing, any of
  * this changes REGION_ABI. */
-#define REGION_ABI 1u
+#define REGION_ABI 2u
 struct region_runtime {
     /* An access that missed the inlined test. `aux` as in the IR. load: zero-extended. On return
      * cpu->exception tells whether it faulted (then nothing was stored): return at once. */
@@ -63,6 +73,8 @@ struct region_runtime {
                                  uint64_t number);
     /* To cpu->pc by the jump cache, or to the outer loop. A tail call. */
     code_function *jump;
+    /* Where the CPU's struct reservation is: bytes from cpu->engine. */
+    uint64_t reservation;
 };
 
 #endif

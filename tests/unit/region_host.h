@@ -194,6 +194,7 @@ static const struct region_runtime region_host_runtime = {
     .page_is = host_page_is,
     .helper = host_helper,
     .jump = host_jump,
+    .reservation = offsetof(struct engine_cpu, reservation),
 };
 
 /* --- regions --------------------------------------------------------------------------------- */

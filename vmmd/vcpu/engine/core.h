@@ -61,16 +61,6 @@ struct mmu_context {
     uint64_t last_use;
 };
 
-enum reservation_kind { RESERVATION_NONE, RESERVATION_VALUE, RESERVATION_WATCHED };
-
-/* Owner thread only. */
-struct reservation {
-    enum reservation_kind kind;
-    unsigned size; /* log2 */
-    uint8_t *host;
-    uint64_t value;
-};
-
 /* One CPU's engine data; cpu->engine points here. */
 struct engine_cpu {
     struct cpu *cpu;

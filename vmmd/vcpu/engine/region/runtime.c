@@ -102,4 +102,5 @@ const struct region_runtime region_runtime_functions = {
     .page_is = runtime_page_is,
     .helper = runtime_helper,
     .jump = runtime_jump,
+    .reservation = offsetof(struct engine_cpu, reservation),
 };
