@@ -18,8 +18,9 @@
 
 struct timers;
 
-/* Start the thread, if the clock needs one, for `count` (1 to TIMERS_MAX) comparators, all at TIMER_NEVER. `lines` is
- * copied; `clock` must outlive the timers. NULL when there is no memory or no thread. */
+/* Start the thread, if the clock needs one, for `count` (1 to TIMERS_MAX) comparators, all at
+ * TIMER_NEVER. `lines` is copied; `clock` must outlive the timers. NULL when there is no memory or
+ * no thread. */
 struct timers *timers_create(struct guest_clock *clock, unsigned count,
                              const struct irq_line *lines);
 /* Stops the thread; no line is driven any more when it returns. NULL is allowed. */
