@@ -15,10 +15,12 @@
 enum { CODE_LIMIT = STREAM_CODE_BYTES - 1024 };
 
 /* --- the whole ------------------------------------------------------------------------------ */
-static const struct {
+struct unit {
     void (*emit)(struct generator *generator);
     unsigned weight;
-} units[] = {
+};
+
+static const struct unit units[] = {
     {integer_register, 20},
     {integer_unary, 5},
     {integer_immediate, 8},
@@ -51,22 +53,44 @@ static const struct {
     {compressed_call, 1},
     {loop, 2},
     {swap_instructions, 1},
+    {call_function, 4},
+    {patch_function, 1},
+    {choose_target, 2},
 };
-enum { UNIT_KINDS = sizeof(units) / sizeof(units[0]) };
 
-static void emit_unit(struct generator *generator)
+static const struct unit trapping_units[] = {
+    {trap_access, 4},  {trap_atomic, 1},   {trap_instruction, 2},   {trap_fetch, 1},
+    {read_counter, 3}, {change_status, 1}, {change_float_state, 1}, {flush_translations, 1},
+    {call_alias, 2},   {swap_aliases, 2},
+};
+enum {
+    UNIT_KINDS = sizeof(units) / sizeof(units[0]),
+    TRAPPING_UNIT_KINDS = sizeof(trapping_units) / sizeof(trapping_units[0]),
+    TRAPPING_ONE_IN = 8,
+};
+
+static void emit_one_of(struct generator *generator, const struct unit *table, unsigned count)
 {
     unsigned total = 0;
-    for (unsigned i = 0; i < UNIT_KINDS; i++) {
-        total += units[i].weight;
+    for (unsigned i = 0; i < count; i++) {
+        total += table[i].weight;
     }
     unsigned choice = below(generator, total);
     unsigned kind = 0;
-    while (choice >= units[kind].weight) {
-        choice -= units[kind].weight;
+    while (choice >= table[kind].weight) {
+        choice -= table[kind].weight;
         kind++;
     }
-    units[kind].emit(generator);
+    table[kind].emit(generator);
+}
+
+static void emit_unit(struct generator *generator)
+{
+    if (generator->kind != STREAM_PORTABLE && one_in(generator, TRAPPING_ONE_IN)) {
+        emit_one_of(generator, trapping_units, TRAPPING_UNIT_KINDS);
+    } else {
+        emit_one_of(generator, units, UNIT_KINDS);
+    }
 }
 
 static void finish_unit(struct generator *generator)
@@ -101,12 +125,14 @@ static bool is_loaded(unsigned reg)
     return reg != ZERO && is_writable(reg);
 }
 
-/* Skip so much that the end of a page falls somewhere into what follows. */
+/* Skip so much that the end of a page falls somewhere into what follows; what is skipped holds the
+ * subroutines, so that most calls leave their page. */
 static void emit_padding(struct generator *generator)
 {
     enum { PAGE = 4096, BEFORE = 400, MOST = 1600 };
     uint32_t bytes = PAGE - BEFORE - 2 * below(generator, (MOST - BEFORE) / 2);
     emit32(generator, 0x6f | encode_j_offset((int)bytes));
+    add_functions(generator, bytes);
     generator->size = bytes;
 }
 
@@ -164,15 +190,24 @@ static void fill_state(struct stream_request *request, struct random *random)
     }
 }
 
-void stream_generate(struct stream *stream, uint64_t seed, uint64_t number, unsigned unit_limit)
+/* Some streams go round so often that each of their loops becomes hot. */
+static unsigned repetitions(struct generator *generator)
+{
+    enum { HOT_ONE_IN = 16, HOT = 64, HOT_MOST = 256 };
+    return one_in(generator, HOT_ONE_IN) ? HOT + below(generator, HOT_MOST - HOT)
+                                         : 1 + below(generator, 8);
+}
+
+void stream_generate(struct stream *stream, enum stream_kind kind, uint64_t seed, uint64_t number,
+                     unsigned unit_limit)
 {
     memset(stream, 0, sizeof(*stream));
-    struct generator generator = {.random = {seed}, .code = stream->request.code};
+    struct generator generator = {.random = {seed}, .kind = kind, .code = stream->request.code};
     generator.random.state ^= number * UINT64_C(0xd1342543de82ef95);
     random_next(&generator.random);
     fill_state(&stream->request, &generator.random);
     unsigned wanted = 40 + below(&generator, STREAM_UNITS_MAX - 40);
-    unsigned repeat = 1 + below(&generator, 8);
+    unsigned repeat = repetitions(&generator);
 
     emit_padding(&generator);
     uint32_t prologue = generator.size;

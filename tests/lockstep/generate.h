@@ -19,6 +19,7 @@ struct stream {
 };
 
 /* Any thread; fills *stream. At most `unit_limit` units. */
-void stream_generate(struct stream *stream, uint64_t seed, uint64_t number, unsigned unit_limit);
+void stream_generate(struct stream *stream, enum stream_kind kind, uint64_t seed, uint64_t number,
+                     unsigned unit_limit);
 
 #endif

@@ -15,7 +15,7 @@ enum { ZERO = 0, RA = 1, SP = 2, GP = 3, TP = 4, T0 = 5, REPEAT = 29, ADDRESS = 
 enum { POOL = offsetof(struct stream_state, pool), FCSR = offsetof(struct stream_state, fcsr) };
 /* Distance of sp from the window's start: room for every offset that sp-relative forms have. */
 enum { SP_OFFSET = 1024 };
-enum { JUMPS_MAX = 16 };
+enum { JUMPS_MAX = 16, FUNCTIONS_MAX = 6 };
 
 /* A jump whose target lies some units ahead. */
 struct jump {
@@ -26,13 +26,23 @@ struct jump {
     bool compact;        /* a 16-bit instruction */
 };
 
+/* A subroutine at the start of the code. */
+struct function {
+    uint32_t start; /* its first instruction, an ADDI, may be replaced by another */
+    unsigned link;
+};
+
 struct generator {
     struct random random;
+    enum stream_kind kind;
     uint8_t *code;
     uint32_t size;
     struct jump jumps[JUMPS_MAX];
     unsigned loop_units; /* until the inner loop ends; 0 = none is open */
     uint32_t loop_start;
+    uint32_t reserved; /* registers that the units of a subroutine leave alone, a bit each */
+    struct function functions[FUNCTIONS_MAX];
+    unsigned function_count;
 };
 
 #define PICK(generator, table)                                                                     \
@@ -78,7 +88,7 @@ static inline unsigned any_destination(struct generator *generator)
     unsigned reg;
     do {
         reg = below(generator, 32);
-    } while (!is_writable(reg));
+    } while (!is_writable(reg) || generator->reserved >> reg & 1);
     return reg;
 }
 
@@ -87,7 +97,17 @@ static inline unsigned nonzero_destination(struct generator *generator)
     unsigned reg;
     do {
         reg = 1 + below(generator, 31);
-    } while (!is_writable(reg));
+    } while (!is_writable(reg) || generator->reserved >> reg & 1);
+    return reg;
+}
+
+/* One that is neither `a` nor `b`. */
+static inline unsigned other_destination(struct generator *generator, unsigned a, unsigned b)
+{
+    unsigned reg;
+    do {
+        reg = nonzero_destination(generator);
+    } while (reg == a || reg == b);
     return reg;
 }
 

@@ -1,13 +1,15 @@
 /*
- * The differential test: random streams on the engine and under the distribution's user-mode
- * emulator, compared by all registers, flags and memory. A stream that differs is cut down to
- * its shortest differing prefix, whose last unit is shown.
+ * Random streams on the tier under test, compared with the interpreter that does one instruction a
+ * block (all registers, CSRs, memory), and some of them with the distribution's user-mode emulator
+ * (what the stream itself stores: all registers, flags and data). A stream that differs is cut down
+ * to its shortest differing prefix, whose last unit is shown.
  *
  * Emulator deviations are not masked here but never generated; the list, with the reason, is
  * at the head of generate.c.
  */
 #include "tests/lockstep/generate.h"
 #include "tests/lockstep/reference.h"
+#include "tests/lockstep/state.h"
 #include "tests/lockstep/subject.h"
 #include <getopt.h>
 #include <inttypes.h>
@@ -18,66 +20,88 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { SUBJECTS = 5, ALL_UNITS = STREAM_UNITS_MAX, HANG_SECONDS = 60 };
+enum { MODES = 7, ALL_UNITS = STREAM_UNITS_MAX, HANG_SECONDS = 60 };
 
 static const struct {
     const char *name;
     enum riscv64_privilege privilege;
+    enum stream_kind kind;
     bool single;
-} modes[SUBJECTS] = {
-    {"user", RISCV64_USER, false},
-    {"supervisor", RISCV64_SUPERVISOR, false},
-    {"user", RISCV64_USER, false},
-    {"machine", RISCV64_MACHINE, false},
-    {"user, blocks of one instruction,", RISCV64_USER, true},
+} modes[MODES] = {
+    {"user", RISCV64_USER, STREAM_PORTABLE, false},
+    {"user with traps", RISCV64_USER, STREAM_TRAPS_USER, false},
+    {"supervisor", RISCV64_SUPERVISOR, STREAM_PORTABLE, false},
+    {"supervisor with traps", RISCV64_SUPERVISOR, STREAM_TRAPS_SUPERVISOR, false},
+    {"machine", RISCV64_MACHINE, STREAM_PORTABLE, false},
+    {"machine with traps", RISCV64_MACHINE, STREAM_TRAPS_MACHINE, false},
+    {"user, blocks of one instruction,", RISCV64_USER, STREAM_PORTABLE, true},
 };
 
 struct options {
-    uint64_t seed, instructions, first;
-    bool single; /* only stream `first` */
+    uint64_t seed, blocks, first;
+    uint64_t share; /* one in so many streams also goes to the emulator; 0: none */
+    bool single;    /* only stream `first` */
     enum engine_tier tier;
     const char *emulator, *runner;
 };
 
+/* Who disagrees with the subject. */
+enum verdict { AGREE, ORACLE_DIFFERS, EMULATOR_DIFFERS, EMULATOR_DIED };
+
 struct session {
     struct options options;
     struct reference reference;
-    struct subject subjects[SUBJECTS];
+    struct subject subjects[MODES], oracles[MODES];
     struct stream stream;
-    struct stream_result expected, got;
-    uint64_t executed;
+    struct stream_result expected, got; /* the other's, the subject's */
+    uint64_t executed, traps, emulated;
 };
 
 /* --- differences ---------------------------------------------------------------------------- */
-static bool same(const struct session *session)
-{
-    return memcmp(&session->expected, &session->got, sizeof(session->got)) == 0;
-}
-
-static void print_difference(const struct session *session)
+static void print_result_difference(const struct session *session)
 {
     const struct stream_state *expected = &session->expected.state;
     const struct stream_state *got = &session->got.state;
     for (unsigned i = 1; i < 32; i++) {
         if (expected->x[i] != got->x[i]) {
-            printf("  x%-2u  %016" PRIx64 "  reference %016" PRIx64 "\n", i, got->x[i],
+            printf("  x%-2u  %016" PRIx64 "  expected %016" PRIx64 "\n", i, got->x[i],
                    expected->x[i]);
         }
     }
     for (unsigned i = 0; i < 32; i++) {
         if (expected->f[i] != got->f[i]) {
-            printf("  f%-2u  %016" PRIx64 "  reference %016" PRIx64 "\n", i, got->f[i],
+            printf("  f%-2u  %016" PRIx64 "  expected %016" PRIx64 "\n", i, got->f[i],
                    expected->f[i]);
         }
     }
     if (expected->fcsr != got->fcsr) {
-        printf("  fcsr %03" PRIx64 "  reference %03" PRIx64 "\n", got->fcsr, expected->fcsr);
+        printf("  fcsr %03" PRIx64 "  expected %03" PRIx64 "\n", got->fcsr, expected->fcsr);
     }
     unsigned shown = 0;
     for (unsigned i = 0; i < STREAM_DATA_BYTES && shown < 16; i++) {
         if (session->expected.data[i] != session->got.data[i]) {
-            printf("  data[%u]  %02x  reference %02x\n", i, session->got.data[i],
+            printf("  data[%u]  %02x  expected %02x\n", i, session->got.data[i],
                    session->expected.data[i]);
+            shown++;
+        }
+    }
+}
+
+/* What no stream stores itself: CSRs, and memory that it must not change. */
+static void print_rest(const struct session *session, uint64_t number)
+{
+    const struct subject *subject = &session->subjects[number % MODES];
+    const struct subject *oracle = &session->oracles[number % MODES];
+    const uint8_t *a = subject_ram(subject), *b = subject_ram(oracle);
+    state_print_difference(stdout, subject->machine->cpus[0].cpu, oracle->machine->cpus[0].cpu);
+    unsigned shown = 0;
+    for (uint64_t i = 0; i < STREAM_SIZE && shown < 16; i += 8) {
+        uint64_t ours, theirs;
+        memcpy(&ours, a + i, 8);
+        memcpy(&theirs, b + i, 8);
+        if (ours != theirs) {
+            printf("  memory %08" PRIx64 "  %016" PRIx64 "  expected %016" PRIx64 "\n",
+                   STREAM_BASE + i, ours, theirs);
             shown++;
         }
     }
@@ -106,25 +130,57 @@ static void print_unit(const struct stream *stream, unsigned unit)
 }
 
 /* --- running -------------------------------------------------------------------------------- */
-/* False: the emulator died. */
-static bool run_stream(struct session *session, uint64_t number, unsigned units)
+
+static bool for_emulator(const struct session *session, uint64_t number)
 {
-    struct subject *subject = &session->subjects[number % SUBJECTS];
-    stream_generate(&session->stream, session->options.seed, number, units);
+    const struct options *options = &session->options;
+    return options->share != 0 && modes[number % MODES].kind == STREAM_PORTABLE &&
+           (options->single || number / MODES % options->share == 0);
+}
+
+static bool oracle_agrees(struct session *session, uint64_t number)
+{
+    struct subject *subject = &session->subjects[number % MODES];
+    struct subject *oracle = &session->oracles[number % MODES];
+    subject_run(oracle, &session->stream.request, &session->expected);
+    return memcmp(&session->expected, &session->got, sizeof(session->got)) == 0 &&
+           state_same(subject->machine->cpus[0].cpu, oracle->machine->cpus[0].cpu) &&
+           memcmp(subject_ram(subject), subject_ram(oracle), STREAM_SIZE) == 0;
+}
+
+static enum verdict run_stream(struct session *session, uint64_t number, unsigned units)
+{
+    struct subject *subject = &session->subjects[number % MODES];
+    bool emulate = for_emulator(session, number);
+    stream_generate(&session->stream, modes[number % MODES].kind, session->options.seed, number,
+                    units);
     alarm(HANG_SECONDS);
-    if (!reference_submit(&session->reference, &session->stream.request)) {
-        return false;
+    if (emulate && !reference_submit(&session->reference, &session->stream.request)) {
+        return EMULATOR_DIED;
     }
-    uint64_t taken = subject_run(subject, &session->stream.request, &session->got);
-    unsigned fixed = session->stream.fixed_instructions;
-    session->executed += taken > fixed ? taken - fixed : 0;
-    return reference_result(&session->reference, &session->expected);
+    session->executed += subject_run(subject, &session->stream.request, &session->got);
+    session->traps += subject_traps(subject);
+    bool agrees = oracle_agrees(session, number);
+    if (!emulate || !agrees) {
+        /* The emulator's answer is waited for, or its pipe fills. */
+        struct stream_result ignored;
+        if (emulate && !reference_result(&session->reference, &ignored)) {
+            return EMULATOR_DIED;
+        }
+        return agrees ? AGREE : ORACLE_DIFFERS;
+    }
+    session->emulated++;
+    if (!reference_result(&session->reference, &session->expected)) {
+        return EMULATOR_DIED;
+    }
+    bool same = memcmp(&session->expected, &session->got, sizeof(session->got)) == 0;
+    return same ? AGREE : EMULATOR_DIFFERS;
 }
 
 /* The registers that the last unit could read, as they are before it. */
 static void print_inputs(struct session *session, uint64_t number, unsigned units)
 {
-    if (!run_stream(session, number, units)) {
+    if (run_stream(session, number, units) != AGREE) {
         return;
     }
     printf("after %u units, where both agree:\n", units);
@@ -135,30 +191,40 @@ static void print_inputs(struct session *session, uint64_t number, unsigned unit
     printf("  fcsr %03" PRIx64 "\n", session->got.state.fcsr);
 }
 
+static void print_difference(const struct session *session, uint64_t number, enum verdict verdict)
+{
+    printf("%s expects something else:\n",
+           verdict == ORACLE_DIFFERS ? "the interpreter" : "the emulator");
+    print_result_difference(session);
+    if (verdict == ORACLE_DIFFERS) {
+        print_rest(session, number);
+    }
+}
+
 /* Find the shortest prefix that differs and show what its last unit does. */
-static void explain(struct session *session, uint64_t number)
+static void explain(struct session *session, uint64_t number, enum verdict verdict)
 {
     unsigned good = 0;
     unsigned bad = session->stream.unit_count;
+    printf("seed %" PRIu64 ", stream %" PRIu64 " (%s mode): ", session->options.seed, number,
+           modes[number % MODES].name);
+    print_difference(session, number, verdict);
     while (bad - good > 1) {
         unsigned middle = good + (bad - good) / 2;
-        if (!run_stream(session, number, middle)) {
-            printf("the emulator died while the stream was cut down\n");
-            return;
-        }
-        if (same(session)) {
+        if (run_stream(session, number, middle) == AGREE) {
             good = middle;
         } else {
             bad = middle;
         }
     }
-    if (!run_stream(session, number, bad)) {
+    verdict = run_stream(session, number, bad);
+    if (verdict == AGREE) {
+        printf("not when it is run again: what ran before on this engine matters (--first)\n");
         return;
     }
-    printf("seed %" PRIu64 ", stream %" PRIu64 " (%s mode) differs from unit %u on:\n",
-           session->options.seed, number, modes[number % SUBJECTS].name, bad - 1);
+    printf("cut down, from unit %u on:\n", bad - 1);
     print_unit(&session->stream, bad - 1);
-    print_difference(session);
+    print_difference(session, number, verdict);
     print_inputs(session, number, bad - 1);
 }
 
@@ -171,40 +237,51 @@ static void hang(int signal_number)
     _exit(1);
 }
 
+static uint64_t count_blocks(const struct session *session)
+{
+    uint64_t count = 0;
+    for (unsigned i = 0; i < MODES; i++) {
+        struct engine_stats stats;
+        engine_stats(session->subjects[i].machine->engine, &stats);
+        count += stats.blocks_decoded;
+    }
+    return count;
+}
+
 static int run_all(struct session *session)
 {
     const struct options *options = &session->options;
     uint64_t number = options->first;
     do {
-        if (!run_stream(session, number, ALL_UNITS)) {
+        enum verdict verdict = run_stream(session, number, ALL_UNITS);
+        if (verdict == EMULATOR_DIED) {
             printf("the emulator died at seed %" PRIu64 ", stream %" PRIu64 "\n", options->seed,
                    number);
             return 1;
         }
-        if (!same(session)) {
-            explain(session, number);
+        if (verdict != AGREE) {
+            explain(session, number, verdict);
             return 1;
         }
         number++;
-    } while (!options->single && session->executed < options->instructions);
-    printf("%" PRIu64 " instructions in %" PRIu64 " streams agree (seed %" PRIu64 ")\n",
-           session->executed, number - options->first, options->seed);
+    } while (!options->single && count_blocks(session) < options->blocks);
+    printf("%" PRIu64 " blocks, %" PRIu64 " instructions, %" PRIu64 " traps in %" PRIu64
+           " streams agree, %" PRIu64 " of them with the emulator (seed %" PRIu64 ")\n",
+           count_blocks(session), session->executed, session->traps, number - options->first,
+           session->emulated, options->seed);
     return 0;
 }
 
 static int parse(struct options *options, int argc, char **argv)
 {
     static const struct option names[] = {
-        {"seed", required_argument, NULL, 's'},
-        {"instructions", required_argument, NULL, 'i'},
-        {"first", required_argument, NULL, 'f'},
-        {"stream", required_argument, NULL, 'n'},
-        {"emulator", required_argument, NULL, 'e'},
-        {"engine", required_argument, NULL, 't'},
-        {NULL, 0, NULL, 0},
+        {"seed", required_argument, NULL, 's'},     {"blocks", required_argument, NULL, 'b'},
+        {"first", required_argument, NULL, 'f'},    {"stream", required_argument, NULL, 'n'},
+        {"emulator", required_argument, NULL, 'e'}, {"share", required_argument, NULL, 'h'},
+        {"tier", required_argument, NULL, 't'},     {NULL, 0, NULL, 0},
     };
     *options =
-        (struct options){.seed = 1, .instructions = 1000000, .emulator = "qemu-riscv64-static"};
+        (struct options){.seed = 1, .blocks = 50000, .share = 1, .emulator = "qemu-riscv64-static"};
     int choice;
     while ((choice = getopt_long(argc, argv, "", names, NULL)) != -1) {
         uint64_t value = optarg ? strtoull(optarg, NULL, 0) : 0;
@@ -212,8 +289,8 @@ static int parse(struct options *options, int argc, char **argv)
         case 's':
             options->seed = value;
             break;
-        case 'i':
-            options->instructions = value;
+        case 'b':
+            options->blocks = value;
             break;
         case 'n':
             options->single = true;
@@ -225,8 +302,12 @@ static int parse(struct options *options, int argc, char **argv)
         case 'e':
             options->emulator = optarg;
             break;
+        case 'h':
+            options->share = value;
+            break;
         case 't':
             if (!engine_tier_find(optarg, &options->tier)) {
+                fprintf(stderr, "no tier '%s' on this host\n", optarg);
                 return -1;
             }
             break;
@@ -235,7 +316,45 @@ static int parse(struct options *options, int argc, char **argv)
         }
     }
     options->runner = optind == argc - 1 ? argv[optind] : NULL;
-    return options->runner ? 0 : -1;
+    return options->runner || (options->share == 0 && optind == argc) ? 0 : -1;
+}
+
+static bool open_engines(struct session *session)
+{
+    for (unsigned i = 0; i < MODES; i++) {
+        bool trapping = modes[i].kind != STREAM_PORTABLE;
+        if (subject_open(&session->subjects[i], modes[i].privilege, trapping, modes[i].single,
+                         session->options.tier) < 0 ||
+            subject_open(&session->oracles[i], modes[i].privilege, trapping, true, ENGINE_INTERP) <
+                0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static int run_session(struct session *session)
+{
+    const struct options *options = &session->options;
+    if (!open_engines(session)) {
+        return 1;
+    }
+    if (options->share != 0) {
+        int error = reference_start(&session->reference, options->emulator, options->runner);
+        if (error < 0) {
+            fprintf(stderr, "%s: %s\n", options->emulator, strerror(-error));
+            return 1;
+        }
+    }
+    int status = run_all(session);
+    if (options->share != 0) {
+        int ended = reference_stop(&session->reference);
+        if (!WIFEXITED(ended) || WEXITSTATUS(ended) != 0) {
+            fprintf(stderr, "the emulator ended with status %#x\n", (unsigned)ended);
+            status = 1;
+        }
+    }
+    return status;
 }
 
 int main(int argc, char **argv)
@@ -245,35 +364,18 @@ int main(int argc, char **argv)
         return 1;
     }
     int status = 2;
-    if (parse(&session->options, argc, argv) < 0) {
-        fprintf(stderr, "usage: lockstep [--seed N] [--instructions N] [--first N | --stream N]\n"
-                        "                [--emulator qemu-riscv64-static]\n"
-                        "                [--engine interp|baseline] RUNNER\n");
-        goto out;
+    if (parse(&session->options, argc, argv) == 0) {
+        signal(SIGALRM, hang);
+        status = run_session(session);
+    } else {
+        fprintf(stderr,
+                "usage: lockstep [--tier NAME] [--seed N] [--blocks N] [--first N | --stream N]\n"
+                "                [--share N] [--emulator qemu-riscv64-static] RUNNER\n"
+                "       lockstep --share 0 ... (without the emulator)\n");
     }
-    status = 1;
-    signal(SIGALRM, hang);
-    for (unsigned i = 0; i < SUBJECTS; i++) {
-        if (subject_open(&session->subjects[i], modes[i].privilege, modes[i].single,
-                         session->options.tier) < 0) {
-            goto out;
-        }
-    }
-    int error =
-        reference_start(&session->reference, session->options.emulator, session->options.runner);
-    if (error < 0) {
-        fprintf(stderr, "%s: %s\n", session->options.emulator, strerror(-error));
-        goto out;
-    }
-    status = run_all(session);
-    int ended = reference_stop(&session->reference);
-    if (!WIFEXITED(ended) || WEXITSTATUS(ended) != 0) {
-        fprintf(stderr, "the emulator ended with status %#x\n", (unsigned)ended);
-        status = 1;
-    }
-out:
-    for (unsigned i = 0; i < SUBJECTS; i++) {
+    for (unsigned i = 0; i < MODES; i++) {
         subject_close(&session->subjects[i]);
+        subject_close(&session->oracles[i]);
     }
     free(session);
     return status;

@@ -1,6 +1,7 @@
 /*
- * Our side of the differential test: one bare machine a way of running, on which streams run just
- * as under the emulator.
+ * One engine on which streams run just as under the emulator: a bare machine and the mode in which
+ * the stream runs on it. A pair of them, one of them a single-stepping interpreter, must end in the
+ * same state in every respect. One thread uses it.
  */
 #ifndef POLYVISOR_TESTS_LOCKSTEP_SUBJECT_H
 #define POLYVISOR_TESTS_LOCKSTEP_SUBJECT_H
@@ -10,16 +11,19 @@
 
 struct subject {
     enum riscv64_privilege privilege; /* in which the stream runs */
+    bool trapping;                    /* with a handler, and translation where there is any */
     struct bare_machine *machine;
 };
 
 /* `single`: blocks of one instruction. 0, or -1 with a message on standard error. */
-int subject_open(struct subject *subject, enum riscv64_privilege privilege, bool single,
-                 enum engine_tier tier);
+int subject_open(struct subject *subject, enum riscv64_privilege privilege, bool trapping,
+                 bool single, enum engine_tier tier);
 void subject_close(struct subject *subject);
-/* Returns the number of instructions that the stream itself took, entry and exit code not counted.
- */
+/* Returns the number of instructions executed, entry and exit code and the handler included. */
 uint64_t subject_run(struct subject *subject, const struct stream_request *request,
                      struct stream_result *result);
+/* Traps of the last run. */
+uint64_t subject_traps(const struct subject *subject);
+uint8_t *subject_ram(const struct subject *subject); /* STREAM_SIZE bytes at STREAM_BASE */
 
 #endif

@@ -47,4 +47,22 @@ void compressed_call(struct generator *generator);
 void loop(struct generator *generator);
 void swap_instructions(struct generator *generator);
 
+/* units_call.c */
+void add_functions(struct generator *generator, uint32_t limit); /* up to that code offset */
+void call_function(struct generator *generator);
+void patch_function(struct generator *generator);
+void choose_target(struct generator *generator);
+
+/* units_trap.c; for trapping streams */
+void trap_access(struct generator *generator);
+void trap_atomic(struct generator *generator);
+void trap_instruction(struct generator *generator);
+void trap_fetch(struct generator *generator);
+void read_counter(struct generator *generator);
+void change_status(struct generator *generator);
+void change_float_state(struct generator *generator);
+void flush_translations(struct generator *generator);
+void call_alias(struct generator *generator);
+void swap_aliases(struct generator *generator);
+
 #endif
