@@ -42,7 +42,7 @@ SEED ?= 1
 lockstep:
 	@$(MAKE) --no-print-directory deps
 	@$(MAKE) --no-print-directory -j$$(nproc) $(LOCKSTEP_PROGRAMS) guests test-guests
-	@BUILD=$(BUILD) LOCKSTEP_SEED=$(SEED) LOCKSTEP_INSTRUCTIONS=20000000 LOCKSTEP_BOOT_INSTRUCTIONS=0 \
+	@BUILD=$(BUILD) LOCKSTEP_SEED=$(SEED) LOCKSTEP_BLOCKS=1000000 LOCKSTEP_SHARE=10 LOCKSTEP_BOOT_INSTRUCTIONS=0 \
 	    tests/integration/test_lockstep.sh
 
 # Regions are tested with the same streams.
