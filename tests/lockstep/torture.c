@@ -3,6 +3,7 @@
  * meant for, and prints a line for each.
  */
 #include "tests/lockstep/bare_machine.h"
+#include "tests/lockstep/optimiser.h"
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -42,7 +43,7 @@ static const struct {
     {"atomics", "atomics, 1 hart", RISCV64_MACHINE, 1, CALM},
     {"atomics", "atomics, 4 harts", RISCV64_MACHINE, 4, CALM},
 };
-enum { GUESTS = sizeof(guests) / sizeof(guests[0]), HANG_SECONDS = 240 };
+enum { GUESTS = sizeof(guests) / sizeof(guests[0]), HANG_SECONDS = 240, TICK_US = 200 };
 
 /* For the message of the alarm. */
 static const char *volatile running = "";
@@ -163,7 +164,7 @@ static uint64_t run_harts(struct bare_machine *machine, enum disturbance disturb
 
 static bool run_guest(unsigned which, enum engine_tier tier, const char *directory)
 {
-    static const char *const names[] = {"interpreter", "baseline"};
+    static const char *const names[] = {"interpreter", "baseline", "optimised"};
     unsigned count = guests[which].harts;
     bool single = guests[which].disturbance == EVERY_INSTRUCTION;
     struct bare_machine *machine = bare_machine_create(RAM_BASE, RAM_SIZE, count, single, tier);
@@ -176,13 +177,20 @@ static bool run_guest(unsigned which, enum engine_tier tier, const char *directo
         bare_machine_boot(machine, i, privilege, RAM_BASE,
                           count | (privilege == RISCV64_MACHINE ? MACHINE_BIT : 0));
     }
+    struct optimiser *optimiser =
+        tier == ENGINE_OPTIMISED ? optimiser_start(machine->engine, TICK_US) : NULL;
     uint64_t line = run_harts(machine, guests[which].disturbance);
+    struct optimiser_counts counts = optimiser_stop(optimiser);
     uint64_t details[3];
     memcpy(details, memory_pointer(&machine->memory, DETAILS, sizeof(details)), sizeof(details));
     printf("%s - torture, %s: %s\n", line ? "not ok" : "ok", names[tier], guests[which].proves);
     if (line) {
         printf("# %s.c, line %lu, hart %lu: %#lx, %#lx\n", guests[which].name, line, details[2],
                details[0], details[1]);
+    }
+    if (tier == ENGINE_OPTIMISED) {
+        printf("# %u regions compiled, %u of them installed, %u refused\n", counts.compiled,
+               counts.installed, counts.refused);
     }
     fflush(stdout);
     bare_machine_destroy(machine);
@@ -193,7 +201,7 @@ int main(int argc, char **argv)
 {
     enum engine_tier tier;
     if (argc < 3 || argc > 4 || !engine_tier_find(argv[1], &tier)) {
-        fprintf(stderr, "usage: torture interp|baseline DIRECTORY [GUEST]\n");
+        fprintf(stderr, "usage: torture interp|baseline|optimised DIRECTORY [GUEST]\n");
         return 2;
     }
     signal(SIGALRM, hang);

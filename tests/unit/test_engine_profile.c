@@ -297,9 +297,8 @@ START_TEST(lower_tiers_have_no_profile)
     engine_regions_forget(toy.engine);
     engine_region_refused(toy.engine, 1);
     struct error err;
-    ck_assert_int_eq(
-        engine_install_region(toy.engine, 0, 0, &region, (const uint8_t *)"", 0, &err),
-        REGION_REFUSED);
+    ck_assert_int_eq(engine_install_region(toy.engine, 0, 0, &region, (const uint8_t *)"", 0, &err),
+                     REGION_REFUSED);
     ck_assert_uint_eq(statistics().samples, 0);
     toy_finish();
 }
@@ -464,7 +463,8 @@ START_TEST(regions_of_code_that_others_patch)
             toy_emit(toy_branch_imm(IR_NE, 1, PATCHES, (int32_t)(loop - toy.next_code)));
         } else {
             uint64_t loop = toy_emit(toy_load(SIZE64, 1, 7, 0));
-            toy_emit(toy_op(IR_pcrel, 0, 3, TOY_NONE, TOY_NONE, (int32_t)(toy.next_code + 32) & 0xfff));
+            toy_emit(
+                toy_op(IR_pcrel, 0, 3, TOY_NONE, TOY_NONE, (int32_t)(toy.next_code + 32) & 0xfff));
             toy_emit(toy_jump((int32_t)(function - toy.next_code)));
             toy_emit(toy_branch(IR_GEU, 4, 1, 32));
             toy_emit(toy_addi(9, 9, 1)); /* older than what was published */

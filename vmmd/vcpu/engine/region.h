@@ -17,6 +17,9 @@
 /* Any one thread, about every millisecond. False: no CPU runs guest code, so no need to come again
  * before engine_profile_wait returns. */
 bool engine_profile_tick(struct engine *engine);
+/* Before CPUs run: take code for hot as soon as it was seen once, so that tests have regions of
+ * almost everything. */
+void engine_profile_eager(struct engine *engine);
 /* A descriptor that becomes readable when a CPU starts to run after engine_profile_tick said false,
  * or when there is something for engine_next_region or engine_next_fetch. Owned by the engine;
  * engine_profile_seen makes it unreadable. */

@@ -54,6 +54,13 @@ void profile_signal(struct profile *profile)
     (void)written;
 }
 
+void engine_profile_eager(struct engine *engine)
+{
+    if (engine->profile) {
+        engine->profile->eager = true;
+    }
+}
+
 int engine_profile_event(struct engine *engine)
 {
     return engine->profile ? engine->profile->event : -1;
@@ -155,9 +162,13 @@ static void decay(struct profile *profile)
 static bool is_hot(const struct profile *profile, const struct profile_node *node)
 {
     bool loop = profile_is_loop(node);
-    return !node->candidate && (int32_t)(profile->ticks - node->quiet) >= 0 &&
-           node->samples >= (loop ? ENGINE_HOT_LOOP_SAMPLES : ENGINE_HOT_SAMPLES) &&
-           node->heat >= (loop ? ENGINE_HOT_LOOP_HEAT : ENGINE_HOT_HEAT);
+    if (node->candidate || (int32_t)(profile->ticks - node->quiet) < 0) {
+        return false;
+    }
+    return profile->eager
+               ? node->heat > 0
+               : node->samples >= (loop ? ENGINE_HOT_LOOP_SAMPLES : ENGINE_HOT_SAMPLES) &&
+                     node->heat >= (loop ? ENGINE_HOT_LOOP_HEAT : ENGINE_HOT_HEAT);
 }
 
 /* Whether a region with it has been asked for. */

@@ -92,6 +92,7 @@ struct profile {
     _Atomic bool resting; /* nobody ticks: tell when a CPU runs */
     _Atomic uint64_t resting_since;
     uint32_t ticks, idle_ticks, traces;
+    bool eager;                 /* whatever was seen is hot; set before threads start */
     struct profile_node *nodes; /* sets of ways */
     struct profile_key candidates[ENGINE_CANDIDATES];
     unsigned candidate_count;
