@@ -149,6 +149,204 @@ START_TEST(adopted_write_permission_is_revoked)
 }
 END_TEST
 
+/* --- links to other pages --------------------------------------------------------------------- */
+
+#define FAR_VA  UINT64_C(0x71000) /* of the target's page */
+#define NEAR_VA UINT64_C(0x70000)
+#define FRAMES  (TOY_RAM_BASE + 0x40000)
+
+/* A frame that says its number in x2 and goes back to what follows the jump. */
+static void emit_far(unsigned number, int32_t back)
+{
+    toy.next_code = FRAMES + number * 0x1000;
+    toy_emit(toy_li(2, (int32_t)number));
+    toy_emit(toy_jump(back));
+}
+
+/* At NEAR_VA: `rounds` times to the far page and back, adding up x2 in x3. */
+static void begin_far(unsigned cpus, int tier, unsigned frames)
+{
+    toy_start(cpus, tier);
+    toy.next_code = TOY_RAM_BASE;
+    uint64_t loop = toy_emit(toy_jump(0x1000));
+    toy_emit(toy_op(IR_add, 0, 3, 3, 2, 0)); /* the far page's code comes back here */
+    toy_emit(toy_addi(1, 1, -1));
+    toy_emit(toy_branch_imm(IR_NE, 1, 0, (int32_t)(loop - toy.next_code)));
+    toy_emit(toy_halt());
+    for (unsigned i = 0; i < frames; i++) {
+        emit_far(i, -0x1000);
+    }
+}
+
+static uint64_t run_far(unsigned rounds)
+{
+    struct toy_cpu *cpu = toy_of(toy.cpus[0]);
+    cpu->x[1] = rounds;
+    cpu->x[3] = 0;
+    return toy_run(NEAR_VA)->x[3];
+}
+
+START_TEST(far_links_follow_the_mapping)
+{
+    begin_far(1, _i, 8);
+    toy_map(5, NEAR_VA, TOY_RAM_BASE, 4096, 5);
+    switch_to(5);
+    for (unsigned i = 1; i < 8; i++) {
+        toy_map(5, FAR_VA, FRAMES + i * 0x1000, 4096, 5);
+        flush_root(5, i & 1, FAR_VA);
+        ck_assert_uint_eq(run_far(5), 5 * i);
+        ck_assert_uint_eq(run_far(3), 3 * i);
+    }
+    toy_finish();
+}
+END_TEST
+
+/* One page of code in two spaces, and at two addresses of one of them, with different neighbours.
+ */
+START_TEST(far_links_of_one_block_differ_by_space_and_address)
+{
+    const uint64_t other = UINT64_C(0x90000) - NEAR_VA;
+    begin_far(1, _i, 8);
+    for (unsigned root = 5; root <= 6; root++) {
+        toy_map(root, NEAR_VA, TOY_RAM_BASE, 4096, 5);
+        toy_map(root, FAR_VA, FRAMES + root * 0x1000, 4096, 5);
+    }
+    toy_map(6, NEAR_VA + other, TOY_RAM_BASE, 4096, 5);
+    toy_map(6, FAR_VA + other, FRAMES + 0x7000, 4096, 5);
+    for (unsigned round = 0; round < 4; round++) {
+        for (unsigned root = 5; root <= 6; root++) {
+            switch_to(root);
+            ck_assert_uint_eq(run_far(4), 4 * root);
+        }
+        toy_of(toy.cpus[0])->x[1] = 4;
+        toy_of(toy.cpus[0])->x[3] = 0;
+        ck_assert_uint_eq(toy_run(NEAR_VA + other)->x[3], 4 * 7);
+    }
+    toy_finish();
+}
+END_TEST
+
+START_TEST(far_links_end_where_nothing_is_mapped)
+{
+    begin_far(1, _i, 2);
+    struct toy_cpu *cpu = toy_of(toy.cpus[0]);
+    toy_map(5, NEAR_VA, TOY_RAM_BASE, 4096, 5);
+    toy_map(5, FAR_VA, FRAMES + 0x1000, 4096, 5);
+    switch_to(5);
+    ck_assert_uint_eq(run_far(4), 4);
+    toy.mappings[1].permissions = 3; /* not for execution any more */
+    flush_root(5, false, FAR_VA);
+    run_far(4);
+    ck_assert_uint_eq(cpu->traps, 1);
+    ck_assert_uint_eq(cpu->trap_pc, FAR_VA);
+    ck_assert_uint_eq(cpu->trap_value, FAR_VA);
+    ck_assert_uint_eq(cpu->trap_cause, TOY_PAGE_FAULT);
+    toy.mappings[1].permissions = 5;
+    ck_assert_uint_eq(run_far(4), 4);
+    toy_finish();
+}
+END_TEST
+
+START_TEST(far_links_end_when_code_changes)
+{
+    begin_far(1, _i, 2);
+    struct toy_cpu *cpu = toy_of(toy.cpus[0]);
+    toy_map(5, NEAR_VA, TOY_RAM_BASE, 4096, 7);
+    toy_map(5, FAR_VA, FRAMES + 0x1000, 4096, 7);
+    toy_map(5, 0x10000, TOY_RAM_BASE + 0x1000, 4096, 5);
+    switch_to(5);
+    toy.next_code = TOY_RAM_BASE + 0x1000;
+    toy_emit(toy_store(2, 8, 9, 8)); /* an immediate, or half of one */
+    toy_emit(toy_halt());
+    ck_assert_uint_eq(run_far(4), 4);
+    for (int32_t i = 2; i < 20; i++) {
+        cpu->x[8] = FAR_VA; /* the target */
+        cpu->x[9] = (uint64_t)i;
+        toy_run(0x10000);
+        ck_assert_uint_eq(run_far(4), (uint64_t)i * (i & 1 ? 2 : 4));
+        cpu->x[8] = NEAR_VA + 0x20; /* what comes back: x1 counts by other steps */
+        cpu->x[9] = i & 1 ? (uint64_t)-1 : (uint64_t)-2;
+        toy_run(0x10000);
+        ck_assert_uint_eq(run_far(4), (uint64_t)i * (i & 1 ? 4 : 2));
+    }
+    toy_finish();
+}
+END_TEST
+
+/* An interrupt, or a stop, gets through a loop that goes from page to page. */
+START_TEST(far_links_can_be_interrupted)
+{
+    begin_far(1, _i, 2);
+    struct toy_cpu *cpu = toy_of(toy.cpus[0]);
+    toy_map(5, NEAR_VA, TOY_RAM_BASE, 4096, 5);
+    toy_map(5, FAR_VA, FRAMES, 4096, 5);
+    switch_to(5);
+    cpu->x[1] = UINT64_MAX;
+    cpu->cpu.pc = NEAR_VA;
+    atomic_store(&cpu->cpu.attention, 0);
+    pthread_t thread;
+    pthread_create(&thread, NULL, toy_thread, &cpu->cpu);
+    while (stats_now().blocks_decoded < 3) {
+        usleep(100);
+    }
+    engine_kick(&cpu->cpu, CPU_ATTENTION_STOP);
+    pthread_join(thread, NULL);
+    ck_assert_uint_eq(cpu->traps, 0);
+    toy_finish();
+}
+END_TEST
+
+/* CPU 0 maps the far page to frames with growing numbers, flushes everywhere, then publishes the
+ * number: nobody may come back from a smaller one after that. */
+START_TEST(nobody_follows_a_link_to_a_flushed_page)
+{
+    const unsigned last = 60;
+    const uint64_t published = TOY_RAM_BASE + 0x9000;
+    begin_far(3, _i, last + 1);
+    toy_map(5, NEAR_VA, TOY_RAM_BASE, 4096, 5);
+    toy_map(5, TOY_RAM_BASE, TOY_RAM_BASE, 0x10000, 7);
+    toy_map(5, FAR_VA, FRAMES, 4096, 5);
+    unsigned mapping = atomic_load(&toy.mapping_count) - 1;
+    toy.next_code = TOY_RAM_BASE;
+    uint64_t loop = toy_emit(toy_load(SIZE64, 6, 7, 0));
+    toy_emit(toy_jump(0x1000 - 16));
+    toy_emit(toy_op(IR_setcc, IR_LTU, 5, 2, 6, 0)); /* x2 < x6 */
+    toy_emit(toy_op(IR_add, 0, 3, 3, 5, 0));
+    toy_emit(toy_branch_imm(IR_NE, 6, (int32_t)last, (int32_t)(loop - toy.next_code)));
+    toy_emit(toy_halt());
+    for (unsigned i = 0; i <= last; i++) {
+        emit_far(i, 16 - 0x1000); /* behind the jump */
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        struct toy_cpu *cpu = toy_of(toy.cpus[i]);
+        cpu->root = 5;
+        toy_switch(&cpu->cpu);
+        cpu->cpu.pc = i ? NEAR_VA : TOY_RAM_BASE + 0x2000;
+        cpu->x[7] = published;
+    }
+    struct toy_cpu *mover = toy_of(toy.cpus[0]);
+    mover->x[2] = mapping;
+    mover->x[3] = FRAMES;
+    mover->x[4] = 7;
+    mover->x[5] = FAR_VA;
+    toy.next_code = TOY_RAM_BASE + 0x2000;
+    loop = toy_emit(toy_addi(1, 1, 1));
+    toy_emit(toy_addi(3, 3, 4096));
+    toy_emit(toy_call_helper(TOY_REMAP, TOY_NONE, 2, 3, 0));
+    toy_emit(toy_call_helper(TOY_REMOTE_FLUSH, TOY_NONE, 4, 5, 0));
+    toy_emit(toy_store(SIZE64, 7, 1, 0));
+    toy_emit(toy_branch_imm(IR_NE, 1, (int32_t)last, (int32_t)(loop - toy.next_code)));
+    toy_emit(toy_halt());
+    toy_run_all();
+    for (unsigned i = 1; i < 3; i++) {
+        ck_assert_uint_eq(toy_of(toy.cpus[i])->x[3], 0);
+        ck_assert_uint_eq(toy_of(toy.cpus[i])->x[2], last);
+        ck_assert_uint_eq(toy_of(toy.cpus[i])->traps, 0);
+    }
+    toy_finish();
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("engine: mappings");
@@ -158,6 +356,12 @@ int main(void)
     toy_add(tests, a_new_space_begins_with_global_translations);
     toy_add(tests, flushes_of_all_spaces_drop_global_translations);
     toy_add(tests, adopted_write_permission_is_revoked);
+    toy_add(tests, far_links_follow_the_mapping);
+    toy_add(tests, far_links_of_one_block_differ_by_space_and_address);
+    toy_add(tests, far_links_end_where_nothing_is_mapped);
+    toy_add(tests, far_links_end_when_code_changes);
+    toy_add(tests, far_links_can_be_interrupted);
+    toy_add(tests, nobody_follows_a_link_to_a_flushed_page);
     suite_add_tcase(suite, tests);
     return toy_main(suite);
 }

@@ -34,11 +34,22 @@ struct block;
 typedef INTERP_CALL void interp_handler(struct cpu *cpu, const struct xinsn *ip, char *tlb,
                                         uint64_t tlb_mask);
 
+/* How compiled code follows an exit that has no `link`. */
+enum block_way {
+    BLOCK_WAY_OPEN,    /* by the outer loop, which may link it */
+    BLOCK_WAY_GUARDED, /* to `guarded`, when the target's page is mapped as it was */
+    BLOCK_WAY_PROBED,  /* by the jump cache, for good */
+};
+
 /* Where a block may go on directly. Within its page the link is set to the next block once known
  * (watch lock; read by all). */
 struct block_exit {
     struct block *_Atomic link;
-    int64_t target; /* from the virtual base of the page */
+    int64_t target;        /* from the virtual base of the page */
+    _Atomic uint32_t way;  /* enum block_way; stored under the watch lock */
+    uint32_t number;       /* which of the block's it is */
+    struct block *guarded; /* watch lock, as the rest: the list of exits to the same block */
+    struct block_exit *next_guarded, **guarded_link;
 };
 
 /* An interpreted operation. d, a, b: byte offsets into the CPU state. */
@@ -74,7 +85,10 @@ struct block_compiled {
     uint8_t *write, *execute; /* begins with `entry`, which is also where direct jumps go */
     uint32_t size;
     uint32_t exit_at[2]; /* offset of the exit's jump displacement, 0: none; contents: watch lock */
-    uint32_t exit_stub[2]; /* where it leads while the exit has no link */
+    uint32_t stub_at;    /* where exits lead while they have no link */
+    /* Where exits of other pages lead; watch lock. NULL: none came yet. */
+    const uint8_t *guard;
+    uint16_t guard_size, guard_exit; /* the latter: its jump to target.entry */
 };
 
 struct block {
@@ -98,6 +112,7 @@ struct block {
     uint16_t terminator;                     /* opcode of its last operation */
     struct installed_region *_Atomic region; /* that target.entry leads to; set with watch lock */
     struct region_exit *incoming;            /* exits of regions that lead here; watch lock */
+    struct block_exit *guarded_from;         /* guarded exits that lead here; watch lock */
     interp_handler *first_handler; /* of the first step, when that one enters compiled code */
     struct block_compiled compiled;
     struct xinsn code[]; /* code_count, then insn_count + 1 of struct block_insn */

@@ -171,19 +171,67 @@ static void set_link(const struct engine *engine, struct block *from, struct blo
     }
 }
 
+static struct block *exit_owner(struct block_exit *exit)
+{
+    return (struct block *)(void *)((char *)(exit - exit->number) - offsetof(struct block, exits));
+}
+
+/* From another page: compiled code asks for the mapping each time. */
+static void link_guarded(const struct engine *engine, struct block *from, struct block_exit *exit,
+                         struct block *to)
+{
+    if (!engine->baseline || !from->compiled.exit_at[exit->number] ||
+        (exit->target & (PAGE_BYTES - 1)) != to->start ||
+        atomic_load_explicit(&exit->way, memory_order_relaxed) != BLOCK_WAY_OPEN) {
+        return;
+    }
+    const uint8_t *host_page = watch_page_host(engine, to->pages[0]->index);
+    if (!baseline_link_guarded(engine->baseline, from, exit->number, to, host_page)) {
+        atomic_store_explicit(&exit->way, BLOCK_WAY_PROBED, memory_order_relaxed);
+        return;
+    }
+    atomic_store_explicit(&exit->way, BLOCK_WAY_GUARDED, memory_order_relaxed);
+    exit->guarded = to;
+    exit->next_guarded = to->guarded_from;
+    exit->guarded_link = &to->guarded_from;
+    if (exit->next_guarded) {
+        exit->next_guarded->guarded_link = &exit->next_guarded;
+    }
+    to->guarded_from = exit;
+}
+
+static void unlink_guarded(const struct engine *engine, struct block_exit *exit)
+{
+    struct block *from = exit_owner(exit);
+    *exit->guarded_link = exit->next_guarded;
+    if (exit->next_guarded) {
+        exit->next_guarded->guarded_link = exit->guarded_link;
+    }
+    exit->guarded = NULL;
+    atomic_store_explicit(&exit->way, BLOCK_WAY_OPEN, memory_order_relaxed);
+    baseline_link(engine->baseline, from, exit->number, NULL);
+}
+
 void block_cache_link(const struct engine *engine, struct block *from, struct block_exit *exit,
                       struct block *to)
 {
     uint32_t mode = atomic_load_explicit(&from->mode, memory_order_relaxed);
-    if (mode != BLOCK_MODE_DEAD && !from->straddles && !to->straddles &&
-        mode == atomic_load_explicit(&to->mode, memory_order_relaxed) &&
-        from->pages[0] == to->pages[0] && exit->target == to->start) {
+    if (mode == BLOCK_MODE_DEAD || mode != atomic_load_explicit(&to->mode, memory_order_relaxed)) {
+        return;
+    }
+    bool same_page = !from->straddles && (uint64_t)exit->target < PAGE_BYTES;
+    if (!same_page) {
+        link_guarded(engine, from, exit, to);
+    } else if (!to->straddles && from->pages[0] == to->pages[0] && exit->target == to->start) {
         set_link(engine, from, exit, to);
     }
 }
 
 void block_cache_relink(const struct engine *engine, struct block *block)
 {
+    if (engine->baseline) {
+        baseline_relink_guard(engine->baseline, block);
+    }
     struct block *other = block->pages[0]->blocks;
     for (; other; other = *next_in_page(other, block->pages[0])) {
         for (unsigned i = 0; i < 2; i++) {
@@ -216,6 +264,19 @@ static void unlist(struct block *block, struct code_page *page)
         place = next_in_page(*place, page);
     }
     *place = *next_in_page(block, page);
+}
+
+/* The guarded links of the block, in both directions. */
+static void clear_guarded_links(const struct engine *engine, struct block *block)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        if (block->exits[i].guarded) {
+            unlink_guarded(engine, &block->exits[i]);
+        }
+    }
+    while (block->guarded_from) {
+        unlink_guarded(engine, block->guarded_from);
+    }
 }
 
 static void clear_links(const struct engine *engine, struct block *block,
@@ -277,6 +338,7 @@ static void block_drop(struct engine *engine, struct engine_cpu *self, struct bl
         clear_links(engine, other, block);
     }
     clear_links(engine, block, NULL);
+    clear_guarded_links(engine, block);
     for (unsigned i = 0; i < 2 && block->pages[i]; i++) {
         unlist(block, block->pages[i]);
     }
@@ -349,6 +411,7 @@ void block_cache_drop_all(struct engine *engine)
             if (block->pages[0] == page) {
                 atomic_store_explicit(&block->mode, BLOCK_MODE_DEAD, memory_order_release);
                 clear_links(engine, block, NULL);
+                clear_guarded_links(engine, block);
                 block->retired_next = dropped;
                 dropped = block;
             }

@@ -74,7 +74,9 @@ static inline struct block *probe(struct cpu *cpu, uint64_t pc)
 static INTERP_CALL __attribute__((noinline)) void follow_exit(INTERP_PARAMETERS)
 {
     uint64_t pc = cpu->page_base + (uint64_t)cpu->exit->target;
-    if ((uint64_t)cpu->exit->target >= PAGE_BYTES) {
+    bool open = cpu->block->compiled.exit_at[cpu->exit->number] &&
+                atomic_load_explicit(&cpu->exit->way, memory_order_relaxed) == BLOCK_WAY_OPEN;
+    if ((uint64_t)cpu->exit->target >= PAGE_BYTES && !open) {
         cpu->exit = NULL;
         struct block *block = probe(cpu, pc);
         if (block) {

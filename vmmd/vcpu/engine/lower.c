@@ -112,6 +112,7 @@ struct block *lower_block(struct engine_cpu *self, const struct ir_block *ir)
     memcpy(&block->code[block->code_count], self->insns, insn_bytes);
     for (unsigned i = 0; i < 2; i++) {
         block->exits[i].target = (int64_t)lowering.exit_target[i];
+        block->exits[i].number = i;
     }
     if (lowering.exits_at >= 0) {
         block->code[lowering.exits_at].exits = block->exits;

@@ -36,6 +36,18 @@ void baseline_link(struct baseline *baseline, struct block *from, unsigned exit,
     (void)baseline, (void)from, (void)exit, (void)to;
 }
 
+bool baseline_link_guarded(struct baseline *baseline, struct block *from, unsigned exit,
+                           struct block *to, const uint8_t *host_page)
+{
+    (void)baseline, (void)from, (void)exit, (void)to, (void)host_page;
+    return false;
+}
+
+void baseline_relink_guard(struct baseline *baseline, const struct block *block)
+{
+    (void)baseline, (void)block;
+}
+
 void baseline_free(struct baseline *baseline, struct block *block)
 {
     (void)baseline, (void)block;

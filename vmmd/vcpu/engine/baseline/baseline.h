@@ -30,6 +30,13 @@ bool baseline_compile(struct baseline *baseline, const struct ir_block *ir, cons
 /* Let exit `exit` of compiled code jump to `to`, or, with NULL, leave to look it up. */
 void baseline_link(struct baseline *baseline, struct block *from, unsigned exit,
                    const struct block *to);
+/* Let an exit to another page (or of a block in two pages) go to `to`, which lies in the page at
+ * `host_page`, whenever that is what the exit's address is mapped to. False: it looks up every
+ * time. `from` is compiled, with an exit that can be linked. */
+bool baseline_link_guarded(struct baseline *baseline, struct block *from, unsigned exit,
+                           struct block *to, const uint8_t *host_page);
+/* The block's target.entry has changed: its guard shall lead there. */
+void baseline_relink_guard(struct baseline *baseline, const struct block *block);
 /* No CPU can be in the block any more. */
 void baseline_free(struct baseline *baseline, struct block *block);
 /* Where the code is; the compiler's. */

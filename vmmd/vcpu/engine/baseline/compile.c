@@ -23,7 +23,7 @@
 
 struct baseline {
     struct code_memory *memory;
-    struct code_span interpreted; /* the entry of blocks that were not compiled */
+    struct shared_stubs shared;
     struct compiler compiler;
     _Atomic bool ungrouped[UNGROUPED]; /* by hash of the block: to be compiled without groups */
 };
@@ -54,17 +54,18 @@ void compile_fixup(struct compiler *c, enum section from, uint32_t at, enum sect
         (struct fixup){.from = (uint8_t)from, .to = (uint8_t)to, .at = at, .target = target};
 }
 
-static void emit_retreat_tails(struct compiler *c)
+void compile_jump_to_tail(struct compiler *c, uint32_t at, bool crossing, bool first)
 {
-    c->retreat_at = compile_retreat_tail(c, false, false);
-    c->retreat_first_at = compile_retreat_tail(c, false, true);
-    bool groups = false;
-    for (unsigned i = 0; c->grouping && i < c->groups.count; i++) {
-        groups |= c->groups.groups[i].count > 1;
-    }
-    if (groups) {
-        c->crossing_at = compile_retreat_tail(c, true, false);
-        c->crossing_first_at = compile_retreat_tail(c, true, true);
+    c->tail_wanted[crossing][first] = true;
+    compile_fixup(c, SECTION_COLD, at, SECTION_TAIL, 2u * crossing + first);
+}
+
+static void emit_tails(struct compiler *c)
+{
+    for (unsigned i = 0; i < 4; i++) {
+        if (c->tail_wanted[i / 2][i % 2]) {
+            c->tail_at[i / 2][i % 2] = compile_retreat_tail(c, i / 2, i % 2);
+        }
     }
 }
 
@@ -72,8 +73,7 @@ static void emit_retreat_jump(struct compiler *c)
 {
     unsigned step = c->steps[c->index];
     emit_constant(c->cold, REG_STEP, step * sizeof(struct xinsn));
-    uint32_t at = emit_jump(c->cold);
-    emit_land_at(c->cold, at, step ? c->retreat_at : c->retreat_first_at);
+    compile_jump_to_tail(c, emit_jump(c->cold), false, step == 0);
 }
 
 void compile_retreat_here(struct compiler *c)
@@ -97,12 +97,18 @@ void compile_retreat(struct compiler *c)
     c->ended = true;
 }
 
-uint32_t compile_retreat_stub(struct compiler *c, unsigned retired)
+void compile_exit_stub(struct compiler *c)
 {
-    uint32_t at = c->cold->at;
-    compile_add_retired(c->cold, -(int32_t)retired);
+    c->stub_at = c->cold->at;
+    compile_add_retired(c->cold, -(int32_t)compile_insn_count(c));
     emit_retreat_jump(c);
-    return at;
+}
+
+void compile_open_exit(struct compiler *c, unsigned exit, enum section section, uint32_t at)
+{
+    c->exit_at[exit] = at;
+    c->exit_section[exit] = (uint8_t)section;
+    compile_fixup(c, section, at, SECTION_COLD, c->stub_at);
 }
 
 void compile_store_block(struct compiler *c, struct emitter *e, unsigned scratch)
@@ -181,6 +187,8 @@ static void begin(struct compiler *c, const struct ir_block *ir, const uint16_t 
     c->block = block;
     c->ended = c->failed = c->block_known = false;
     c->exit_at[0] = c->exit_at[1] = 0;
+    c->stub_at = 0;
+    memset(c->tail_wanted, 0, sizeof(c->tail_wanted));
     c->fixup_count = 0;
     static const uint32_t sizes[SECTION_COUNT] = {HOT_BYTES, COLD_BYTES, DATA_BYTES};
     uint32_t offset = 0;
@@ -199,7 +207,6 @@ static void begin(struct compiler *c, const struct ir_block *ir, const uint16_t 
 
 static bool compile_operations(struct compiler *c)
 {
-    emit_retreat_tails(c);
     compile_entry(c);
     for (unsigned i = 0; i < c->ir->op_count && !c->ended; i++) {
         const struct ir_op *op = &c->ir->ops[i];
@@ -210,6 +217,7 @@ static bool compile_operations(struct compiler *c)
         compile_one(c, op);
         registers_end_operation(c, op);
     }
+    emit_tails(c);
     bool overflow = false;
     for (unsigned i = 0; i < SECTION_COUNT; i++) {
         overflow |= c->sections[i].overflow;
@@ -219,20 +227,45 @@ static bool compile_operations(struct compiler *c)
 
 /* --- layout --------------------------------------------------------------------------------- */
 
+static const uint8_t *shared_stub(const struct shared_stubs *shared, enum shared_stub stub)
+{
+    return shared->span.execute + shared->at[stub];
+}
+
+static const uint8_t *fixup_target(const struct compiler *c, const struct fixup *fixup,
+                                   const uint32_t *offsets, const uint8_t *execute)
+{
+    uint32_t target = fixup->target;
+    switch (fixup->to) {
+    case SECTION_SHARED:
+        return shared_stub(c->shared, (enum shared_stub)target);
+    case SECTION_TAIL:
+        return execute + offsets[SECTION_COLD] + c->tail_at[target / 2][target % 2];
+    default:
+        return execute + offsets[fixup->to] + target;
+    }
+}
+
 static void apply_fixups(const struct compiler *c, const uint32_t *offsets,
                          const struct code_span *span)
 {
     for (unsigned i = 0; i < c->fixup_count; i++) {
         const struct fixup *fixup = &c->fixups[i];
         uint32_t at = offsets[fixup->from] + fixup->at;
-        uint32_t target = offsets[fixup->to] + fixup->target;
-        uint64_t address = (uint64_t)(uintptr_t)(span->execute + target);
+        const uint8_t *target = fixup_target(c, fixup, offsets, span->execute);
+        uint64_t address = (uint64_t)(uintptr_t)target;
         if (fixup->absolute) {
             memcpy(span->write + at, &address, sizeof(address));
         } else {
-            emit_displace(span->write + at, (int32_t)(target - at));
+            emit_displace(span->write + at, (int32_t)(target - (span->execute + at)));
         }
     }
+}
+
+/* Offset of an exit's displacement in the code; 0: it cannot be linked. */
+static uint32_t exit_offset(const struct compiler *c, const uint32_t *offsets, unsigned exit)
+{
+    return c->exit_at[exit] ? offsets[c->exit_section[exit]] + c->exit_at[exit] : 0;
 }
 
 static bool place(struct baseline *baseline, struct block *block)
@@ -258,9 +291,8 @@ static bool place(struct baseline *baseline, struct block *block)
         .write = span.write,
         .execute = span.execute,
         .size = span.size,
-        .exit_at = {c->exit_at[0], c->exit_at[1]},
-        .exit_stub = {offsets[SECTION_COLD] + c->exit_stub[0],
-                      offsets[SECTION_COLD] + c->exit_stub[1]},
+        .exit_at = {exit_offset(c, offsets, 0), exit_offset(c, offsets, 1)},
+        .stub_at = offsets[SECTION_COLD] + c->stub_at,
     };
     void *entry = span.execute + c->entry_at;
     memcpy(&block->first_handler, &block->code[0].handler, sizeof(entry));
@@ -278,7 +310,7 @@ bool baseline_compile(struct baseline *baseline, const struct ir_block *ir, cons
         block->target.entry = block->compiled.execute;
         return true;
     }
-    block->target.entry = baseline->interpreted.execute;
+    block->target.entry = (void *)shared_stub(&baseline->shared, SHARED_INTERPRETED);
     return false;
 }
 
@@ -303,8 +335,56 @@ void baseline_link(struct baseline *baseline, struct block *from, unsigned exit,
     if (!code->execute || !at || (to && !to->compiled.execute)) {
         return;
     }
-    const uint8_t *target = to ? to->target.entry : code->execute + code->exit_stub[exit];
+    const uint8_t *target = to ? to->target.entry : code->execute + code->stub_at;
     compile_redirect(code->write + at, code->execute + at, target);
+}
+
+static void redirect_guard(const struct baseline *baseline, const struct block *block)
+{
+    const uint8_t *at = block->compiled.guard + block->compiled.guard_exit;
+    compile_redirect(code_memory_write_view(baseline->memory, at), at, block->target.entry);
+}
+
+void baseline_relink_guard(struct baseline *baseline, const struct block *block)
+{
+    if (block->compiled.guard) {
+        redirect_guard(baseline, block);
+    }
+}
+
+/* The block's guard, made when it is first needed; NULL: there can be none. */
+static const uint8_t *guard_of(struct baseline *baseline, struct block *block,
+                               const uint8_t *host_page)
+{
+    struct block_compiled *compiled = &block->compiled;
+    if (compiled->guard || !compiled->execute || block->straddles) {
+        return compiled->guard;
+    }
+    struct emitter e = {.bytes = baseline->compiler.bytes, .size = GUARD_BYTES};
+    struct code_span span;
+    if (!code_memory_allocate(baseline->memory, GUARD_BYTES, &span)) {
+        return NULL;
+    }
+    uint32_t exit = compile_guard(&e, span.execute, host_page, block->start, &baseline->shared);
+    memcpy(span.write, e.bytes, e.at);
+    code_memory_trim(baseline->memory, &span, e.at);
+    compiled->guard = span.execute;
+    compiled->guard_size = (uint16_t)span.size;
+    compiled->guard_exit = (uint16_t)exit;
+    redirect_guard(baseline, block);
+    code_memory_publish(&span, e.at);
+    return compiled->guard;
+}
+
+bool baseline_link_guarded(struct baseline *baseline, struct block *from, unsigned exit,
+                           struct block *to, const uint8_t *host_page)
+{
+    struct block_compiled *code = &from->compiled;
+    uint32_t at = code->exit_at[exit];
+    const uint8_t *guard = guard_of(baseline, to, host_page);
+    const uint8_t *target = guard ? guard : shared_stub(&baseline->shared, SHARED_PROBE);
+    compile_redirect(code->write + at, code->execute + at, target);
+    return guard != NULL;
 }
 
 /* --- life ----------------------------------------------------------------------------------- */
@@ -314,15 +394,16 @@ bool baseline_available(void)
     return __has_attribute(preserve_none);
 }
 
-/* Of blocks without code. */
-static bool make_interpreted_entry(struct baseline *baseline)
+static bool make_shared_stubs(struct baseline *baseline)
 {
-    if (!code_memory_allocate(baseline->memory, CODE_MEMORY_ALIGN, &baseline->interpreted)) {
+    struct shared_stubs *shared = &baseline->shared;
+    if (!code_memory_allocate(baseline->memory, SHARED_BYTES, &shared->span)) {
         return false;
     }
-    struct emitter e = {.bytes = baseline->interpreted.write, .size = baseline->interpreted.size};
-    compile_interpreted_entry(&e);
-    code_memory_publish(&baseline->interpreted, e.at);
+    struct emitter e = {.bytes = shared->span.write, .size = shared->span.size};
+    compile_shared(&e, shared->at);
+    code_memory_publish(&shared->span, e.at);
+    code_memory_trim(baseline->memory, &shared->span, e.at);
     return !e.overflow;
 }
 
@@ -343,12 +424,13 @@ struct baseline *baseline_create(const struct isa *isa, struct error *err)
         baseline_destroy(baseline);
         return NULL;
     }
-    if (!make_interpreted_entry(baseline)) {
+    if (!make_shared_stubs(baseline)) {
         error_set(err, ERROR_MEMORY, ENOMEM, "no memory for the baseline compiler");
         baseline_destroy(baseline);
         return NULL;
     }
     baseline->compiler.isa = isa;
+    baseline->compiler.shared = &baseline->shared;
     baseline->compiler.global_count = globals;
     baseline->compiler.features = compile_features();
     return baseline;
@@ -366,6 +448,9 @@ void baseline_free(struct baseline *baseline, struct block *block)
 {
     if (block->compiled.execute) {
         code_memory_free(baseline->memory, block->compiled.execute, block->compiled.size);
+    }
+    if (block->compiled.guard) {
+        code_memory_free(baseline->memory, block->compiled.guard, block->compiled.guard_size);
     }
 }
 

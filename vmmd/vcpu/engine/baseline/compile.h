@@ -35,7 +35,32 @@
 #define DATA_BYTES (32u << 10)
 #define FIXUPS_MAX 4096u
 
-enum section { SECTION_HOT, SECTION_COLD, SECTION_DATA, SECTION_COUNT };
+/* SHARED: not the block's own, but the stubs that all blocks share (struct shared_stubs). TAIL: the
+ * ends of retreats, in COLD behind all else (compile_jump_to_tail). */
+enum section {
+    SECTION_HOT,
+    SECTION_COLD,
+    SECTION_DATA,
+    SECTION_COUNT,
+    SECTION_SHARED = SECTION_COUNT,
+    SECTION_TAIL
+};
+
+/* Code that all blocks jump to; a host that has no use for one leaves its position at 0. */
+enum shared_stub {
+    SHARED_INTERPRETED, /* the entry of blocks that were not compiled */
+    SHARED_LEAVE,       /* to the outer loop, with pc at an offset from page_base */
+    SHARED_MISS,        /* to the outer loop, with pc at an address */
+    SHARED_PROBE,       /* to an address, by the jump cache, otherwise as SHARED_MISS */
+    SHARED_RETREAT,     /* the end of compile_retreat_tail */
+    SHARED_CROSSING,    /* the same for crossings */
+    SHARED_COUNT
+};
+
+struct shared_stubs {
+    struct code_span span;
+    uint32_t at[SHARED_COUNT]; /* within the span */
+};
 
 /* Where a value is. Its slot in the CPU state is valid unless `dirty`. */
 struct value_state {
@@ -79,11 +104,15 @@ struct compiler {
     unsigned index; /* of the operation */
     bool ended;     /* what follows cannot be reached */
     bool failed;
-    bool block_known; /* cpu->block has been stored */
-    bool grouping;    /* let accesses share translations */
-    uint32_t retreat_at, retreat_first_at, crossing_at, crossing_first_at; /* in COLD */
-    uint32_t entry_at;                 /* in HOT: behind the attention test */
-    uint32_t exit_at[2], exit_stub[2]; /* patchable displacement (HOT, 0: none), stub (COLD) */
+    bool block_known;       /* cpu->block has been stored */
+    bool grouping;          /* let accesses share translations */
+    uint32_t tail_at[2][2]; /* in COLD, by crossing and first */
+    bool tail_wanted[2][2];
+    uint32_t stub_at;    /* in COLD: compile_exit_stub */
+    uint32_t entry_at;   /* in HOT: behind the attention test */
+    uint32_t exit_at[2]; /* patchable displacement, 0: none */
+    uint8_t exit_section[2];
+    const struct shared_stubs *shared;
 
     struct emitter sections[SECTION_COUNT];
     struct emitter *hot, *cold;
@@ -146,8 +175,13 @@ void compile_group_failure(struct compiler *c, unsigned base, int32_t first, int
 void compile_retreat_here(struct compiler *c);
 /* Retreat in any case: the rest of the block is not compiled. */
 void compile_retreat(struct compiler *c);
-/* A stub in COLD that undoes `retired` counted instructions and retreats. */
-uint32_t compile_retreat_stub(struct compiler *c, unsigned retired);
+/* The jump at `at` of COLD shall end a retreat (compile_retreat_tail). */
+void compile_jump_to_tail(struct compiler *c, uint32_t at, bool crossing, bool first);
+/* The terminator's stub in COLD, to be emitted before other code of it: undo the counting and let
+ * the interpreter find the way. It is where exits lead until they are linked. */
+void compile_exit_stub(struct compiler *c);
+/* The jump at `at` of a section is exit `exit`. Its displacement can be redirected as it is. */
+void compile_open_exit(struct compiler *c, unsigned exit, enum section section, uint32_t at);
 void compile_call_out(struct compiler *c);
 /* Store cpu->block, if this path has not yet. */
 void compile_store_block(struct compiler *c, struct emitter *e, unsigned scratch);
@@ -158,8 +192,17 @@ struct host_features compile_features(void);
 /* The block's entry: with attention asked for, leave with pc at the block's start; entry_at is
  * behind the test. */
 void compile_entry(struct compiler *c);
-/* The entry of blocks without code: into their threaded code, or, with attention asked for, out. */
-void compile_interpreted_entry(struct emitter *e);
+/* Emit the shared stubs, at most SHARED_BYTES. */
+#define SHARED_BYTES 512u
+void compile_shared(struct emitter *e, uint32_t at[SHARED_COUNT]);
+/* Emit the guard of a block, at most GUARD_BYTES, to run at `execute`: an exit from another page
+ * comes here with the address it means (in a register that host and its exits agree on); when that
+ * is mapped, for execution, to the page at `host_page`, set page_base and take the jump whose
+ * position is returned (for compile_redirect); otherwise go on as SHARED_PROBE. `start`: the
+ * block's page offset. */
+#define GUARD_BYTES 128u
+uint32_t compile_guard(struct emitter *e, const uint8_t *execute, const uint8_t *host_page,
+                       unsigned start, const struct shared_stubs *shared);
 /* Where all retreats end, in COLD: REG_STEP is the step's offset. `first`: its handler is not in
  * the step. `crossing`: count down block->crossings, and call compile_regroup at zero. */
 uint32_t compile_retreat_tail(struct compiler *c, bool crossing, bool first);

@@ -34,7 +34,7 @@ void compile_entry(struct compiler *c)
     c->entry_at = c->hot->at;
 }
 
-void compile_interpreted_entry(struct emitter *e)
+static void emit_interpreted_entry(struct emitter *e)
 {
     emit_load(e, 2, false, HOST_X17, CPU_FIELD(attention));
     uint32_t leave = emit_jump_zero(e, false, true, HOST_X17);
@@ -45,6 +45,21 @@ void compile_interpreted_entry(struct emitter *e)
     emit_land(e, leave);
     emit_load(e, 1, false, 0, host_at(REG_TARGET, offsetof(struct block, start)));
     emit_leave(e);
+}
+
+/* Only the entry: ends of retreats and probes are the blocks' own. */
+void compile_shared(struct emitter *e, uint32_t at[SHARED_COUNT])
+{
+    at[SHARED_INTERPRETED] = e->at;
+    emit_interpreted_entry(e);
+}
+
+/* No exit to another page can be linked (op_control), so none asks for it. */
+uint32_t compile_guard(struct emitter *e, const uint8_t *execute, const uint8_t *host_page,
+                       unsigned start, const struct shared_stubs *shared)
+{
+    (void)execute, (void)host_page, (void)start, (void)shared;
+    return emit_jump(e);
 }
 
 /* --- retreating ------------------------------------------------------------------------------- */
@@ -107,9 +122,8 @@ void compile_group_failure(struct compiler *c, unsigned base, int32_t first, int
     emit_shift_constant(e, true, HOST_SHR, HOST_X17, HOST_X17, MEMORY_PAGE_SHIFT);
     emit_constant(e, REG_STEP, c->steps[c->index] * sizeof(struct xinsn));
     bool at_first = c->steps[c->index] == 0;
-    emit_land_at(e, emit_jump_zero(e, true, false, HOST_X17),
-                 at_first ? c->retreat_first_at : c->retreat_at);
-    emit_land_at(e, emit_jump(e), at_first ? c->crossing_first_at : c->crossing_at);
+    compile_jump_to_tail(c, emit_jump_zero(e, true, false, HOST_X17), false, at_first);
+    compile_jump_to_tail(c, emit_jump(e), true, at_first);
 }
 
 void compile_add_retired(struct emitter *e, int32_t count)

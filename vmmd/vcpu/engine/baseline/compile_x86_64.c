@@ -24,15 +24,15 @@ void compile_entry(struct compiler *c)
     emit_arithmetic_memory_constant(c->hot, false, HOST_CMP, CPU_FIELD(attention), 0);
     uint32_t at = emit_jump_if(c->hot, HOST_NOT_EQUAL);
     compile_fixup(c, SECTION_HOT, at, SECTION_COLD, c->cold->at);
-    emit_load64(c->cold, RAX, CPU_FIELD(page_base));
-    emit_arithmetic_constant(c->cold, true, HOST_ADD, RAX, c->ir->start);
-    emit_store(c->cold, 3, CPU_FIELD(pc), RAX);
-    emit_return(c->cold);
+    emit_constant(c->cold, RAX, c->ir->start);
+    compile_fixup(c, SECTION_COLD, emit_jump(c->cold), SECTION_SHARED, SHARED_LEAVE);
     c->entry_at = c->hot->at;
 }
 
-/* The block is in rdx. */
-void compile_interpreted_entry(struct emitter *e)
+/* --- what blocks share ------------------------------------------------------------------------ */
+
+/* The block is in rdx. Falls into SHARED_LEAVE. */
+static void emit_interpreted_entry(struct emitter *e)
 {
     emit_arithmetic_memory_constant(e, false, HOST_CMP, CPU_FIELD(attention), 0);
     uint32_t leave = emit_jump_if(e, HOST_NOT_EQUAL);
@@ -40,36 +40,99 @@ void compile_interpreted_entry(struct emitter *e)
     emit_jump_memory(e, host_at(REG_SCRATCH, 0));
     emit_land(e, leave);
     emit_load(e, 1, false, RAX, host_at(RDX, offsetof(struct block, start)));
+}
+
+/* Of retreats: rcx is the block, REG_STEP the offset of the step. The first one's handler is not in
+ * the step. */
+static void emit_run_step(struct emitter *e)
+{
+    emit_store(e, 3, CPU_FIELD(block), RCX);
+    emit_address(e, true, REG_SCRATCH,
+                 host_indexed(RCX, REG_STEP, 0, offsetof(struct block, code)));
+    emit_test(e, false, REG_STEP, REG_STEP);
+    uint32_t first = emit_jump_if(e, HOST_EQUAL);
+    emit_jump_memory(e, host_at(REG_SCRATCH, 0));
+    emit_land(e, first);
+    emit_jump_memory(e, host_at(RCX, offsetof(struct block, first_handler)));
+}
+
+static void emit_crossing(struct emitter *e)
+{
+    emit_arithmetic_memory_constant(e, false, HOST_SUB,
+                                    host_at(RCX, offsetof(struct block, crossings)), 1);
+    uint32_t few = emit_jump_if(e, HOST_NOT_EQUAL);
+    emit_store(e, 3, CPU_FIELD(block), RCX);
+    emit_move(e, true, RBX, RCX);
+    emit_move(e, true, REG_SCRATCH, REG_STEP);
+    emit_move(e, true, RDI, REG_CPU);
+    emit_constant(e, RAX, (uint64_t)(uintptr_t)compile_regroup);
+    emit_arithmetic_constant(e, true, HOST_SUB, RSP, 8);
+    emit_call_register(e, RAX);
+    emit_arithmetic_constant(e, true, HOST_ADD, RSP, 8);
+    emit_move(e, true, REG_STEP, REG_SCRATCH);
+    emit_move(e, true, RCX, RBX);
+    emit_land(e, few);
+}
+
+void compile_shared(struct emitter *e, uint32_t at[SHARED_COUNT])
+{
+    at[SHARED_INTERPRETED] = e->at;
+    emit_interpreted_entry(e);
+    at[SHARED_LEAVE] = e->at;
     emit_arithmetic_load(e, true, HOST_ADD, RAX, CPU_FIELD(page_base));
+    at[SHARED_MISS] = e->at;
     emit_store(e, 3, CPU_FIELD(pc), RAX);
     emit_return(e);
+    at[SHARED_PROBE] = e->at;
+    uint32_t misses[2];
+    compile_probe(e, misses);
+    emit_land_at(e, misses[0], at[SHARED_MISS]);
+    emit_land_at(e, misses[1], at[SHARED_MISS]);
+    at[SHARED_CROSSING] = e->at;
+    emit_crossing(e);
+    at[SHARED_RETREAT] = e->at;
+    emit_run_step(e);
+}
+
+uint32_t compile_guard(struct emitter *e, const uint8_t *execute, const uint8_t *host_page,
+                       unsigned start, const struct shared_stubs *shared)
+{
+    /* Its place in the execute TLB's table. */
+    emit_move(e, true, RCX, RAX);
+    emit_shift_constant(e, true, HOST_SHR, RCX, MEMORY_PAGE_SHIFT);
+    emit_arithmetic_load(e, true, HOST_AND, RCX, CPU_FIELD(tlb_exec_mask));
+    emit_shift_constant(e, true, HOST_SHL, RCX, 5);
+    _Static_assert(sizeof(struct tlb_entry) == 32, "an index is shifted by 5");
+    emit_arithmetic_load(e, true, HOST_ADD, RCX, CPU_FIELD(tlb_exec));
+    emit_address(e, true, RDX, host_at(RAX, -(int32_t)start));
+    emit_arithmetic_load(e, true, HOST_CMP, RDX,
+                         host_at(RCX, offsetof(struct tlb_entry, tag_exec)));
+    uint32_t other[2];
+    other[0] = emit_jump_if(e, HOST_NOT_EQUAL);
+    emit_constant(e, RSI, (uint64_t)(uintptr_t)host_page);
+    emit_arithmetic(e, true, HOST_SUB, RSI, RDX);
+    emit_arithmetic_load(e, true, HOST_CMP, RSI, host_at(RCX, offsetof(struct tlb_entry, addend)));
+    other[1] = emit_jump_if(e, HOST_NOT_EQUAL);
+    emit_store(e, 3, CPU_FIELD(page_base), RDX);
+    const uint8_t *probe = shared->span.execute + shared->at[SHARED_PROBE];
+    for (unsigned i = 0; i < 2; i++) {
+        emit_displace(e->bytes + other[i], (int32_t)(probe - (execute + other[i])));
+    }
+    emit_align(e, 4, 1);
+    return emit_jump(e);
 }
 
 /* --- retreating ------------------------------------------------------------------------------- */
 
 uint32_t compile_retreat_tail(struct compiler *c, bool crossing, bool first)
 {
-    struct emitter *e = c->cold;
-    uint32_t at = e->at;
-    emit_constant(e, RCX, (uint64_t)(uintptr_t)c->block);
-    emit_store(e, 3, CPU_FIELD(block), RCX);
-    emit_address(e, true, REG_SCRATCH,
-                 host_indexed(RCX, REG_STEP, 0, offsetof(struct block, code)));
-    if (crossing) {
-        emit_arithmetic_memory_constant(e, false, HOST_SUB,
-                                        host_at(RCX, offsetof(struct block, crossings)), 1);
-        uint32_t few = emit_jump_if(e, HOST_NOT_EQUAL);
-        emit_move(e, true, RBX, RCX);
-        emit_move(e, true, RDI, REG_CPU);
-        emit_constant(e, RAX, (uint64_t)(uintptr_t)compile_regroup);
-        emit_arithmetic_constant(e, true, HOST_SUB, RSP, 8);
-        emit_call_register(e, RAX);
-        emit_arithmetic_constant(e, true, HOST_ADD, RSP, 8);
-        emit_move(e, true, RCX, RBX);
-        emit_land(e, few);
+    if (first && c->tail_wanted[crossing][false]) {
+        return c->tail_at[crossing][false]; /* the step tells */
     }
-    emit_jump_memory(e, first ? host_at(RCX, offsetof(struct block, first_handler))
-                              : host_at(REG_SCRATCH, 0));
+    uint32_t at = c->cold->at;
+    emit_constant(c->cold, RCX, (uint64_t)(uintptr_t)c->block);
+    compile_fixup(c, SECTION_COLD, emit_jump(c->cold), SECTION_SHARED,
+                  crossing ? SHARED_CROSSING : SHARED_RETREAT);
     return at;
 }
 
@@ -83,8 +146,8 @@ void compile_group_failure(struct compiler *c, unsigned base, int32_t first, int
     emit_constant(e, RAX, c->steps[c->index] * sizeof(struct xinsn));
     emit_shift_constant(e, true, HOST_SHR, REG_SCRATCH, MEMORY_PAGE_SHIFT);
     bool at_first = c->steps[c->index] == 0;
-    emit_land_at(e, emit_jump_if(e, HOST_EQUAL), at_first ? c->retreat_first_at : c->retreat_at);
-    emit_land_at(e, emit_jump(e), at_first ? c->crossing_first_at : c->crossing_at);
+    compile_jump_to_tail(c, emit_jump_if(e, HOST_EQUAL), false, at_first);
+    compile_jump_to_tail(c, emit_jump(e), true, at_first);
 }
 
 void compile_add_retired(struct emitter *e, int32_t count)

@@ -21,4 +21,8 @@ struct host_features {
     bool bmi1, bmi2, lzcnt, popcnt, fma;
 };
 
+/* Probe the jump cache for the guest address in rax and go there; else `misses` are taken. Uses rcx
+ * and rdx. */
+void compile_probe(struct emitter *e, uint32_t misses[2]);
+
 #endif

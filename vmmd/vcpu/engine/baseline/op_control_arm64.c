@@ -67,16 +67,14 @@ static void emit_exit(struct compiler *c, unsigned exit, int64_t target)
         emit_probe(c->hot);
         return;
     }
-    uint32_t at = emit_jump(c->hot);
-    c->exit_at[exit] = at;
-    c->exit_stub[exit] = compile_retreat_stub(c, compile_insn_count(c));
-    compile_fixup(c, SECTION_HOT, at, SECTION_COLD, c->exit_stub[exit]);
+    compile_open_exit(c, exit, SECTION_HOT, emit_jump(c->hot));
 }
 
 static bool compile_direct(struct compiler *c, const struct ir_op *op)
 {
     registers_clean(c, false);
     count_retired(c, c->hot);
+    compile_exit_stub(c);
     emit_exit(c, 0, op->imm);
     return true;
 }
@@ -98,6 +96,7 @@ bool compile_branch(struct compiler *c, const struct ir_op *op)
     registers_clean(c, false);
     count_retired(c, c->hot);
     enum host_condition condition = compile_compare(c, op);
+    compile_exit_stub(c);
     if (linkable(c, op->imm2)) {
         uint32_t not_taken = emit_jump_if(c->hot, host_opposite(condition));
         emit_exit(c, 0, op->imm2);

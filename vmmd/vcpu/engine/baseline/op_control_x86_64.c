@@ -1,9 +1,10 @@
 /*
  * Helper calls and the ways out of a block.
  *
- * Within the page, an exit is a jump whose displacement block_cache sets (baseline_link). Until
- * then it leads to a stub that lets the interpreter's terminator find the way. Everything else
- * probes the jump cache as jump_find does.
+ * A direct exit is a jump whose displacement block_cache sets (baseline_link): within the page to
+ * the next block, to another page to that block's guard (compile_guard). Until then it leads to a
+ * stub that lets the interpreter's terminator find the way. Indirect jumps probe the jump cache as
+ * jump_find does.
  */
 #if defined(__x86_64__)
 
@@ -15,12 +16,9 @@ static void count_retired(struct compiler *c, struct emitter *e)
                                     (int32_t)compile_insn_count(c));
 }
 
-/* Go to the guest address in rax: by the jump cache, otherwise through the outer loop. All
- * registers are free. */
-static void emit_probe(struct compiler *c, struct emitter *e)
+/* All registers are free. */
+void compile_probe(struct emitter *e, uint32_t misses[2])
 {
-    (void)c;
-    uint32_t misses[2];
     /* Twice the index of jump_index: bits 1 up of pc ^ pc >> 11. */
     emit_move(e, false, RCX, RAX);
     emit_shift_constant(e, false, HOST_SHR, RCX, 11);
@@ -38,45 +36,37 @@ static void emit_probe(struct compiler *c, struct emitter *e)
     emit_arithmetic_constant(e, true, HOST_AND, RAX, -(int32_t)PAGE_BYTES);
     emit_store(e, 3, CPU_FIELD(page_base), RAX);
     emit_jump_memory(e, host_at(RDX, offsetof(struct block, target.entry)));
-    for (unsigned i = 0; i < 2; i++) {
-        emit_land(e, misses[i]);
-    }
-    emit_store(e, 3, CPU_FIELD(pc), RAX);
-    emit_return(e);
 }
 
-/* rax = page base + target */
-static void emit_target(struct emitter *e, int64_t target)
-{
-    emit_load64(e, RAX, CPU_FIELD(page_base));
-    emit_arithmetic_constant(e, true, HOST_ADD, RAX, (int32_t)target);
-}
-
-static bool linkable(const struct compiler *c, int64_t target)
+static bool same_page(const struct compiler *c, int64_t target)
 {
     return (uint64_t)target < PAGE_BYTES && !c->ir->straddles;
 }
 
-/* The last jump of a block, by exit `exit`. Everything is stored and counted. */
-static void emit_exit(struct compiler *c, unsigned exit, int64_t target)
+/* The last jump of a path, by exit `exit`: everything is stored and counted. For guards, the
+ * address is in rax. */
+static void emit_exit(struct compiler *c, enum section section, unsigned exit, int64_t target)
 {
-    if (!linkable(c, target)) {
-        emit_target(c->hot, target);
-        emit_probe(c, c->hot);
-        return;
+    struct emitter *e = &c->sections[section];
+    if (!same_page(c, target)) {
+        unsigned base = c->values[VALUE_PAGE_BASE].reg;
+        if (base != NO_REGISTER) {
+            emit_address(e, true, RAX, host_at(base, (int32_t)target));
+        } else {
+            emit_load64(e, RAX, CPU_FIELD(page_base));
+            emit_arithmetic_constant(e, true, HOST_ADD, RAX, (int32_t)target);
+        }
     }
-    emit_align(c->hot, 4, 1);
-    uint32_t at = emit_jump(c->hot);
-    c->exit_at[exit] = at;
-    c->exit_stub[exit] = compile_retreat_stub(c, compile_insn_count(c));
-    compile_fixup(c, SECTION_HOT, at, SECTION_COLD, c->exit_stub[exit]);
+    emit_align(e, 4, 1);
+    compile_open_exit(c, exit, section, emit_jump(e));
 }
 
 static bool compile_direct(struct compiler *c, const struct ir_op *op)
 {
     registers_clean(c, false);
     count_retired(c, c->hot);
-    emit_exit(c, 0, op->imm);
+    compile_exit_stub(c);
+    emit_exit(c, SECTION_HOT, 0, op->imm);
     return true;
 }
 
@@ -96,18 +86,16 @@ bool compile_branch(struct compiler *c, const struct ir_op *op)
     registers_clean(c, false);
     count_retired(c, c->hot);
     enum host_condition condition = compile_compare(c, op);
+    compile_exit_stub(c);
     emit_align(c->hot, 4, 2);
     uint32_t at = emit_jump_if(c->hot, condition);
-    if (linkable(c, op->imm2)) {
-        c->exit_at[0] = at;
-        c->exit_stub[0] = compile_retreat_stub(c, compile_insn_count(c));
-        compile_fixup(c, SECTION_HOT, at, SECTION_COLD, c->exit_stub[0]);
+    if (same_page(c, op->imm2)) {
+        compile_open_exit(c, 0, SECTION_HOT, at);
     } else {
         compile_fixup(c, SECTION_HOT, at, SECTION_COLD, c->cold->at);
-        emit_target(c->cold, op->imm2);
-        emit_probe(c, c->cold);
+        emit_exit(c, SECTION_COLD, 0, op->imm2);
     }
-    emit_exit(c, 1, c->ir->start + c->ir->length);
+    emit_exit(c, SECTION_HOT, 1, c->ir->start + c->ir->length);
     return true;
 }
 
@@ -119,7 +107,11 @@ static bool compile_indirect(struct compiler *c, const struct ir_op *op)
     if (target != RAX) {
         emit_move(c->hot, true, RAX, target);
     }
-    emit_probe(c, c->hot);
+    uint32_t misses[2];
+    compile_probe(c->hot, misses);
+    for (unsigned i = 0; i < 2; i++) {
+        compile_fixup(c, SECTION_HOT, misses[i], SECTION_SHARED, SHARED_MISS);
+    }
     return true;
 }
 
@@ -142,9 +134,8 @@ bool compile_exit(struct compiler *c, const struct ir_op *op)
 {
     registers_clean(c, false);
     count_retired(c, c->hot);
-    emit_target(c->hot, op->imm);
-    emit_store(c->hot, 3, CPU_FIELD(pc), RAX);
-    emit_return(c->hot);
+    emit_constant(c->hot, RAX, (uint64_t)op->imm);
+    compile_fixup(c, SECTION_HOT, emit_jump(c->hot), SECTION_SHARED, SHARED_LEAVE);
     return true;
 }
 
