@@ -77,12 +77,14 @@ static json_t *block_json(const Polyvisor__CodeBlock *block)
 
     snprintf(address, sizeof(address), "0x%" PRIx64, block->address);
     snprintf(physical, sizeof(physical), "0x%" PRIx64, block->physical);
-    return json_pack("{s:s, s:s, s:I, s:b, s:b, s:I, s:o, s:o, s:o}", "address", address,
-                     "physical", physical, "mode", (json_int_t)block->mode, "cached",
-                     (int)block->cached, "cut", (int)block->cut, "host_bytes",
-                     (json_int_t)block->host_bytes, "guest",
-                     lines_json(block->n_guest, block->guest), "ir", output_json_text(block->ir),
-                     "host", lines_json(block->n_host, block->host));
+    return json_pack(
+        "{s:s, s:s, s:I, s:b, s:b, s:I, s:o, s:o, s:o, s:I, s:I, s:o}", "address", address,
+        "physical", physical, "mode", (json_int_t)block->mode, "cached", (int)block->cached, "cut",
+        (int)block->cut, "host_bytes", (json_int_t)block->host_bytes, "guest",
+        lines_json(block->n_guest, block->guest), "ir", output_json_text(block->ir), "host",
+        lines_json(block->n_host, block->host), "region_blocks", (json_int_t)block->region_blocks,
+        "region_bytes", (json_int_t)block->region_bytes, "region",
+        lines_json(block->n_region, block->region));
 }
 
 static int print_json(const Polyvisor__CodeListing *listing, struct error *err)
@@ -103,12 +105,12 @@ static int print_json(const Polyvisor__CodeListing *listing, struct error *err)
 
 /* ---- text ---- */
 
-static void print_lines(const char *arch, size_t count, Polyvisor__CodeLine *const *lines,
-                        unsigned bytes_width)
+static void print_lines(const char *arch, const char *what, size_t count,
+                        Polyvisor__CodeLine *const *lines, unsigned bytes_width)
 {
     printf("  ");
     output_printable(stdout, arch);
-    printf(" code\n");
+    printf(" code%s\n", what);
     for (size_t i = 0; i < count; i++) {
         const Polyvisor__CodeLine *line = lines[i];
         unsigned width = 0;
@@ -144,12 +146,18 @@ static void print_block(const Polyvisor__CodeListing *listing, const Polyvisor__
            block->address, block->physical, block->mode,
            block->cached ? "" : ", not in use by the engine",
            block->cut ? ", cut: too large for one answer" : "");
-    print_lines(listing->guest_arch, block->n_guest, block->guest, 8);
+    print_lines(listing->guest_arch, "", block->n_guest, block->guest, 8);
     print_ir(block->ir);
     if (block->n_host > 0) {
-        print_lines(listing->host_arch, block->n_host, block->host, 20);
+        print_lines(listing->host_arch, "", block->n_host, block->host, 20);
     } else if (block->cached) {
         printf("  interpreted\n");
+    }
+    if (block->region_bytes > 0) {
+        char what[64];
+        snprintf(what, sizeof(what), " of the region that begins here, %" PRIu32 " blocks",
+                 block->region_blocks);
+        print_lines(listing->host_arch, what, block->n_region, block->region, 20);
     }
 }
 
@@ -206,7 +214,8 @@ const struct command command_disas = {
     .description =
         "Prints the block of guest code that begins at a virtual address of the guest "
         "(hexadecimal, with or without 0x): its instructions, the intermediate representation they "
-        "become and, when the block is compiled, the host code that runs now. The address is "
+        "become and, when the block is compiled, the host code that runs now, also that of the "
+        "optimised region that begins with it. The address is "
         "looked up in the address space that the processor is in at this moment; 'pc' stands for "
         "where it is. The guest pauses for the look, and nothing of its state changes.\n",
     .options = options,

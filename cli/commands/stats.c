@@ -85,6 +85,37 @@ static const struct statistic {
      .label = "  of a block, 99th percentile",
      .unit = UNIT_TIME},
 
+    {.name = "retired_optimised",
+     .needs = "samples",
+     .label = "instructions in regions",
+     .group = "optimised code",
+     .ratio = RATIO_OF,
+     .other = "retired",
+     .derived = "optimised_share"},
+    {.name = "samples", .needs = "samples", .label = "samples of what runs"},
+    {.name = "samples_optimised",
+     .needs = "samples",
+     .label = "  in regions",
+     .ratio = RATIO_OF,
+     .other = "samples",
+     .derived = "samples_optimised_share"},
+    {.name = "regions", .needs = "samples", .label = "regions in use"},
+    {.name = "region_bytes", .needs = "samples", .label = "  their code", .unit = UNIT_BYTES},
+    {.name = "regions_installed", .needs = "samples", .label = "regions installed"},
+    {.name = "regions_dropped",
+     .needs = "samples",
+     .label = "  dropped",
+     .ratio = RATIO_OF,
+     .other = "regions_installed",
+     .derived = "regions_dropped_share"},
+    {.name = "regions_stale", .needs = "samples", .label = "  come too late"},
+    {.name = "regions_refused", .needs = "samples", .label = "  refused"},
+    {.name = "region_median_ns",
+     .needs = "samples",
+     .label = "from hot to installed, median",
+     .unit = UNIT_TIME},
+    {.name = "region_p99_ns", .needs = "samples", .label = "  99th percentile", .unit = UNIT_TIME},
+
     {.name = "tlb_misses",
      .label = "translation misses",
      .ratio = RATIO_PER_THOUSAND,
@@ -236,6 +267,14 @@ static void add_row(struct output_table *table, const char *label, const char *v
     output_table_add(table, ratio);
 }
 
+static bool is_shown(const Polyvisor__Response *response, const struct statistic *statistic)
+{
+    uint64_t value;
+
+    return statistic->needs == NULL ||
+           (find_value(response, statistic->needs, &value) && value != 0);
+}
+
 static void add_statistic(struct output_table *table, const Polyvisor__Response *response,
                           const struct statistic *statistic)
 {
@@ -243,10 +282,6 @@ static void add_statistic(struct output_table *table, const Polyvisor__Response 
     double ratio;
     char label[48], value_text[32], ratio_text[48] = "";
 
-    if (statistic->needs != NULL &&
-        (!find_value(response, statistic->needs, &value) || value == 0)) {
-        return;
-    }
     if (!find_value(response, statistic->name, &value)) {
         return;
     }
@@ -265,6 +300,9 @@ static int print_table(const Polyvisor__Response *response, struct error *err)
 
     output_table_open(&table, 3);
     for (size_t i = 0; i < STATISTICS; i++) {
+        if (!is_shown(response, &statistics[i])) {
+            continue;
+        }
         if (statistics[i].group != NULL) {
             add_row(&table, statistics[i].group, "", "");
         }

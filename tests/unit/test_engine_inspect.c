@@ -143,7 +143,7 @@ START_TEST(code_is_decoded_to_be_seen)
     ck_assert_uint_eq(code.ir.insn_count, 3);
     ck_assert_uint_eq(code.ir.length, 12);
     ck_assert_mem_eq(code.guest, PROGRAM, 12);
-    ck_assert_ptr_null(code.host);
+    ck_assert_ptr_null(code.host.bytes);
     inspect_release(&code);
 
     struct engine_stats stats;

@@ -3,8 +3,11 @@
 #if defined(__x86_64__)
 
 #include "tests/unit/region_writer.h"
+#include "vmmd/vcpu/engine/baseline/perf_map.h"
 #include "vmmd/vcpu/engine/block_cache.h"
+#include "vmmd/vcpu/engine/inspect.h"
 #include "vmmd/vcpu/engine/region/installed.h"
+#include <sys/mman.h>
 
 #define SIZE64     3u
 #define SIZE32     2u
@@ -602,6 +605,49 @@ START_TEST(other_shapes_are_stale)
 }
 END_TEST
 
+/* --- for people ----------------------------------------------------------------------------- */
+
+static bool same_address(struct cpu *cpu, uint64_t va, uint64_t *physical)
+{
+    (void)cpu;
+    *physical = va;
+    return true;
+}
+
+START_TEST(regions_can_be_looked_at)
+{
+    int fd = memfd_create("map", MFD_CLOEXEC);
+    struct perf_map *map = perf_map_create(dup(fd));
+    toy_isa.debug_translate = same_address;
+    start_loop();
+    engine_set_perf_map(toy.engine, map);
+    struct inspected_code *code = malloc(sizeof(*code));
+    struct error err;
+    ck_assert_int_eq(inspect_code(toy.cpus[0], loop_at, code, &err), 0);
+    ck_assert_ptr_null(code->region.bytes);
+    inspect_release(code);
+    ck_assert_int_eq(install(), REGION_INSTALLED);
+    const struct installed_region *installed = only_region();
+    ck_assert_int_eq(inspect_code(toy.cpus[0], loop_at, code, &err), 0);
+    ck_assert_uint_eq(code->region_blocks, 1);
+    ck_assert_uint_eq(code->region.size, installed->code_bytes);
+    ck_assert_mem_eq(code->region.bytes, installed->span.execute, code->region.size);
+    ck_assert_ptr_nonnull(code->host.bytes);
+    inspect_release(code);
+    free(code);
+    char line[80] = "", wanted[80];
+    ck_assert_int_gt(pread(fd, line, sizeof(line) - 1, 0), 0);
+    snprintf(wanted, sizeof(wanted), "%lx %x region_0x%lx\n",
+             (unsigned long)(uintptr_t)installed->span.execute, installed->code_bytes,
+             (unsigned long)loop_at);
+    ck_assert_str_eq(line, wanted);
+    engine_set_perf_map(toy.engine, NULL);
+    perf_map_destroy(map);
+    close(fd);
+    toy_finish();
+}
+END_TEST
+
 static Suite *suite(void)
 {
     Suite *all = suite_create("engine: regions");
@@ -623,6 +669,7 @@ static Suite *suite(void)
     tcase_add_test(tests, region_that_does_nothing);
     tcase_add_test(tests, unsound_ones_are_refused);
     tcase_add_test(tests, other_shapes_are_stale);
+    tcase_add_test(tests, regions_can_be_looked_at);
     suite_add_tcase(all, tests);
     return all;
 }

@@ -118,12 +118,12 @@ static void list_ir(struct writer *writer, const struct isa *isa, const struct i
 /* --- host ----------------------------------------------------------------------------------- */
 
 #ifdef HOST_ARCH
-static void list_host(struct writer *writer, const struct inspected_code *code)
+static void list_host(struct writer *writer, size_t *count, Polyvisor__CodeLine ***lines,
+                      const struct inspected_host *host)
 {
-    Polyvisor__CodeBlock *block = writer->block;
-    const uint8_t *bytes = code->host;
-    size_t left = code->host_size;
-    uint64_t address = code->host_address;
+    const uint8_t *bytes = host->bytes;
+    size_t left = host->size;
+    uint64_t address = host->address;
     csh handle;
     while (left > 0 && bytes[left - 1] == 0) {
         left--; /* what fills the last cache line */
@@ -137,8 +137,7 @@ static void list_host(struct writer *writer, const struct inspected_code *code)
         char text[TEXT_MAX];
         snprintf(text, sizeof(text), "%s%s%s", insn->mnemonic, insn->op_str[0] ? " " : "",
                  insn->op_str);
-        if (!add_line(writer, &block->n_host, &block->host, insn->address, insn->bytes, insn->size,
-                      text)) {
+        if (!add_line(writer, count, lines, insn->address, insn->bytes, insn->size, text)) {
             break;
         }
     }
@@ -150,10 +149,10 @@ static void list_host(struct writer *writer, const struct inspected_code *code)
 }
 #else
 #define HOST_NAME "unknown"
-static void list_host(struct writer *writer, const struct inspected_code *code)
+static void list_host(struct writer *writer, size_t *count, Polyvisor__CodeLine ***lines,
+                      const struct inspected_host *host)
 {
-    (void)writer;
-    (void)code;
+    (void)writer, (void)count, (void)lines, (void)host;
 }
 #endif
 
@@ -176,10 +175,13 @@ static int add_block(Polyvisor__CodeListing *listing, struct cpu *cpu, uint64_t 
         block->physical = code->physical;
         block->mode = code->mode;
         block->cached = code->cached;
-        block->host_bytes = code->host_size;
+        block->host_bytes = code->host.size;
+        block->region_bytes = code->region.size;
+        block->region_blocks = code->region_blocks;
         list_guest(&writer, cpu->isa, code, va);
         list_ir(&writer, cpu->isa, &code->ir);
-        list_host(&writer, code);
+        list_host(&writer, &block->n_host, &block->host, &code->host);
+        list_host(&writer, &block->n_region, &block->region, &code->region);
     }
     inspect_release(code);
     return writer.failed ? error_set(err, ERROR_MEMORY, ENOMEM, "no memory for a listing of code")

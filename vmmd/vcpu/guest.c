@@ -322,7 +322,18 @@ void guest_device_gone(struct guest *guest, const char *id)
     X(slow_watched)                                                                                \
     X(slow_misaligned)                                                                             \
     X(exits_attention)                                                                             \
-    X(waits)
+    X(waits)                                                                                       \
+    X(samples)                                                                                     \
+    X(samples_optimised)                                                                           \
+    X(retired_optimised)                                                                           \
+    X(regions)                                                                                     \
+    X(region_bytes)                                                                                \
+    X(regions_installed)                                                                           \
+    X(regions_dropped)                                                                             \
+    X(regions_stale)                                                                               \
+    X(regions_refused)                                                                             \
+    X(region_median_ns)                                                                            \
+    X(region_p99_ns)
 
 void guest_stats(struct guest *guest, Polyvisor__VcpuStats *stats)
 {

@@ -2,6 +2,7 @@
 #include "vmmd/vcpu/engine/access.h"
 #include "vmmd/vcpu/engine/block_cache.h"
 #include "vmmd/vcpu/engine/core.h"
+#include "vmmd/vcpu/engine/region/installed.h"
 #include "vmmd/vcpu/engine/watch.h"
 #include <errno.h>
 #include <inttypes.h>
@@ -56,23 +57,34 @@ static const struct block *find_block(const struct engine *engine, const struct 
     return NULL;
 }
 
+static bool copy_host(struct inspected_host *host, const uint8_t *write, const uint8_t *execute,
+                      uint32_t size)
+{
+    host->bytes = malloc(size);
+    if (!host->bytes) {
+        return false;
+    }
+    memcpy(host->bytes, write, size);
+    host->size = size;
+    host->address = (uint64_t)(uintptr_t)execute;
+    return true;
+}
+
 /* Watch lock. */
-static int take_host_code(const struct engine *engine, const struct block *block,
-                          struct inspected_code *code)
+static bool take_host_code(const struct block *block, struct inspected_code *code)
 {
     const struct block_compiled *compiled = &block->compiled;
-    (void)engine;
-    if (!compiled->execute) {
-        return 0;
+    const struct installed_region *region = atomic_load(&block->region);
+    if (compiled->execute &&
+        !copy_host(&code->host, compiled->write, compiled->execute, compiled->size)) {
+        return false;
     }
-    code->host = malloc(compiled->size);
-    if (!code->host) {
-        return -1;
+    if (region &&
+        !copy_host(&code->region, region->span.write, region->span.execute, region->code_bytes)) {
+        return false;
     }
-    memcpy(code->host, compiled->write, compiled->size);
-    code->host_size = compiled->size;
-    code->host_address = (uint64_t)(uintptr_t)compiled->execute;
-    return 0;
+    code->region_blocks = region ? region->place_count : 0;
+    return true;
 }
 
 /* Watch lock, so that what the engine has stays and belongs to the bytes. */
@@ -113,7 +125,7 @@ static int look(struct cpu *cpu, uint64_t va, struct inspected_code *code, struc
     size_t there = sizeof(pages) - bytes.start;
     there = there < sizeof(code->guest) ? there : sizeof(code->guest);
     memcpy(code->guest, pages + bytes.start, code->ir.length < there ? code->ir.length : there);
-    if (block && take_host_code(engine, block, code) != 0) {
+    if (block && !take_host_code(block, code)) {
         return error_set(err, ERROR_MEMORY, ENOMEM, "no memory for a copy of the host code");
     }
     return 0;
@@ -138,7 +150,7 @@ int inspect_code(struct cpu *cpu, uint64_t va, struct inspected_code *code, stru
 
 void inspect_release(struct inspected_code *code)
 {
-    free(code->host);
-    code->host = NULL;
-    code->host_size = 0;
+    free(code->host.bytes);
+    free(code->region.bytes);
+    code->host = code->region = (struct inspected_host){0};
 }

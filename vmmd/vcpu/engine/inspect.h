@@ -15,9 +15,12 @@ struct inspected_code {
     bool cached;       /* the engine has this block now */
     struct ir_block ir;
     uint8_t guest[INSPECT_GUEST_BYTES_MAX]; /* ir.length bytes */
-    uint8_t *host;                          /* a copy; NULL: not compiled */
-    uint32_t host_size;
-    uint64_t host_address; /* where it runs */
+    struct inspected_host {
+        uint8_t *bytes; /* a copy; NULL: there is none */
+        uint32_t size;
+        uint64_t address; /* where it runs */
+    } host, region;       /* of the block; of the region that begins with it */
+    uint32_t region_blocks;
 };
 
 /* Look at the block that begins at `va` in the CPU's present address space. The block of the CPU's
