@@ -37,7 +37,7 @@ $(BUILD)/lib/%.a:
 	@rm -f $@
 	$(QUIET_AR)$(AR) rcs $@ $^
 
-LIBS := -levent -levent_pthreads -lnanomsg -lprotobuf-c -lfdt -ljansson -lxxhash -lm
+LIBS := -levent -levent_pthreads -lnanomsg -lprotobuf-c -lfdt -ljansson -lxxhash -lseccomp -lm
 # Only vcpud disassembles host code (and the tests, which are linked with all of it).
 LIBS_VCPU := -lcapstone
 # Only jitd, and the tests of what it makes, are linked with LLVM.

@@ -1,0 +1,42 @@
+/*
+ * Confinement of a process to its job, in two steps.
+ *
+ * sandbox_isolate comes first in main, before any thread and any socket: no new privileges, and
+ * namespaces of its own, so that the file system is nothing but one directory, and there is
+ * no network and no System V object. An unprivileged process uses a user namespace for it.
+ * sandbox_seal comes when everything is opened, connected, mapped and started: privileges go, and a
+ * filter (seccomp, for all threads) leaves the system calls that serving takes. What is not
+ * on the list fails with EPERM.
+ *
+ * A host may lack a part (a container without user namespaces, a kernel without seccomp): that is
+ * logged and the process goes on. A part that the host has and that fails is an error: nothing
+ * starts unconfined by accident. POLYVISOR_UNCONFINED=1 in the environment turns all of it off, for
+ * debuggers. What is in force is told by the kernel: `vmctl show` reads it from /proc.
+ *
+ * A program with a sanitizer in it is isolated but not filtered.
+ */
+#ifndef POLYVISOR_IPC_SANDBOX_H
+#define POLYVISOR_IPC_SANDBOX_H
+
+#include "libshared/base/error.h"
+#include <stdbool.h>
+
+struct sandbox_isolation {
+    const char *directory; /* absolute; all of the file system that is left, readable, writable */
+    const char *const *files; /* absolute paths that stay readable, NULL at the end; may be NULL.
+                                 Those that do not exist are left out. */
+    bool network;             /* keep the host's network */
+};
+
+enum sandbox_job {
+    SANDBOX_DEVICE,    /* descriptors it has, memory without execution, threads */
+    SANDBOX_NETWORK,   /* the same, and sockets */
+    SANDBOX_PROCESSOR, /* vcpud */
+    SANDBOX_COMPILER,  /* jitd: descriptors it has, files in its directory */
+};
+
+/* 0, or a negative error code with *err set. */
+int sandbox_isolate(const struct sandbox_isolation *isolation, struct error *err);
+int sandbox_seal(enum sandbox_job job, struct error *err);
+
+#endif

@@ -1,0 +1,326 @@
+/* What a confined process can and cannot do any more. Each test confines a child of its own and
+ * looks at what the child reports. */
+#include "libshared/ipc/sandbox.h"
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define FILTERED false
+#else
+#define FILTERED true
+#endif
+
+static char directory[] = "/tmp/polyvisor-test-XXXXXX";
+static pid_t bystander; /* another process of ours, to be left alone */
+
+/* A try returns 0 when what it tried worked, otherwise errno. */
+typedef int attempt(void);
+
+static int result_of(long value)
+{
+    return value < 0 ? errno : 0;
+}
+
+/* Run in a child that was confined for `job`; its result. 200: confinement itself failed. */
+static int confined(enum sandbox_job job, attempt *try)
+{
+    pid_t child = fork();
+    if (child == 0) {
+        struct sandbox_isolation isolation = {.directory = directory,
+                                              .network = job == SANDBOX_NETWORK};
+        struct error err;
+        if (sandbox_isolate(&isolation, &err) < 0 || sandbox_seal(job, &err) < 0) {
+            fprintf(stderr, "%s\n", err.message);
+            _exit(200);
+        }
+        _exit(try());
+    }
+    int status;
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert_msg(WIFEXITED(status), "it ended by signal %d", WTERMSIG(status));
+    return WEXITSTATUS(status);
+}
+
+static int open_password_file(void)
+{
+    return result_of(open("/etc/passwd", O_RDONLY));
+}
+
+static int open_in_directory(void)
+{
+    char path[80];
+    snprintf(path, sizeof(path), "%s/file", directory);
+    return result_of(open(path, O_RDONLY));
+}
+
+static int create_file(void)
+{
+    return result_of(open("/tmp/escaped", O_WRONLY | O_CREAT, 0600));
+}
+
+static int make_socket(void)
+{
+    return result_of(socket(AF_INET, SOCK_STREAM, 0));
+}
+
+static int make_unix_socket(void)
+{
+    return result_of(socket(AF_UNIX, SOCK_STREAM, 0));
+}
+
+static int make_process(void)
+{
+    long child = syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+    if (child == 0) {
+        _exit(0);
+    }
+    return result_of(child);
+}
+
+static int run_program(void)
+{
+    char *const arguments[] = {"true", NULL};
+    return result_of(execv("/bin/true", arguments));
+}
+
+static int signal_other(void)
+{
+    return result_of(kill(bystander, 0));
+}
+
+static int trace_other(void)
+{
+    return result_of(ptrace(PTRACE_ATTACH, bystander, NULL, NULL));
+}
+
+static int read_other(void)
+{
+    char byte;
+    struct iovec local = {&byte, 1}, remote = {&bystander, 1};
+    return result_of(process_vm_readv(bystander, &local, 1, &remote, 1, 0));
+}
+
+static int map_executable(void)
+{
+    void *memory =
+        mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return memory == MAP_FAILED ? errno : 0;
+}
+
+static int make_executable(void)
+{
+    void *memory = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) {
+        return 201;
+    }
+    return result_of(mprotect(memory, 4096, PROT_READ | PROT_EXEC));
+}
+
+static int become_root(void)
+{
+    return result_of(setresuid(0, 0, 0));
+}
+
+static int mount_something(void)
+{
+    return result_of(syscall(SYS_mount, "none", directory, "tmpfs", 0, NULL));
+}
+
+static int new_namespace(void)
+{
+    return result_of(unshare(CLONE_NEWUSER));
+}
+
+static int control_terminal(void)
+{
+    return result_of(syscall(SYS_ioctl, 0, 0x5412 /* TIOCSTI */, ""));
+}
+
+static const struct {
+    const char *what;
+    attempt *try;
+    bool without_filter; /* refused also when system calls are not filtered */
+} forbidden[] = {
+    {"open a file of the host", open_password_file, true},
+    {"open a file in its directory", open_in_directory, false},
+    {"create a file", create_file, true},
+    {"make a network socket", make_socket, false},
+    {"make a Unix socket", make_unix_socket, false},
+    {"make a process", make_process, false},
+    {"run a program", run_program, true},
+    {"signal another process", signal_other, false},
+    {"trace another process", trace_other, false},
+    {"read another process", read_other, false},
+    {"map executable memory", map_executable, false},
+    {"make memory executable", make_executable, false},
+    {"become root", become_root, true},
+    {"mount", mount_something, true},
+    {"make a namespace", new_namespace, false},
+    {"type into a terminal", control_terminal, true},
+};
+
+START_TEST(test_device_cannot)
+{
+    if (FILTERED || forbidden[_i].without_filter) {
+        ck_assert_msg(confined(SANDBOX_DEVICE, forbidden[_i].try) != 0, "it can %s",
+                      forbidden[_i].what);
+    }
+}
+END_TEST
+
+START_TEST(test_processor_cannot)
+{
+    if (FILTERED || forbidden[_i].without_filter) {
+        ck_assert_msg(confined(SANDBOX_PROCESSOR, forbidden[_i].try) != 0, "it can %s",
+                      forbidden[_i].what);
+    }
+}
+END_TEST
+
+static void *thread_main(void *argument)
+{
+    return argument;
+}
+
+static int make_thread(void)
+{
+    pthread_t thread;
+    void *result = NULL;
+    int number = 7;
+    if (pthread_create(&thread, NULL, thread_main, &number) || pthread_join(thread, &result)) {
+        return 1;
+    }
+    return result == &number ? 0 : 2;
+}
+
+static int use_memory_and_pipes(void)
+{
+    int ends[2];
+    char *memory = malloc(10 << 20);
+    char byte = 0;
+    if (!memory || pipe2(ends, O_CLOEXEC) < 0) {
+        return 1;
+    }
+    memset(memory, 1, 10 << 20);
+    bool moved = write(ends[1], memory, 1) == 1 && read(ends[0], &byte, 1) == 1;
+    free(memory);
+    return moved && byte == 1 ? 0 : 2;
+}
+
+static attempt *const allowed[] = {make_thread, use_memory_and_pipes};
+
+START_TEST(test_device_can)
+{
+    ck_assert_int_eq(confined(SANDBOX_DEVICE, allowed[_i]), 0);
+}
+END_TEST
+
+START_TEST(test_network_device_has_sockets)
+{
+    ck_assert_int_eq(confined(SANDBOX_NETWORK, make_socket), 0);
+    ck_assert_int_ne(confined(SANDBOX_NETWORK, open_password_file), 0);
+}
+END_TEST
+
+START_TEST(test_compiler_has_its_directory)
+{
+    ck_assert_int_eq(confined(SANDBOX_COMPILER, open_in_directory), 0);
+    ck_assert_int_ne(confined(SANDBOX_COMPILER, open_password_file), 0);
+    if (FILTERED) {
+        ck_assert_int_ne(confined(SANDBOX_COMPILER, make_process), 0);
+        ck_assert_int_ne(confined(SANDBOX_COMPILER, map_executable), 0);
+    }
+}
+END_TEST
+
+static int count_interfaces(void)
+{
+    int fd = open("/proc/net/dev", O_RDONLY);
+    return fd < 0 ? errno : 0;
+}
+
+START_TEST(test_nothing_else_is_in_view)
+{
+    ck_assert_int_ne(confined(SANDBOX_COMPILER, count_interfaces), 0);
+}
+END_TEST
+
+static int isolate_nowhere(void)
+{
+    struct sandbox_isolation isolation = {.directory = "/nonexistent/place"};
+    struct error err;
+    return sandbox_isolate(&isolation, &err) == -ERROR_PERMISSION && err.hint[0] ? 0 : 1;
+}
+
+START_TEST(test_failure_is_told)
+{
+    pid_t child = fork();
+    if (child == 0) {
+        _exit(isolate_nowhere());
+    }
+    int status;
+    waitpid(child, &status, 0);
+    ck_assert_int_eq(WEXITSTATUS(status), 0);
+}
+END_TEST
+
+static void set_up(void)
+{
+    char path[80];
+    ck_assert_ptr_nonnull(mkdtemp(directory));
+    chmod(directory, 0755);
+    snprintf(path, sizeof(path), "%s/file", directory);
+    close(open(path, O_WRONLY | O_CREAT, 0644));
+    bystander = fork();
+    if (bystander == 0) {
+        pause();
+        _exit(0);
+    }
+}
+
+static void tear_down(void)
+{
+    char path[80];
+    kill(bystander, SIGKILL);
+    waitpid(bystander, NULL, 0);
+    snprintf(path, sizeof(path), "%s/file", directory);
+    unlink(path);
+    rmdir(directory);
+}
+
+int main(void)
+{
+    const int forbidden_count = sizeof(forbidden) / sizeof(forbidden[0]);
+    const int allowed_count = sizeof(allowed) / sizeof(allowed[0]);
+    Suite *suite = suite_create("sandbox");
+    TCase *tests = tcase_create("confined");
+    tcase_add_unchecked_fixture(tests, set_up, tear_down);
+    tcase_add_loop_test(tests, test_device_cannot, 0, forbidden_count);
+    tcase_add_loop_test(tests, test_processor_cannot, 0, forbidden_count);
+    tcase_add_loop_test(tests, test_device_can, 0, allowed_count);
+    tcase_add_test(tests, test_network_device_has_sockets);
+    tcase_add_test(tests, test_compiler_has_its_directory);
+    tcase_add_test(tests, test_nothing_else_is_in_view);
+    tcase_add_test(tests, test_failure_is_told);
+    suite_add_tcase(suite, tests);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failures = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failures ? EXIT_FAILURE : EXIT_SUCCESS;
+}
