@@ -85,6 +85,21 @@ static json_t *config_json(const Polyvisor__MachineConfig *config)
                      "perf_map", config->perf_map, "disks", disks, "net", nets);
 }
 
+static json_t *words_json(const char *text)
+{
+    json_t *words = json_array();
+
+    while (*text != '\0') {
+        size_t length = strcspn(text, " ");
+        char word[64];
+
+        snprintf(word, sizeof(word), "%.*s", (int)length, text);
+        json_array_append_new(words, output_json_text(word));
+        text += length + strspn(text + length, " ");
+    }
+    return words;
+}
+
 static json_t *processes_json(const Polyvisor__MachineInfo *machine)
 {
     json_t *processes = json_array();
@@ -93,8 +108,9 @@ static json_t *processes_json(const Polyvisor__MachineInfo *machine)
         const Polyvisor__ProcessInfo *process = machine->processes[i];
 
         json_array_append_new(processes,
-                              json_pack("{s:o, s:I}", "role", output_json_text(process->role),
-                                        "pid", (json_int_t)process->pid));
+                              json_pack("{s:o, s:I, s:o}", "role", output_json_text(process->role),
+                                        "pid", (json_int_t)process->pid, "confinement",
+                                        words_json(process->confinement)));
     }
     return processes;
 }
@@ -237,8 +253,10 @@ int machine_print(const Polyvisor__MachineInfo *machine, struct error *err)
     add_times(&table, machine);
     add_line(&table, "Console:", "%s", machine->console_path);
     for (size_t i = 0; i < machine->n_processes; i++) {
-        add_line(&table, i == 0 ? "Processes:" : "", "%s (%" PRId64 ")",
-                 machine->processes[i]->role, machine->processes[i]->pid);
+        const Polyvisor__ProcessInfo *process = machine->processes[i];
+
+        add_line(&table, i == 0 ? "Processes:" : "", "%s (%" PRId64 "): %s", process->role,
+                 process->pid, process->confinement[0] ? process->confinement : "not confined");
     }
     return output_table_print(&table, stdout, err);
 }

@@ -62,6 +62,7 @@ struct device_model {
     const char *kind; /* "virtio-blk" */
     enum device_class device_class;
     bool needs_backend; /* descriptor `backend` */
+    bool network;       /* its backend makes sockets: it keeps the host's network and may use it */
     /* Not NULL: has a console, on descriptor `console`; calls come with the device as context. */
     const struct console_operations *console;
     /* Allocate device->own, set registers or config and features. */

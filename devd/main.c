@@ -8,22 +8,28 @@
 #include "libshared/base/error.h"
 #include "libshared/base/log.h"
 #include "libshared/ipc/fdlist.h"
+#include "libshared/ipc/runtime.h"
+#include "libshared/ipc/sandbox.h"
 #include <errno.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
 /* vmmd configures a device at once; one that it forgot must not stay for ever. */
 #define CONFIGURE_TIMEOUT_MS 60000
+/* vcpud binds its sockets while it is configured, at the same time as this. */
+#define CONNECT_TIMEOUT_MS 20000
 /* nanomsg sends from a thread of its own and drops what it has not sent when the socket closes. */
 #define LINGER_MS      50
 #define OPEN_FILES_MAX 256
+
+/* What a backend that talks to the network looks names up with. */
+static const char *const NETWORK_FILES[] = {"/etc/resolv.conf", "/etc/hosts", NULL};
 
 struct devd {
     const char *control_path, *id, *kind;
@@ -67,15 +73,29 @@ static int parse_arguments(struct devd *devd, int argc, char **argv)
     return devd->control_path && devd->id && devd->kind && optind == argc ? 0 : -EINVAL;
 }
 
-/* What can be given up before anything of the guest is looked at. */
-static int confine(struct error *err)
+/* The folder of the control socket, where all sockets of the machine are. */
+static int isolate(const struct devd *devd, struct error *err)
+{
+    char directory[RUNTIME_PATH_MAX];
+    const char *end = strrchr(devd->control_path, '/');
+    struct sandbox_isolation isolation = {
+        .directory = directory,
+        .files = devd->model->network ? NETWORK_FILES : NULL,
+        .network = devd->model->network,
+    };
+
+    snprintf(directory, sizeof(directory), "%.*s", end ? (int)(end - devd->control_path) : 0,
+             devd->control_path);
+    return sandbox_isolate(&isolation, err);
+}
+
+static int limit_resources(struct error *err)
 {
     const struct rlimit no_core = {0, 0};
     const struct rlimit files = {OPEN_FILES_MAX, OPEN_FILES_MAX};
 
     /* A core would hold the guest's memory. */
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || setrlimit(RLIMIT_CORE, &no_core) < 0 ||
-        setrlimit(RLIMIT_NOFILE, &files) < 0) {
+    if (setrlimit(RLIMIT_CORE, &no_core) < 0 || setrlimit(RLIMIT_NOFILE, &files) < 0) {
         return error_set(err, ERROR_INTERNAL, errno, "cannot confine the process: %s",
                          strerror(errno));
     }
@@ -166,6 +186,7 @@ static int create_device(struct devd *devd, const Polyvisor__DeviceConfigure *co
         if (!devd->transport) {
             return -ERROR_INTERNAL;
         }
+        return transport_await(devd->transport, CONNECT_TIMEOUT_MS, err);
     }
     return 0;
 }
@@ -180,6 +201,9 @@ static int configure_device(struct devd *devd, struct error *err)
         return -ERROR_TIMEOUT;
     }
     int status = create_device(devd, configure, err);
+    if (status == 0) {
+        status = sandbox_seal(devd->model->network ? SANDBOX_NETWORK : SANDBOX_DEVICE, err);
+    }
     if (status < 0) {
         char component[sizeof(err->component)];
         snprintf(component, sizeof(component), "devd/%s", devd->id);
@@ -268,13 +292,14 @@ static int live(struct devd *devd, struct error *err)
     if (fdlist_inherit(&devd->descriptors) < 0) {
         return error_set(err, ERROR_CONFIG, 0, "the inherited descriptors are not as announced");
     }
+    int status = isolate(devd, err);
+    status = status < 0 ? status : limit_resources(err);
+    if (status < 0) {
+        return status;
+    }
     devd->control = device_control_open(devd->control_path, err);
     if (!devd->control) {
         return -ERROR_INTERNAL;
-    }
-    int status = confine(err);
-    if (status < 0) {
-        return status;
     }
     devd->base = event_base_new();
     if (!devd->base) {

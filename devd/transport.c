@@ -5,6 +5,7 @@
 #include "proto/transport.pb-c.h"
 #include <errno.h>
 #include <nanomsg/pair.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -106,6 +107,19 @@ struct transport *transport_open(struct device *device, const char *path, struct
         return NULL;
     }
     return transport;
+}
+
+int transport_await(struct transport *transport, int timeout_ms, struct error *err)
+{
+    struct pollfd connected = {.fd = channel_send_fd(transport->channel), .events = POLLIN};
+    int count;
+
+    do {
+        count = poll(&connected, 1, timeout_ms);
+    } while (count < 0 && errno == EINTR);
+    return count == 1 ? 0
+                      : error_set(err, ERROR_TIMEOUT, 0, "device %s: vcpud does not answer",
+                                  transport->device->id);
 }
 
 void transport_close(struct transport *transport)

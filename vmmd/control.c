@@ -100,8 +100,10 @@ static void request_succeed(struct request *request)
     request_send(request, &response);
 }
 
-/* Answer with `count` machines from `first` on, or with as many of them as fit. */
-static void request_answer_machines(struct request *request, struct machine *first, size_t count)
+/* Answer with `count` machines from `first` on, or with as many of them as fit; `closely`: with
+ * what takes a look at each process. */
+static void request_answer_machines(struct request *request, struct machine *first, size_t count,
+                                    bool closely)
 {
     Polyvisor__Response response = POLYVISOR__RESPONSE__INIT;
     struct machine_view *views = calloc(count + 1, sizeof(*views));
@@ -118,6 +120,9 @@ static void request_answer_machines(struct request *request, struct machine *fir
     for (; machine && response.n_machines < count; machine = TAILQ_NEXT(machine, link)) {
         struct machine_view *view = &views[response.n_machines];
         machine_view_init(view, machine);
+        if (closely) {
+            machine_view_confinement(view);
+        }
         size += protobuf_c_message_get_packed_size(&view->info.base) + RESPONSE_ENTRY_BYTES;
         if (size > CHANNEL_MESSAGE_MAX - RESPONSE_OWN_BYTES && response.n_machines > 0) {
             response.more = true; /* one always fits: its strings are bounded (validate.c) */
@@ -141,7 +146,7 @@ static void request_on_timer(evutil_socket_t fd, short what, void *argument)
     (void)fd, (void)what;
 
     if (request->timeout_is_answer) {
-        request_answer_machines(request, request->machine, 1);
+        request_answer_machines(request, request->machine, 1, false);
         return;
     }
     error_set(&err, ERROR_TIMEOUT, 0, "not done within the time that was given");
@@ -219,7 +224,7 @@ void control_socket_machine_changed(struct control_socket *control, struct machi
         if (request_start_failed(request, machine)) {
             request_fail_start(request, machine);
         } else if (request_is_done(request, machine)) {
-            request_answer_machines(request, machine, 1);
+            request_answer_machines(request, machine, 1, false);
         }
     }
 }
@@ -272,7 +277,7 @@ static void control_create(struct request *request, const Polyvisor__Request *me
         }
     }
     if (machine) {
-        request_answer_machines(request, machine, 1);
+        request_answer_machines(request, machine, 1, false);
         return;
     }
     if (config) {
@@ -297,7 +302,7 @@ static void control_start(struct request *request, const Polyvisor__Request *mes
     if (request_wait(request, hold ? REQUEST_READY : REQUEST_STARTED, machine,
                      message->deadline_ms) &&
         request_is_done(request, machine)) {
-        request_answer_machines(request, machine, 1);
+        request_answer_machines(request, machine, 1, false);
     }
 }
 
@@ -356,7 +361,7 @@ static void control_list(struct request *request, const Polyvisor__Request *mess
            strcmp(machine->config->name, message->list->after) <= 0) {
         machine = TAILQ_NEXT(machine, link);
     }
-    request_answer_machines(request, machine, supervisor_count(supervisor));
+    request_answer_machines(request, machine, supervisor_count(supervisor), false);
 }
 
 static void control_show(struct request *request, const Polyvisor__Request *message)
@@ -364,7 +369,7 @@ static void control_show(struct request *request, const Polyvisor__Request *mess
     struct machine *machine = control_machine(request, message->show->name);
 
     if (machine) {
-        request_answer_machines(request, machine, 1);
+        request_answer_machines(request, machine, 1, true);
     }
 }
 
@@ -376,7 +381,7 @@ static void control_wait(struct request *request, const Polyvisor__Request *mess
         return;
     }
     if (machine_is_idle(machine) || !message->wait->timeout_ms) {
-        request_answer_machines(request, machine, 1);
+        request_answer_machines(request, machine, 1, false);
         return;
     }
     request->timeout_is_answer = true;

@@ -14,6 +14,7 @@
 #include "proto/control.pb-c.h"
 #include "proto/state.pb-c.h"
 #include "vmmd/child.h"
+#include "vmmd/confinement.h"
 #include "vmmd/events.h"
 #include "vmmd/machine_device.h"
 #include "vmmd/perf_file.h"
@@ -114,7 +115,10 @@ struct machine_view {
     Polyvisor__Error error;
     Polyvisor__ProcessInfo processes[MACHINE_PROCESSES_MAX];
     Polyvisor__ProcessInfo *process_list[MACHINE_PROCESSES_MAX];
+    char confinement[MACHINE_PROCESSES_MAX][CONFINEMENT_TEXT_MAX];
 };
 void machine_view_init(struct machine_view *view, struct machine *machine);
+/* Add how each process is confined, which takes a look at each. */
+void machine_view_confinement(struct machine_view *view);
 
 #endif

@@ -104,3 +104,11 @@ void machine_view_init(struct machine_view *view, struct machine *machine)
         info->last_error = &view->error;
     }
 }
+
+void machine_view_confinement(struct machine_view *view)
+{
+    for (size_t i = 0; i < view->info.n_processes; i++) {
+        confinement_read((pid_t)view->processes[i].pid, view->confinement[i]);
+        view->processes[i].confinement = view->confinement[i];
+    }
+}

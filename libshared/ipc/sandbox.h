@@ -13,7 +13,7 @@
  * starts unconfined by accident. POLYVISOR_UNCONFINED=1 in the environment turns all of it off, for
  * debuggers. What is in force is told by the kernel: `vmctl show` reads it from /proc.
  *
- * A program with a sanitizer in it is isolated but not filtered.
+ * A program with a sanitizer in it gives up new privileges, and that is all.
  */
 #ifndef POLYVISOR_IPC_SANDBOX_H
 #define POLYVISOR_IPC_SANDBOX_H

@@ -4,6 +4,14 @@
 
 #include <stdbool.h>
 
+/* Sanitizers need /proc and system calls of their own. */
+#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer) ||                           \
+    __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
+#define SANDBOX_SANITIZED true
+#else
+#define SANDBOX_SANITIZED false
+#endif
+
 /* Whether the environment asks for no confinement at all. */
 bool sandbox_unconfined(void);
 

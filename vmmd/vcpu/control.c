@@ -43,6 +43,7 @@ struct control {
     struct notices inbox;  /* from any thread */
     struct notices outbox; /* for vmmd, not sent yet; main thread */
     struct guest *guest;
+    control_confine *confine; /* NULL: nothing to do */
     enum control_state state;
     uint64_t reset_report_ns; /* while a reset waits: when to tell vmmd who it waits for */
 };
@@ -60,6 +61,10 @@ static int do_configure(struct control *control, const Polyvisor__VcpuRequest *r
     control->guest = guest_create(request->configure, control->descriptors, &control->inbox, err);
     if (!control->guest) {
         return -ERROR_INTERNAL;
+    }
+    int result = control->confine ? control->confine(err) : 0;
+    if (result < 0) {
+        return result;
     }
     control->state = CONTROL_READY;
     return 0;
@@ -437,6 +442,11 @@ struct control *control_open(const char *path, struct fdlist *descriptors, struc
         return NULL;
     }
     return control;
+}
+
+void control_confine_with(struct control *control, control_confine *confine)
+{
+    control->confine = confine;
 }
 
 int control_loop(struct control *control)

@@ -16,6 +16,10 @@ struct control;
 /* Bind the control socket. `descriptors` outlives the control. The signals that end the process
  * must be blocked in all threads. NULL with *err set on failure. */
 struct control *control_open(const char *path, struct fdlist *descriptors, struct error *err);
+/* What to do when the guest is configured and has not run yet: the last step of the process's
+ * confinement. 0, or an error with *err set, which refuses the configuration. */
+typedef int control_confine(struct error *err);
+void control_confine_with(struct control *control, control_confine *confine);
 /* Serve until vmmd says stop, or SIGTERM or SIGINT comes. 0, or a negative errno when the loop
  * itself failed. */
 int control_loop(struct control *control);

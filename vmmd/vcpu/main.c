@@ -63,7 +63,7 @@ int main(int argc, char *argv[])
         return error_exit_status(ERROR_PROTOCOL);
     }
     /* Nothing below needs more than this, and all of it comes before the first guest byte. */
-    if (confine_process(&err) != 0) {
+    if (confine_process(argv[1], &err) != 0) {
         log_error("%s", err.message);
         return error_exit_status(err.code);
     }
@@ -72,6 +72,7 @@ int main(int argc, char *argv[])
         log_error("%s", err.message);
         return error_exit_status(err.code);
     }
+    control_confine_with(control, confine_seal);
     /* From here on vmmd configures, starts and stops the guest. */
     int result = control_loop(control);
     control_close(control);
