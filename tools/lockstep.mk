@@ -47,5 +47,6 @@ lockstep:
 	    tests/integration/test_lockstep.sh
 
 # Regions are tested with the same streams.
-LOCKSTEP_GENERATOR := $(call lockstep_objects,generate units_integer units_memory units_float units_control values)
+LOCKSTEP_GENERATOR := $(call lockstep_objects,generate units_integer units_memory units_float units_control \
+    units_call units_trap values)
 $(BUILD)/tests/unit/test_region_compiler: $(LOCKSTEP_GENERATOR)
