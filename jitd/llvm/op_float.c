@@ -204,12 +204,24 @@ bool op_fma(struct lowering *l, const struct ir_op *op)
 
 /* --- minimum, maximum, comparison ------------------------------------------------------------- */
 
-/* Equal operands differ at most in the sign of a zero: or makes it negative, and positive. */
+/* By its bits, as a comparison would raise invalid for a signalling NaN. */
+static LLVMValueRef is_number(struct lowering *l, LLVMValueRef number)
+{
+    LLVMValueRef bits = to_bits(l, number);
+    bool single = LLVMTypeOf(number) == l->f32;
+    LLVMValueRef sign = bits_constant(bits, UINT64_C(1) << (single ? 31 : 63));
+    LLVMValueRef infinity = bits_constant(bits, single ? UINT64_C(0x7f800000) : UINT64_C(0x7ff0000000000000));
+    LLVMValueRef magnitude = LLVMBuildAnd(l->builder, bits, LLVMBuildNot(l->builder, sign, ""), "");
+    return LLVMBuildICmp(l->builder, LLVMIntULE, magnitude, infinity, "");
+}
+
+/* Equal operands differ at most in the sign of a zero: or makes it negative, and positive. NaNs are
+ * left to the lower tier, before there are flags. */
 static bool extreme(struct lowering *l, const struct ir_op *op, bool maximum)
 {
     LLVMBuilderRef b = l->builder;
     LLVMValueRef x = read_float(l, op, op->a), y = read_float(l, op, op->b);
-    lower_require(l, compare(l, x, y, "ord", false));
+    lower_require(l, LLVMBuildAnd(b, is_number(l, x), is_number(l, y), ""));
     LLVMValueRef less = compare(l, x, y, maximum ? "ogt" : "olt", false);
     LLVMValueRef equal = compare(l, x, y, "oeq", false);
     LLVMValueRef x_bits = to_bits(l, x), y_bits = to_bits(l, y);
@@ -280,11 +292,11 @@ bool op_fclass(struct lowering *l, const struct ir_op *op)
                                            bits_constant(bits, steps[i].limit), "");
         number = LLVMBuildSelect(b, holds, bits_constant(bits, steps[i].number), number, "");
     }
-    LLVMValueRef is_number =
+    LLVMValueRef ordered =
         LLVMBuildICmp(b, LLVMIntULE, magnitude, bits_constant(bits, infinity), "");
     LLVMValueRef positive = LLVMBuildICmp(b, LLVMIntULT, bits, bits_constant(bits, sign), "");
     LLVMValueRef mirrored = LLVMBuildSub(b, bits_constant(bits, 7), number, "");
-    number = LLVMBuildSelect(b, LLVMBuildAnd(b, is_number, positive, ""), mirrored, number, "");
+    number = LLVMBuildSelect(b, LLVMBuildAnd(b, ordered, positive, ""), mirrored, number, "");
     LLVMValueRef quiet =
         LLVMBuildICmp(b, LLVMIntUGE, magnitude,
                       bits_constant(bits, infinity | UINT64_C(1) << (fraction - 1)), "");
