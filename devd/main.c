@@ -80,7 +80,7 @@ static int isolate(const struct devd *devd, struct error *err)
     const char *end = strrchr(devd->control_path, '/');
     struct sandbox_isolation isolation = {
         .directory = directory,
-        .files = devd->model->network ? NETWORK_FILES : NULL,
+        .also = devd->model->network ? NETWORK_FILES : NULL,
         .network = devd->model->network,
     };
 

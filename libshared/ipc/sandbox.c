@@ -124,19 +124,27 @@ static int bind_at(int fd, const char *path)
     return mount(source, target, NULL, MS_BIND, NULL);
 }
 
-static int bind_file(int fd, const char *path)
+static int make_file(const char *path)
 {
     char target[PATH_MAX];
 
-    if (make_parents(path, false) < 0) {
-        return -1;
-    }
     snprintf(target, sizeof(target), ".%s", path);
     int made = open(target, O_WRONLY | O_CREAT | O_CLOEXEC, 0444);
     if (made < 0) {
         return -1;
     }
     close(made);
+    return 0;
+}
+
+static int bind_path(int fd, const char *path)
+{
+    struct stat status;
+
+    if (fstat(fd, &status) < 0 || make_parents(path, S_ISDIR(status.st_mode)) < 0 ||
+        (!S_ISDIR(status.st_mode) && make_file(path) < 0)) {
+        return -1;
+    }
     return bind_at(fd, path);
 }
 
@@ -156,9 +164,9 @@ static int open_kept(const struct sandbox_isolation *isolation, struct kept *kep
     if (kept->directory < 0) {
         return -1;
     }
-    for (; isolation->files && isolation->files[kept->count] && kept->count < FILES_MAX;
+    for (; isolation->also && isolation->also[kept->count] && kept->count < FILES_MAX;
          kept->count++) {
-        kept->files[kept->count] = open(isolation->files[kept->count], O_PATH | O_CLOEXEC);
+        kept->files[kept->count] = open(isolation->also[kept->count], O_PATH | O_CLOEXEC);
     }
     return 0;
 }
@@ -180,7 +188,7 @@ static int fill_root(const struct sandbox_isolation *isolation, const struct kep
         return -1;
     }
     for (unsigned i = 0; i < kept->count; i++) {
-        if (kept->files[i] >= 0 && bind_file(kept->files[i], isolation->files[i]) < 0) {
+        if (kept->files[i] >= 0 && bind_path(kept->files[i], isolation->also[i]) < 0) {
             return -1;
         }
     }
@@ -220,15 +228,16 @@ static int shrink_file_system(const struct sandbox_isolation *isolation, struct 
     return result;
 }
 
-/* A user namespace gave us all privileges over itself. (Root keeps its own until the seal: it has
- * sockets to connect that belong to it.) */
-static int drop_capabilities(struct error *err)
+/* A user namespace gave us all privileges over itself. (Root mostly keeps its own until the seal:
+ * it has sockets to connect that belong to it.) */
+static int drop_capabilities(bool keep_user, struct error *err)
 {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct none[2] = {{0}};
 
-    return geteuid() != 0 && syscall(SYS_capset, &header, none) < 0 ? failed(err, "capabilities")
-                                                                    : 0;
+    return (geteuid() != 0 || keep_user) && syscall(SYS_capset, &header, none) < 0
+               ? failed(err, "capabilities")
+               : 0;
 }
 
 int sandbox_isolate(const struct sandbox_isolation *isolation, struct error *err)
@@ -244,5 +253,5 @@ int sandbox_isolate(const struct sandbox_isolation *isolation, struct error *err
     if (result == 1) {
         result = shrink_file_system(isolation, err);
     }
-    return result == 0 ? drop_capabilities(err) : result;
+    return result == 0 ? drop_capabilities(isolation->keep_user, err) : result;
 }

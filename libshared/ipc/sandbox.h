@@ -22,10 +22,11 @@
 #include <stdbool.h>
 
 struct sandbox_isolation {
-    const char *directory; /* absolute; all of the file system that is left, readable, writable */
-    const char *const *files; /* absolute paths that stay readable, NULL at the end; may be NULL.
-                                 Those that do not exist are left out. */
-    bool network;             /* keep the host's network */
+    const char *directory;   /* absolute; all of the file system that is left, readable, writable */
+    const char *const *also; /* absolute paths of files and folders that stay in view as well, NULL
+                                at the end; may be NULL. Those that do not exist are left out. */
+    bool keep_user; /* root stays root, for the sake of files that it owns, without capabilities */
+    bool network;   /* keep the host's network */
 };
 
 enum sandbox_job {

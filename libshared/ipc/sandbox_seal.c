@@ -4,6 +4,7 @@
 #include "libshared/ipc/sandbox_internal.h"
 #include <errno.h>
 #include <grp.h>
+#include <linux/capability.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <string.h>
@@ -11,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /* Nobody's: what root becomes. */
@@ -30,7 +32,10 @@ static int failed(struct error *err, const char *what, int cause)
  * Others lost theirs when they were isolated. */
 static int drop_privileges(struct error *err)
 {
-    if (geteuid() != 0) {
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct present[2] = {{0}};
+
+    if (geteuid() != 0 || syscall(SYS_capget, &header, present) < 0 || !present[0].effective) {
         return 0;
     }
     if (setgroups(0, NULL) < 0 || setresgid(NOBODY, NOBODY, NOBODY) < 0 ||

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 static char directory[] = "/tmp/polyvisor-test-XXXXXX";
+static const char *const also[] = {"/etc/hosts", "/usr/share", "/nonexistent", NULL};
 static pid_t bystander; /* another process of ours, to be left alone */
 
 /* A try returns 0 when what it tried worked, otherwise errno. */
@@ -37,6 +38,8 @@ static int confined(enum sandbox_job job, attempt *try)
     pid_t child = fork();
     if (child == 0) {
         struct sandbox_isolation isolation = {.directory = directory,
+                                              .also = also,
+                                              .keep_user = job == SANDBOX_COMPILER,
                                               .network = job == SANDBOX_NETWORK};
         struct error err;
         if (sandbox_isolate(&isolation, &err) < 0 || sandbox_seal(job, &err) < 0) {
@@ -61,6 +64,12 @@ static int open_in_directory(void)
     char path[80];
     snprintf(path, sizeof(path), "%s/file", directory);
     return result_of(open(path, O_RDONLY));
+}
+
+static int open_what_stays(void)
+{
+    int result = result_of(open("/etc/hosts", O_RDONLY));
+    return result ? result : result_of(open("/usr/share", O_RDONLY | O_DIRECTORY));
 }
 
 static int create_file(void)
@@ -231,6 +240,7 @@ START_TEST(test_compiler_has_its_directory)
 {
     ck_assert_int_eq(confined(SANDBOX_COMPILER, open_in_directory), 0);
     ck_assert_int_ne(confined(SANDBOX_COMPILER, open_password_file), 0);
+    ck_assert_int_eq(confined(SANDBOX_COMPILER, open_what_stays), 0);
     ck_assert_int_ne(confined(SANDBOX_COMPILER, make_process), 0);
     ck_assert_int_ne(confined(SANDBOX_COMPILER, map_executable), 0);
 }
