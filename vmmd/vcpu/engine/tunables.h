@@ -31,13 +31,13 @@
 /* Buckets of the physical block hash, a power of two. */
 #define ENGINE_HASH_BUCKETS 262144u
 
-/* All blocks are dropped when they hold more than this. */
-#define ENGINE_BLOCK_BYTES_MAX (48u << 20)
+/* All blocks are dropped when they hold more than this. (A run of gcc in the guest needs 110 MiB.) */
+#define ENGINE_BLOCK_BYTES_MAX (128u << 20)
 
 /* Bound of the memory for compiled code (code_memory.h), and how many of its chunks of 256 KiB stay
  * with us although no code is in them. All blocks are dropped when half of it is in use: the other
  * half is for dropped code that some CPU may still be in. */
-#define ENGINE_CODE_BYTES_MAX   (UINT64_C(128) << 20)
+#define ENGINE_CODE_BYTES_MAX   (UINT64_C(192) << 20)
 #define ENGINE_CODE_IDLE_CHUNKS 4u
 
 /* Times that a block's accesses, compiled to share a translation, may turn out to lie in two pages
