@@ -2,11 +2,13 @@
  * How many guest instructions a second the engine runs: small riscv64 programs on a bare engine,
  * no kernel, no devices, one CPU. Prints a line a program; the result column must not change.
  *
- *   clang -O2 -I. ... tests/bench/interp_speed.c with libvcpu and libshared; arguments: how often to run
- *   each (the best counts), the number of the only program to run (-1: all), "interp" or "baseline"
+ *   clang -O2 -I. ... tests/bench/interp_speed.c tests/lockstep/optimiser.c with libvcpu, libjitd,
+ * libshared and LLVM; arguments: how often to run each (the best counts), the number of the only
+ * program to run (-1: all), a tier
  */
 #include "libshared/isa/riscv64/riscv64.h"
 #include "tests/bench/interp_speed_code.h"
+#include "tests/lockstep/optimiser.h"
 #include "vmmd/vcpu/engine/engine.h"
 #include <inttypes.h>
 #include <stdio.h>
@@ -73,8 +75,27 @@ static uint64_t run_once(struct cpu *cpu, const struct program *program)
     return thread_ns() - begin;
 }
 
-static void run_program(struct cpu *cpu, const struct program *program, uint64_t runs)
+/* How much of it was done in regions, and what for. */
+static void print_regions(struct engine *engine, const struct engine_stats *before)
 {
+    struct engine_stats now;
+    engine_stats(engine, &now);
+    if (now.samples) {
+        printf("         %.1f %% in regions, %" PRIu64 " of %" PRIu64 " samples; %" PRIu64
+               " regions more, %" PRIu64 " dropped\n",
+               (double)(now.retired_optimised - before->retired_optimised) * 100 /
+                   (double)(now.retired - before->retired),
+               now.samples_optimised - before->samples_optimised, now.samples - before->samples,
+               now.regions_installed - before->regions_installed,
+               now.regions_dropped - before->regions_dropped);
+    }
+}
+
+static void run_program(struct engine *engine, struct cpu *cpu, const struct program *program,
+                        uint64_t runs)
+{
+    struct engine_stats before;
+    engine_stats(engine, &before);
     uint64_t best = UINT64_MAX, retired = 0;
     for (uint64_t i = 0; i < runs; i++) {
         uint64_t before = cpu->retired;
@@ -84,6 +105,7 @@ static void run_program(struct cpu *cpu, const struct program *program, uint64_t
     }
     printf("%-8s %10" PRIu64 " kinsns %8.1f Minsns/s  result %016" PRIx64 "\n", program->name,
            retired / 1000, (double)retired * 1000 / (double)best, answer);
+    print_regions(engine, &before);
 }
 
 int main(int argc, char **argv)
@@ -98,18 +120,22 @@ int main(int argc, char **argv)
     }
     memcpy(memory_pointer(&memory, RAM_BASE, sizeof(guest_code)), guest_code, sizeof(guest_code));
     struct engine *engine = engine_create(&isa_riscv64, &memory, 1, &err);
-    if (engine && argc > 3 && strcmp(argv[3], "baseline") == 0) {
-        engine_set_tier(engine, ENGINE_BASELINE);
+    enum engine_tier tier = ENGINE_INTERP;
+    if (engine && argc > 3 && engine_tier_find(argv[3], &tier)) {
+        engine_set_tier(engine, tier);
     }
     struct cpu *cpu = engine ? engine_add_cpu(engine, 0, &host, NULL) : NULL;
     if (!cpu) {
         return 1;
     }
+    struct optimiser *optimiser =
+        tier == ENGINE_OPTIMISED ? optimiser_start(engine, 1000, false) : NULL;
     for (unsigned i = 0; i < sizeof(programs) / sizeof(programs[0]); i++) {
         if (only < 0 || only == (int)i) {
-            run_program(cpu, &programs[i], runs);
+            run_program(engine, cpu, &programs[i], runs);
         }
     }
+    optimiser_stop(optimiser);
     engine_destroy(engine);
     memory_close(&memory);
     close(fd);

@@ -52,7 +52,7 @@ static void *run(void *argument)
     return NULL;
 }
 
-struct optimiser *optimiser_start(struct engine *engine, unsigned interval_us)
+struct optimiser *optimiser_start(struct engine *engine, unsigned interval_us, bool eager)
 {
     static _Atomic bool set_up;
     struct error err = {0};
@@ -61,7 +61,9 @@ struct optimiser *optimiser_start(struct engine *engine, unsigned interval_us)
         return NULL;
     }
     optimiser->engine = engine;
-    engine_profile_eager(engine);
+    if (eager) {
+        engine_profile_eager(engine);
+    }
     optimiser->interval_us = interval_us;
     bool ready = atomic_exchange(&set_up, true) || region_compiler_setup(&err);
     optimiser->compiler = ready ? region_compiler_create(&err) : NULL;

@@ -15,9 +15,9 @@ struct optimiser_counts {
 };
 
 /* For an engine of tier ENGINE_OPTIMISED, which outlives it, before its CPUs run. A tick every
- * `interval_us`, and everything that is seen is compiled, in this process. NULL, with a message on
- * standard error, when that fails. */
-struct optimiser *optimiser_start(struct engine *engine, unsigned interval_us);
+ * `interval_us`; regions are compiled in this process. `eager`: of everything that is seen. NULL,
+ * with a message on standard error, when that fails. */
+struct optimiser *optimiser_start(struct engine *engine, unsigned interval_us, bool eager);
 /* NULL is allowed. */
 struct optimiser_counts optimiser_stop(struct optimiser *optimiser);
 

@@ -178,7 +178,7 @@ static bool run_guest(unsigned which, enum engine_tier tier, const char *directo
                           count | (privilege == RISCV64_MACHINE ? MACHINE_BIT : 0));
     }
     struct optimiser *optimiser =
-        tier == ENGINE_OPTIMISED ? optimiser_start(machine->engine, TICK_US) : NULL;
+        tier == ENGINE_OPTIMISED ? optimiser_start(machine->engine, TICK_US, true) : NULL;
     uint64_t line = run_harts(machine, guests[which].disturbance);
     struct optimiser_counts counts = optimiser_stop(optimiser);
     uint64_t details[3];
