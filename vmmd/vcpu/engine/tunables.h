@@ -96,7 +96,7 @@
 /* Ticks before what was refused is asked for again; doubled each time. */
 #define ENGINE_REGION_QUIET_TICKS 4096u
 /* Blocks known to the cache whose code was not asked for, or not installed, yet. */
-#define ENGINE_FETCHES 256u
+#define ENGINE_FETCHES 1024u
 
 /* Watched stores to a page without reservation before it is released from the watch. */
 #define ENGINE_RESERVED_STORES 16u

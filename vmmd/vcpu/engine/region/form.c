@@ -17,6 +17,7 @@ struct forming {
     struct region *region;
     struct ticket *ticket;
     const struct profile_node *nodes[REGION_BLOCKS_MAX];
+    uint64_t heat_out[REGION_BLOCKS_MAX];
     unsigned passed[REGION_BLOCKS_MAX]; /* a bit for each edge that is not to be followed again */
     unsigned insns;
     uint32_t hottest; /* edge of a node that is in */
@@ -60,12 +61,12 @@ GUEST_ACCESS static void copy_bytes(uint8_t *to, const uint8_t *from, unsigned s
     }
 }
 
-static void note_hottest(struct forming *forming, const struct profile_node *node)
+static void note_edges(struct forming *forming, unsigned index)
 {
     for (unsigned i = 0; i < ENGINE_PROFILE_EDGES; i++) {
-        if (node->edges[i].heat > forming->hottest) {
-            forming->hottest = node->edges[i].heat;
-        }
+        uint32_t heat = forming->nodes[index]->edges[i].heat;
+        forming->heat_out[index] += heat;
+        forming->hottest = heat > forming->hottest ? heat : forming->hottest;
     }
 }
 
@@ -101,26 +102,17 @@ static bool add_block(struct forming *forming, const struct profile_node *node, 
     forming->insns += block->insn_count;
     forming->ticket->blocks[index] = node->key.physical;
     forming->nodes[index] = node;
-    note_hottest(forming, node);
+    note_edges(forming, index);
     return true;
 }
 
 /* --- edges ---------------------------------------------------------------------------------- */
 
-static uint64_t heat_out(const struct profile_node *node)
-{
-    uint64_t heat = 0;
-    for (unsigned i = 0; i < ENGINE_PROFILE_EDGES; i++) {
-        heat += node->edges[i].heat;
-    }
-    return heat;
-}
-
-static bool is_worth_it(const struct forming *forming, const struct profile_node *from,
+static bool is_worth_it(const struct forming *forming, unsigned from,
                         const struct profile_edge *edge)
 {
     uint64_t heat = edge->heat;
-    return heat > 0 && heat * ENGINE_REGION_EDGE_SHARE >= heat_out(from) &&
+    return heat > 0 && heat * ENGINE_REGION_EDGE_SHARE >= forming->heat_out[from] &&
            heat * ENGINE_REGION_HEAT_SHARE >= forming->hottest;
 }
 
@@ -134,7 +126,7 @@ static const struct profile_edge *next_edge(struct forming *forming, unsigned *f
         for (unsigned e = 0; e < ENGINE_PROFILE_EDGES; e++) {
             const struct profile_edge *edge = &node->edges[e];
             if (!(forming->passed[i] >> e & 1) && (!best || edge->heat > best->heat) &&
-                is_worth_it(forming, node, edge)) {
+                is_worth_it(forming, i, edge)) {
                 best = edge;
                 *from = i;
                 best_bit = e;
