@@ -60,7 +60,7 @@ static void print_ir(const struct inspected_code *code)
     static char text[64 << 10];
     ir_print(&code->ir, isa_riscv64.globals, isa_riscv64.helpers, text, sizeof(text));
     printf("the subject's block (%u instructions, %s, %u bytes of host code):\n%s",
-           code->ir.insn_count, code->cached ? "cached" : "not cached", code->host_size, text);
+           code->ir.insn_count, code->cached ? "cached" : "not cached", code->host.size, text);
 }
 
 /* --- going over it again -------------------------------------------------------------------- */
