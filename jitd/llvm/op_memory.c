@@ -70,8 +70,7 @@ static void mark_guest(struct lowering *l, LLVMValueRef access)
     lower_mark_memory(l, access, MEMORY_GUEST);
 }
 
-static LLVMValueRef load_slowly(struct lowering *l, const struct ir_op *op, LLVMValueRef va,
-                                LLVMTypeRef type)
+static LLVMValueRef load_slowly(struct lowering *l, const struct ir_op *op, LLVMValueRef va)
 {
     LLVMValueRef arguments[2] = {va, lower_constant(l, op->aux)};
     lower_sync_pc(l);
@@ -79,7 +78,7 @@ static LLVMValueRef load_slowly(struct lowering *l, const struct ir_op *op, LLVM
         lower_runtime(l, offsetof(struct region_runtime, load), arguments, 2, true);
     lower_check_exception(l);
     lower_reload_tlb(l);
-    return type == l->i64 ? value : LLVMBuildTrunc(l->builder, value, type, "");
+    return value;
 }
 
 static void store_slowly(struct lowering *l, const struct ir_op *op, LLVMValueRef va,
@@ -97,16 +96,68 @@ static void order(struct lowering *l, bool for_all)
     LLVMBuildFence(l->builder, LLVMAtomicOrderingSequentiallyConsistent, !for_all, "");
 }
 
-/* The value in its own width. NULL: not done here. */
+static LLVMValueRef extend(struct lowering *l, const struct ir_op *op, LLVMValueRef value)
+{
+    unsigned size_log2 = op->aux & IR_MEM_SIZE;
+    if (size_log2 == 3) {
+        return value;
+    }
+    if (op->aux & IR_MEM_SIGN && !(op->aux & IR_MEM_BOX)) {
+        return LLVMBuildSExt(l->builder, value, l->i64, "");
+    }
+    value = LLVMBuildZExt(l->builder, value, l->i64, "");
+    if (op->aux & IR_MEM_BOX) {
+        uint64_t box = ~UINT64_C(0) << (8u << size_log2);
+        value = LLVMBuildOr(l->builder, value, lower_constant(l, box), "");
+    }
+    return value;
+}
+
+/* How a loaded value is wanted: extended to 64 bits, or as a number. */
+static LLVMTypeRef wanted_type(const struct lowering *l, const struct ir_op *op)
+{
+    unsigned size_log2 = op->aux & IR_MEM_SIZE;
+    if (op->opcode != IR_loadf) {
+        return l->i64;
+    }
+    return size_log2 == 3 ? l->f64 : size_log2 == 2 && op->aux & IR_MEM_BOX ? l->f32 : l->i64;
+}
+
+/* From the runtime's answer, which is zero-extended. */
+static LLVMValueRef from_slow(struct lowering *l, const struct ir_op *op, LLVMValueRef value)
+{
+    LLVMTypeRef wanted = wanted_type(l, op);
+    unsigned size_log2 = op->aux & IR_MEM_SIZE;
+    if (wanted == l->i64) {
+        return size_log2 == 3
+                   ? value
+                   : extend(l, op,
+                            LLVMBuildTrunc(l->builder, value, type_of_size(l, size_log2), ""));
+    }
+    if (wanted == l->f32) {
+        value = LLVMBuildTrunc(l->builder, value, l->i32, "");
+    }
+    return LLVMBuildBitCast(l->builder, value, wanted, "");
+}
+
+static LLVMValueRef from_host(struct lowering *l, const struct ir_op *op, LLVMValueRef host)
+{
+    LLVMTypeRef wanted = wanted_type(l, op);
+    LLVMTypeRef type = wanted == l->i64 ? type_of_size(l, op->aux & IR_MEM_SIZE) : wanted;
+    LLVMValueRef value = LLVMBuildLoad2(l->builder, type, pointer(l, host), "");
+    mark_guest(l, value);
+    return wanted == l->i64 ? extend(l, op, value) : value;
+}
+
+/* The value as wanted. NULL: not done here. */
 static LLVMValueRef load(struct lowering *l, const struct ir_op *op)
 {
     if ((op->aux & IR_MEM_SIZE) > 3) {
         return NULL;
     }
-    LLVMTypeRef type = type_of_size(l, op->aux & IR_MEM_SIZE);
     LLVMValueRef va = memory_address(l, op);
     if (op->aux & MEM_SPECIAL) {
-        LLVMValueRef value = load_slowly(l, op, va, type);
+        LLVMValueRef value = from_slow(l, op, load_slowly(l, op, va));
         order(l, false);
         return value;
     }
@@ -119,15 +170,14 @@ static LLVMValueRef load(struct lowering *l, const struct ir_op *op)
     lower_at(l, miss);
     LLVMValueRef values[2];
     LLVMBasicBlockRef from[2] = {hit};
-    values[1] = load_slowly(l, op, va, type);
+    values[1] = from_slow(l, op, load_slowly(l, op, va));
     from[1] = LLVMGetInsertBlock(l->builder);
     LLVMBuildBr(l->builder, next);
     lower_at(l, hit);
-    values[0] = LLVMBuildLoad2(l->builder, type, pointer(l, memory_host(l, &test, va)), "");
-    mark_guest(l, values[0]);
+    values[0] = from_host(l, op, memory_host(l, &test, va));
     LLVMBuildBr(l->builder, next);
     lower_at(l, next);
-    LLVMValueRef value = LLVMBuildPhi(l->builder, type, "");
+    LLVMValueRef value = LLVMBuildPhi(l->builder, wanted_type(l, op), "");
     LLVMAddIncoming(value, values, from, 2);
     return value;
 }
@@ -167,28 +217,11 @@ static LLVMValueRef low_part(struct lowering *l, LLVMValueRef bits, unsigned siz
 
 /* --- operations ------------------------------------------------------------------------------ */
 
-static LLVMValueRef extend(struct lowering *l, const struct ir_op *op, LLVMValueRef value)
-{
-    unsigned size_log2 = op->aux & IR_MEM_SIZE;
-    if (size_log2 == 3) {
-        return value;
-    }
-    if (op->aux & IR_MEM_SIGN && !(op->aux & IR_MEM_BOX)) {
-        return LLVMBuildSExt(l->builder, value, l->i64, "");
-    }
-    value = LLVMBuildZExt(l->builder, value, l->i64, "");
-    if (op->aux & IR_MEM_BOX) {
-        uint64_t box = ~UINT64_C(0) << (8u << size_log2);
-        value = LLVMBuildOr(l->builder, value, lower_constant(l, box), "");
-    }
-    return value;
-}
-
 bool op_load(struct lowering *l, const struct ir_op *op)
 {
     LLVMValueRef value = load(l, op);
     if (value) {
-        lower_write(l, op->d, extend(l, op, value));
+        lower_write(l, op->d, value);
     }
     return value != NULL;
 }
@@ -205,11 +238,12 @@ bool op_loadf(struct lowering *l, const struct ir_op *op)
     if (!value) {
         return false;
     }
-    if ((op->aux & IR_MEM_SIZE) == 2 && op->aux & IR_MEM_BOX) {
-        LLVMValueRef number = LLVMBuildBitCast(l->builder, value, l->f32, "");
-        lower_write_f32(l, op->d, number, IR_FP_BOX);
+    if (LLVMTypeOf(value) == l->f32) {
+        lower_write_f32(l, op->d, value, IR_FP_BOX);
+    } else if (LLVMTypeOf(value) == l->f64) {
+        lower_write_f64(l, op->d, value);
     } else {
-        lower_write_bits(l, op->d, extend(l, op, value));
+        lower_write_bits(l, op->d, value);
     }
     return true;
 }
