@@ -207,6 +207,7 @@ void lower_entry(struct lowering *l)
     LLVMBuilderRef b = l->builder;
     LLVMBasicBlockRef refused = lower_new_block(l, "refused");
     LLVMValueRef base = lower_load_field(l, l->i64, offsetof(struct cpu, page_base));
+    l->first_load = base;
     /* It is aligned; so LLVM hears of it. */
     l->page_base = LLVMBuildAnd(b, base, lower_constant(l, (uint64_t)-CODE_PAGE_BYTES), "base");
     LLVMValueRef sound = lower_begin_state(l);

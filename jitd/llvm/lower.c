@@ -1,5 +1,5 @@
 /* A region's blocks, operation by operation, as one LLVM function. */
-#include "jitd/llvm/lowering.h"
+#include "jitd/llvm/op_memory.h"
 #include "libshared/ir/opcode.h"
 #include <string.h>
 
@@ -123,6 +123,7 @@ static void lower_block(struct lowering *l, unsigned index)
     if (block->head) {
         lower_poll(l, block);
     }
+    share_begin(l);
     for (unsigned i = 0, insns = 0; i < block->ir.op_count && !l->left; i++) {
         const struct ir_op *op = &block->ir.ops[i];
         if (op->opcode == IR_insn) {

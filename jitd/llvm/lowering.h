@@ -11,6 +11,7 @@
 #define POLYVISOR_JITD_LLVM_LOWERING_H
 
 #include "jitd/llvm/code.h"
+#include "libshared/ir/groups.h"
 #include "libshared/jit/runtime.h"
 #include <llvm-c/Core.h>
 
@@ -29,6 +30,17 @@ struct host_features {
 
 enum memory_kind { MEMORY_GUEST, MEMORY_TLB, MEMORY_CPU, MEMORY_KINDS };
 
+/* A translation that later accesses of the block use, too (share.c). */
+#define SHARED_MAX 6u
+struct shared {
+    uint16_t group; /* GROUP_NONE: free */
+    bool reads, writes;
+    LLVMValueRef host;  /* variable: host address of root; kept when the place is free */
+    LLVMValueRef root;  /* the value that a register had when the group was opened */
+    int64_t bias;       /* root is the group's root + bias */
+    int64_t first, end; /* from root */
+};
+
 struct lowering {
     struct region_code *code;
     const struct host_features *features;
@@ -45,6 +57,7 @@ struct lowering {
     LLVMValueRef tlb, tlb_mask, retired;
     /* values of the whole function */
     LLVMValueRef page_base, retired_before;
+    LLVMValueRef first_load; /* variables are made in front of it */
     LLVMBasicBlockRef blocks[REGION_BLOCKS_MAX];
 
     /* the block */
@@ -52,9 +65,11 @@ struct lowering {
     struct code_block *block;
     const struct ir_op *op;
     unsigned op_index;
-    unsigned insns;                   /* guest instructions of the block that are done */
-    unsigned offset;                  /* page offset of the present one */
-    LLVMValueRef temps[IR_TEMPS_MAX]; /* i64, or <2 x i64> */
+    unsigned insns;  /* guest instructions of the block that are done */
+    unsigned offset; /* page offset of the present one */
+    LLVMValueRef temps[IR_TEMPS_MAX];
+    struct access_groups groups;
+    struct shared shared[SHARED_MAX];
     struct global_set dirty;
     bool left;         /* the rest of the block is not reached */
     bool leaves_first; /* the region's first instruction is never done here */

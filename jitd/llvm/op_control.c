@@ -1,5 +1,5 @@
 /* Helper calls and terminators. */
-#include "jitd/llvm/lowering.h"
+#include "jitd/llvm/op_memory.h"
 
 /* --- helper calls ---------------------------------------------------------------------------- */
 
@@ -14,6 +14,7 @@ bool op_helper(struct lowering *l, const struct ir_op *op)
     unsigned effects = l->code->isa->helpers[op->aux].effects;
     LLVMValueRef arguments[4] = {read_or_zero(l, op->a), read_or_zero(l, op->b),
                                  lower_constant(l, (uint64_t)op->imm), lower_constant(l, op->aux)};
+    share_end(l);
     lower_sync_pc(l);
     l->dirty = (struct global_set){{0}};
     LLVMValueRef result =

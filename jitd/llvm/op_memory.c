@@ -140,11 +140,11 @@ static LLVMValueRef from_slow(struct lowering *l, const struct ir_op *op, LLVMVa
     return LLVMBuildBitCast(l->builder, value, wanted, "");
 }
 
-static LLVMValueRef from_host(struct lowering *l, const struct ir_op *op, LLVMValueRef host)
+static LLVMValueRef from_host(struct lowering *l, const struct ir_op *op, LLVMValueRef at)
 {
     LLVMTypeRef wanted = wanted_type(l, op);
     LLVMTypeRef type = wanted == l->i64 ? type_of_size(l, op->aux & IR_MEM_SIZE) : wanted;
-    LLVMValueRef value = LLVMBuildLoad2(l->builder, type, pointer(l, host), "");
+    LLVMValueRef value = LLVMBuildLoad2(l->builder, type, at, "");
     mark_guest(l, value);
     return wanted == l->i64 ? extend(l, op, value) : value;
 }
@@ -157,9 +157,17 @@ static LLVMValueRef load(struct lowering *l, const struct ir_op *op)
     }
     LLVMValueRef va = memory_address(l, op);
     if (op->aux & MEM_SPECIAL) {
+        share_end(l);
         LLVMValueRef value = from_slow(l, op, load_slowly(l, op, va));
         order(l, false);
         return value;
+    }
+    LLVMValueRef at = share_pointer(l, op);
+    if (at) {
+        return from_host(l, op, at);
+    }
+    if (!share_may_interrupt(l)) {
+        share_end(l);
     }
     LLVMBasicBlockRef hit = lower_new_block(l, ""), miss = lower_new_block(l, "miss");
     LLVMBasicBlockRef next = lower_new_block(l, "");
@@ -171,10 +179,11 @@ static LLVMValueRef load(struct lowering *l, const struct ir_op *op)
     LLVMValueRef values[2];
     LLVMBasicBlockRef from[2] = {hit};
     values[1] = from_slow(l, op, load_slowly(l, op, va));
+    share_check_after(l, values[1]);
     from[1] = LLVMGetInsertBlock(l->builder);
     LLVMBuildBr(l->builder, next);
     lower_at(l, hit);
-    values[0] = from_host(l, op, memory_host(l, &test, va));
+    values[0] = from_host(l, op, pointer(l, memory_host(l, &test, va)));
     LLVMBuildBr(l->builder, next);
     lower_at(l, next);
     LLVMValueRef value = LLVMBuildPhi(l->builder, wanted_type(l, op), "");
@@ -189,10 +198,19 @@ static bool store(struct lowering *l, const struct ir_op *op, LLVMValueRef value
     LLVMValueRef wide =
         LLVMTypeOf(value) == l->i64 ? value : LLVMBuildZExt(l->builder, value, l->i64, "");
     if (op->aux & MEM_SPECIAL) {
+        share_end(l);
         order(l, false);
         store_slowly(l, op, va, wide);
         order(l, (op->aux & IR_MEM_RELEASE) != 0);
         return true;
+    }
+    LLVMValueRef at = share_pointer(l, op);
+    if (at) {
+        mark_guest(l, LLVMBuildStore(l->builder, value, at));
+        return true;
+    }
+    if (!share_may_interrupt(l)) {
+        share_end(l);
     }
     LLVMBasicBlockRef hit = lower_new_block(l, ""), miss = lower_new_block(l, "miss");
     LLVMBasicBlockRef next = lower_new_block(l, "");
@@ -202,6 +220,7 @@ static bool store(struct lowering *l, const struct ir_op *op, LLVMValueRef value
     lower_likely(l, test.hit, hit, miss);
     lower_at(l, miss);
     store_slowly(l, op, va, wide);
+    share_check_after(l, NULL);
     LLVMBuildBr(l->builder, next);
     lower_at(l, hit);
     mark_guest(l, LLVMBuildStore(l->builder, value, pointer(l, memory_host(l, &test, va))));
@@ -217,35 +236,42 @@ static LLVMValueRef low_part(struct lowering *l, LLVMValueRef bits, unsigned siz
 
 /* --- operations ------------------------------------------------------------------------------ */
 
-bool op_load(struct lowering *l, const struct ir_op *op)
+void memory_write(struct lowering *l, LLVMValueRef value)
+{
+    if (l->op->opcode == IR_load) {
+        lower_write(l, l->op->d, value);
+    } else if (LLVMTypeOf(value) == l->f32) {
+        lower_write_f32(l, l->op->d, value, IR_FP_BOX);
+    } else if (LLVMTypeOf(value) == l->f64) {
+        lower_write_f64(l, l->op->d, value);
+    } else {
+        lower_write_bits(l, l->op->d, value);
+    }
+}
+
+static bool load_and_write(struct lowering *l, const struct ir_op *op)
 {
     LLVMValueRef value = load(l, op);
     if (value) {
-        lower_write(l, op->d, value);
+        memory_write(l, value);
     }
     return value != NULL;
+}
+
+bool op_load(struct lowering *l, const struct ir_op *op)
+{
+    return load_and_write(l, op);
+}
+
+bool op_loadf(struct lowering *l, const struct ir_op *op)
+{
+    return load_and_write(l, op);
 }
 
 bool op_store(struct lowering *l, const struct ir_op *op)
 {
     unsigned size_log2 = op->aux & IR_MEM_SIZE;
     return size_log2 <= 3 && store(l, op, low_part(l, lower_read(l, op->b), size_log2));
-}
-
-bool op_loadf(struct lowering *l, const struct ir_op *op)
-{
-    LLVMValueRef value = load(l, op);
-    if (!value) {
-        return false;
-    }
-    if (LLVMTypeOf(value) == l->f32) {
-        lower_write_f32(l, op->d, value, IR_FP_BOX);
-    } else if (LLVMTypeOf(value) == l->f64) {
-        lower_write_f64(l, op->d, value);
-    } else {
-        lower_write_bits(l, op->d, value);
-    }
-    return true;
 }
 
 bool op_storef(struct lowering *l, const struct ir_op *op)

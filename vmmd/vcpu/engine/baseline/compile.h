@@ -19,7 +19,7 @@
 #define POLYVISOR_VCPU_ENGINE_BASELINE_COMPILE_H
 
 #include "vmmd/vcpu/engine/baseline/code_memory.h"
-#include "vmmd/vcpu/engine/baseline/groups.h"
+#include "libshared/ir/groups.h"
 #include "vmmd/vcpu/engine/baseline/host.h"
 #include "vmmd/vcpu/engine/interp.h"
 

@@ -9,8 +9,8 @@
  *
  * Nothing here depends on the host.
  */
-#ifndef POLYVISOR_VCPU_ENGINE_BASELINE_GROUPS_H
-#define POLYVISOR_VCPU_ENGINE_BASELINE_GROUPS_H
+#ifndef POLYVISOR_IR_GROUPS_H
+#define POLYVISOR_IR_GROUPS_H
 
 #include "libshared/ir/ir.h"
 

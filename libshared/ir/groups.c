@@ -1,4 +1,4 @@
-#include "vmmd/vcpu/engine/baseline/groups.h"
+#include "libshared/ir/groups.h"
 #include "libshared/ir/opcode.h"
 #include <string.h>
 
