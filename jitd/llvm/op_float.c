@@ -186,7 +186,35 @@ static LLVMValueRef negated_if(struct lowering *l, LLVMValueRef number, bool neg
     return negate ? LLVMBuildFNeg(l->builder, number, "") : number;
 }
 
-/* A NaN is left to the lower tier, because of its flags. */
+/* Infinity times zero is invalid; whether the host says so beside a quiet NaN, depends on the
+ * processor. */
+static LLVMValueRef is_invalid_product(struct lowering *l, LLVMValueRef a, LLVMValueRef b)
+{
+    LLVMTypeRef type = LLVMTypeOf(a);
+    uint64_t sign = UINT64_C(1) << (type == l->f32 ? 31 : 63);
+    uint64_t infinity = type == l->f32 ? UINT64_C(0x7f800000) : UINT64_C(0x7ff0000000000000);
+    const LLVMValueRef numbers[2] = {a, b};
+    LLVMValueRef infinite[2], zero[2];
+    for (unsigned i = 0; i < 2; i++) {
+        LLVMValueRef bits = to_bits(l, numbers[i]);
+        bits = LLVMBuildAnd(l->builder, bits, bits_constant(bits, sign - 1), "");
+        infinite[i] = LLVMBuildICmp(l->builder, LLVMIntEQ, bits, bits_constant(bits, infinity), "");
+        zero[i] = LLVMBuildICmp(l->builder, LLVMIntEQ, bits, bits_constant(bits, 0), "");
+    }
+    return LLVMBuildOr(l->builder, LLVMBuildAnd(l->builder, infinite[0], zero[1], ""),
+                       LLVMBuildAnd(l->builder, infinite[1], zero[0], ""), "");
+}
+
+static void raise_invalid_if(struct lowering *l, LLVMValueRef condition)
+{
+    LLVMValueRef flags = lower_load_field(l, l->i32, offsetof(struct cpu, fp_flags));
+    LLVMValueRef raised =
+        LLVMBuildSelect(l->builder, condition, LLVMConstInt(l->i32, FP_INVALID, false),
+                        LLVMConstInt(l->i32, 0, false), "");
+    lower_store_field(l, offsetof(struct cpu, fp_flags),
+                      LLVMBuildOr(l->builder, flags, raised, ""));
+}
+
 bool op_fma(struct lowering *l, const struct ir_op *op)
 {
     if (!to_nearest(op) || !l->features->fma) {
@@ -196,8 +224,19 @@ bool op_fma(struct lowering *l, const struct ir_op *op)
         negated_if(l, read_float(l, op, op->a), op->aux & IR_FP_NEGATE_PRODUCT),
         read_float(l, op, op->b),
         negated_if(l, read_float(l, op, op->c), op->aux & IR_FP_NEGATE_ADDEND)};
-    LLVMValueRef result = arithmetic(l, CONSTRAINED("fma"), arguments, 3);
-    lower_require(l, LLVMBuildNot(l->builder, is_nan(l, result), ""));
+    LLVMTypeRef type = LLVMTypeOf(arguments[0]);
+    LLVMValueRef number = arithmetic(l, CONSTRAINED("fma"), arguments, 3);
+    LLVMBasicBlockRef nan = lower_new_block(l, "nan"), next = lower_new_block(l, "");
+    LLVMValueRef ordered = LLVMBuildNot(l->builder, is_nan(l, number), "");
+    LLVMValueRef values[2] = {number, canonical_nan(l, type)};
+    LLVMBasicBlockRef from[2] = {LLVMGetInsertBlock(l->builder), nan};
+    lower_likely(l, ordered, next, nan);
+    lower_at(l, nan);
+    raise_invalid_if(l, is_invalid_product(l, arguments[0], arguments[1]));
+    LLVMBuildBr(l->builder, next);
+    lower_at(l, next);
+    LLVMValueRef result = LLVMBuildPhi(l->builder, type, "");
+    LLVMAddIncoming(result, values, from, 2);
     write_float(l, op, result);
     return true;
 }
@@ -210,7 +249,8 @@ static LLVMValueRef is_number(struct lowering *l, LLVMValueRef number)
     LLVMValueRef bits = to_bits(l, number);
     bool single = LLVMTypeOf(number) == l->f32;
     LLVMValueRef sign = bits_constant(bits, UINT64_C(1) << (single ? 31 : 63));
-    LLVMValueRef infinity = bits_constant(bits, single ? UINT64_C(0x7f800000) : UINT64_C(0x7ff0000000000000));
+    LLVMValueRef infinity =
+        bits_constant(bits, single ? UINT64_C(0x7f800000) : UINT64_C(0x7ff0000000000000));
     LLVMValueRef magnitude = LLVMBuildAnd(l->builder, bits, LLVMBuildNot(l->builder, sign, ""), "");
     return LLVMBuildICmp(l->builder, LLVMIntULE, magnitude, infinity, "");
 }
@@ -390,18 +430,47 @@ bool op_fcvt(struct lowering *l, const struct ir_op *op)
     return true;
 }
 
-/* f64 that rounds into the range of s32; the others must not be tried, as they would raise inexact.
- */
+/* f64 that rounds into the range of s32, and is not its minimum; the others must not be rounded, as
+ * that would raise inexact. By bits, to raise nothing here. */
 static void require_near_s32(struct lowering *l, LLVMValueRef number)
 {
-    LLVMValueRef low = LLVMConstReal(l->f64, -2147483648.5);
-    LLVMValueRef high = LLVMConstReal(l->f64, 2147483647.5);
-    LLVMValueRef above = compare(l, number, low, "oge", false);
-    LLVMValueRef below = compare(l, number, high, "olt", false);
-    lower_require(l, LLVMBuildAnd(l->builder, above, below, ""));
+    LLVMValueRef bits = to_bits(l, number);
+    LLVMValueRef magnitude = LLVMBuildAnd(l->builder, bits, bits_constant(bits, INT64_MAX), "");
+    LLVMValueRef limit = bits_constant(bits, UINT64_C(0x41dfffffffe00000)); /* 2^31 - 0.5 */
+    lower_require(l, LLVMBuildICmp(l->builder, LLVMIntULT, magnitude, limit, ""));
 }
 
-/* What does not fit yields the "integer indefinite", and nothing but invalid is raised. */
+/* What does not fit yields the "integer indefinite", the minimum; invalid is raised then, unless it
+ * is the right answer. */
+static LLVMValueRef saturated(struct lowering *l, LLVMValueRef number, LLVMValueRef result)
+{
+    LLVMTypeRef type = LLVMTypeOf(result);
+    uint64_t minimum = type == l->i32 ? UINT64_C(1) << 31 : UINT64_C(1) << 63;
+    LLVMBasicBlockRef beyond = lower_new_block(l, "beyond"), next = lower_new_block(l, "");
+    LLVMBasicBlockRef from[2] = {LLVMGetInsertBlock(l->builder), beyond};
+    LLVMValueRef fits =
+        LLVMBuildICmp(l->builder, LLVMIntNE, result, LLVMConstInt(type, minimum, false), "");
+    lower_likely(l, fits, next, beyond);
+    lower_at(l, beyond);
+    LLVMValueRef bits = to_bits(l, number);
+    uint64_t negative_infinity =
+        LLVMTypeOf(number) == l->f32 ? UINT64_C(0xff800000) : UINT64_C(0xfff0000000000000);
+    uint64_t sign = LLVMTypeOf(number) == l->f32 ? UINT64_C(1) << 31 : UINT64_C(1) << 63;
+    LLVMValueRef above =
+        LLVMBuildICmp(l->builder, LLVMIntUGT, bits, bits_constant(bits, negative_infinity), "");
+    above =
+        LLVMBuildOr(l->builder, above,
+                    LLVMBuildICmp(l->builder, LLVMIntULT, bits, bits_constant(bits, sign), ""), "");
+    LLVMValueRef values[2] = {result, LLVMBuildSelect(l->builder, above,
+                                                      LLVMConstInt(type, minimum - 1, false),
+                                                      LLVMConstInt(type, minimum, false), "")};
+    LLVMBuildBr(l->builder, next);
+    lower_at(l, next);
+    LLVMValueRef answer = LLVMBuildPhi(l->builder, type, "");
+    LLVMAddIncoming(answer, values, from, 2);
+    return answer;
+}
+
 static bool to_signed(struct lowering *l, const struct ir_op *op, LLVMTypeRef type)
 {
     unsigned round = op->aux & IR_FP_ROUND;
@@ -417,10 +486,7 @@ static bool to_signed(struct lowering *l, const struct ir_op *op, LLVMTypeRef ty
         }
         a = constrained(l, CONSTRAINED("rint"), &format, 1, &a, 1, NEAREST, true);
     }
-    LLVMValueRef result = convert(l, CONSTRAINED("fptosi"), type, a, false);
-    uint64_t indefinite = type == l->i32 ? UINT64_C(1) << 31 : UINT64_C(1) << 63;
-    lower_require(
-        l, LLVMBuildICmp(l->builder, LLVMIntNE, result, LLVMConstInt(type, indefinite, false), ""));
+    LLVMValueRef result = saturated(l, a, convert(l, CONSTRAINED("fptosi"), type, a, false));
     lower_write(l, op->d, type == l->i64 ? result : LLVMBuildSExt(l->builder, result, l->i64, ""));
     return true;
 }
