@@ -37,9 +37,17 @@ static const struct {
     {"mapping", "changing page tables", RISCV64_SUPERVISOR, 2, CALM},
     {"code", "self-modifying code, 2 harts", RISCV64_SUPERVISOR, 2, CALM},
     {"code", "self-modifying code, 4 harts", RISCV64_SUPERVISOR, 4, CALM},
-    {"interrupts", "interrupts at every block", RISCV64_MACHINE, 1, EVERY_BLOCK},
-    {"interrupts", "interrupts at every instruction", RISCV64_MACHINE, 1, EVERY_INSTRUCTION},
-    {"interrupts", "interrupts at any time", RISCV64_MACHINE, 1, ANY_TIME},
+    {"interrupts", "interrupts at every block, 1 hart", RISCV64_MACHINE, 1, EVERY_BLOCK},
+    {"interrupts", "interrupts at every block, 4 harts", RISCV64_SUPERVISOR, 4, EVERY_BLOCK},
+    {"interrupts", "interrupts at every instruction, 1 hart", RISCV64_MACHINE, 1,
+     EVERY_INSTRUCTION},
+    {"interrupts", "interrupts at every instruction, translated, 1 hart", RISCV64_SUPERVISOR, 1,
+     EVERY_INSTRUCTION},
+    {"interrupts", "interrupts at every instruction, 4 harts", RISCV64_MACHINE, 4,
+     EVERY_INSTRUCTION},
+    {"interrupts", "interrupts at any time, 1 hart", RISCV64_SUPERVISOR, 1, ANY_TIME},
+    {"interrupts", "interrupts at any time, 4 harts", RISCV64_MACHINE, 4, ANY_TIME},
+    {"interrupts", "interrupts at any time, translated, 4 harts", RISCV64_SUPERVISOR, 4, ANY_TIME},
     {"atomics", "atomics, 1 hart", RISCV64_MACHINE, 1, CALM},
     {"atomics", "atomics, 4 harts", RISCV64_MACHINE, 4, CALM},
 };
@@ -59,6 +67,7 @@ struct hart {
     struct bare_machine *machine;
     unsigned index;
     enum disturbance disturbance;
+    enum riscv64_privilege privilege;
     uint64_t result;
 };
 
@@ -72,11 +81,17 @@ static void stop_others(struct bare_machine *machine, unsigned index, uint64_t r
     }
 }
 
+/* The interrupt of the "interrupts" guest. */
+static enum riscv64_interrupt line_of(enum riscv64_privilege privilege)
+{
+    return privilege == RISCV64_MACHINE ? RISCV64_IRQ_MSOFT : RISCV64_IRQ_SEXT;
+}
+
 /* An interrupt before every block of the computation. Not before those of the handler, nor right
  * after its return: the computation would not get on. */
 static uint64_t run_disturbed(struct hart *hart)
 {
-    const uint64_t mstatus_mie = 8;
+    const uint64_t mstatus_enable = hart->privilege == RISCV64_MACHINE ? 8 : 2;
     struct bare_machine *machine = hart->machine;
     struct riscv64_cpu *riscv64 = machine->cpus[hart->index].cpu;
     struct cpu *cpu = &riscv64->cpu;
@@ -84,9 +99,9 @@ static uint64_t run_disturbed(struct hart *hart)
     cpu_attention(cpu, CPU_ATTENTION_STEP);
     while (!atomic_load(&machine->cpus[hart->index].exited)) {
         engine_run(cpu);
-        bool enabled = riscv64->csr.mstatus & mstatus_mie;
+        bool enabled = riscv64->csr.mstatus & mstatus_enable;
         if (atomic_load(&machine->count) && enabled && was_enabled) {
-            riscv64_set_line(riscv64, RISCV64_IRQ_MSOFT, true);
+            riscv64_set_line(riscv64, line_of(hart->privilege), true);
             enabled = false;
         }
         was_enabled = enabled;
@@ -105,6 +120,7 @@ static void *hart_thread(void *argument)
 
 struct disturber {
     struct bare_machine *machine;
+    enum riscv64_privilege privilege;
     _Atomic bool end;
 };
 
@@ -112,9 +128,10 @@ static void *disturber_thread(void *argument)
 {
     struct disturber *disturber = argument;
     while (!atomic_load(&disturber->end)) {
-        if (atomic_load(&disturber->machine->count)) {
-            struct riscv64_cpu *cpu = disturber->machine->cpus[0].cpu;
-            riscv64_set_line(cpu, RISCV64_IRQ_MSOFT, true);
+        struct bare_machine *machine = disturber->machine;
+        for (unsigned i = 0; i < machine->cpu_count && atomic_load(&machine->count); i++) {
+            struct riscv64_cpu *cpu = machine->cpus[i].cpu;
+            riscv64_set_line(cpu, line_of(disturber->privilege), true);
             engine_kick(&cpu->cpu, CPU_ATTENTION_INTERRUPT);
         }
         usleep(10); /* the computation has to get on */
@@ -138,16 +155,18 @@ static size_t load(struct bare_machine *machine, const char *directory, const ch
     return size;
 }
 
-static uint64_t run_harts(struct bare_machine *machine, enum disturbance disturbance)
+static uint64_t run_harts(struct bare_machine *machine, enum disturbance disturbance,
+                          enum riscv64_privilege privilege)
 {
     pthread_t threads[BARE_CPUS_MAX], disturber_id;
     struct hart harts[BARE_CPUS_MAX];
-    struct disturber disturber = {.machine = machine};
+    struct disturber disturber = {.machine = machine, .privilege = privilege};
     if (disturbance == ANY_TIME) {
         pthread_create(&disturber_id, NULL, disturber_thread, &disturber);
     }
     for (unsigned i = 0; i < machine->cpu_count; i++) {
-        harts[i] = (struct hart){.machine = machine, .index = i, .disturbance = disturbance};
+        harts[i] = (struct hart){
+            .machine = machine, .index = i, .disturbance = disturbance, .privilege = privilege};
         pthread_create(&threads[i], NULL, hart_thread, &harts[i]);
     }
     uint64_t result = 0;
@@ -179,7 +198,7 @@ static bool run_guest(unsigned which, enum engine_tier tier, const char *directo
     }
     struct optimiser *optimiser =
         tier == ENGINE_OPTIMISED ? optimiser_start(machine->engine, TICK_US, true) : NULL;
-    uint64_t line = run_harts(machine, guests[which].disturbance);
+    uint64_t line = run_harts(machine, guests[which].disturbance, privilege);
     struct optimiser_counts counts = optimiser_stop(optimiser);
     uint64_t details[3];
     memcpy(details, memory_pointer(&machine->memory, DETAILS, sizeof(details)), sizeof(details));

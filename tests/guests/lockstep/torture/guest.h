@@ -58,6 +58,8 @@ struct trap_record {
 static struct trap_record guest_traps[HARTS_MAX];
 static void (*guest_interrupt)(uint64_t hart, uint64_t cause);
 
+uint64_t guest_machine_mode; /* not 0: the harts run in machine mode */
+
 uint64_t guest_main(uint64_t hart, uint64_t harts);
 void guest_trap(struct trap_frame *frame);
 void *memcpy(void *to, const void *from, unsigned long size);

@@ -1,6 +1,6 @@
 /*
  * Entry and trap vectors of the torture guests. In: a0 = hart, a1 = number of harts, plus 256 when
- * started in machine mode. Each hart has a page of stack and a trap frame with a stack above it.
+ * started in machine mode (then guest_machine_mode is set). Each hart has a page of stack and a trap frame with a stack above it.
  */
 #define FRAME_PC (32 * 8)
 #define FRAME_CAUSE (33 * 8)
@@ -22,6 +22,8 @@ _start:
     mv tp, a0
     li t0, 0x6000               /* floating point on */
     andi t1, a1, 256
+    la t3, guest_machine_mode
+    sd t1, 0(t3)
     bnez t1, 1f
     csrw sscratch, t2
     csrs sstatus, t0
