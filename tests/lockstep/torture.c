@@ -29,13 +29,17 @@ static const struct {
     unsigned harts;
     enum disturbance disturbance;
 } guests[] = {
-    {"access", "accesses across pages", RISCV64_SUPERVISOR, 1, CALM},
+    {"access", "accesses across pages, 1 hart", RISCV64_SUPERVISOR, 1, CALM},
+    {"access", "accesses across pages, 4 harts", RISCV64_SUPERVISOR, 4, CALM},
     {"faults", "exact faults, 1 hart", RISCV64_SUPERVISOR, 1, CALM},
     {"faults", "exact faults, 4 harts", RISCV64_SUPERVISOR, 4, CALM},
     {"border", "accesses about a border, 1 hart", RISCV64_SUPERVISOR, 1, CALM},
     {"border", "accesses about a border, 4 harts", RISCV64_SUPERVISOR, 4, CALM},
-    {"mapping", "changing page tables", RISCV64_SUPERVISOR, 2, CALM},
-    {"code", "self-modifying code, 2 harts", RISCV64_SUPERVISOR, 2, CALM},
+    {"mapping", "changing page tables, 1 hart", RISCV64_SUPERVISOR, 1, CALM},
+    {"mapping", "changing page tables, 4 harts", RISCV64_SUPERVISOR, 4, CALM},
+    {"shootdown", "changing page tables of others, 2 harts", RISCV64_SUPERVISOR, 2, CALM},
+    {"shootdown", "changing page tables of others, 4 harts", RISCV64_SUPERVISOR, 4, CALM},
+    {"code", "self-modifying code, 1 hart", RISCV64_SUPERVISOR, 1, CALM},
     {"code", "self-modifying code, 4 harts", RISCV64_SUPERVISOR, 4, CALM},
     {"interrupts", "interrupts at every block, 1 hart", RISCV64_MACHINE, 1, EVERY_BLOCK},
     {"interrupts", "interrupts at every block, 4 harts", RISCV64_SUPERVISOR, 4, EVERY_BLOCK},
