@@ -1,9 +1,15 @@
 /* Accesses that cross pages which are not neighbours in memory, and their faults. */
 #include "tests/guests/lockstep/torture/guest.h"
 
-#define WINDOW 0x40000000ul
+#define WINDOW 0x400c8000ul
 
-static uint64_t root, low_page, high_page;
+/* Each hart has its own. */
+static struct {
+    uint64_t root, low_page, high_page;
+} of_hart[HARTS_MAX];
+#define root      (of_hart[guest_hart()].root)
+#define low_page  (of_hart[guest_hart()].low_page)
+#define high_page (of_hart[guest_hart()].high_page)
 
 /* The byte at offset `at` from the border between the two pages. */
 static volatile uint8_t *physical_byte(int at)
@@ -97,7 +103,7 @@ static void crossing(void)
  * nothing is loaded or stored. */
 static void crossing_fault(int at, uint64_t cause_load, uint64_t expected_value, bool load_too)
 {
-    struct trap_record *trap = &guest_traps[0];
+    struct trap_record *trap = &guest_traps[guest_hart()];
     uint64_t address = WINDOW + PAGE + (uint64_t)(int64_t)at;
     fill(3);
     uint64_t before = gather(at, 8);
@@ -141,16 +147,57 @@ static void crossing_faults(void)
         map_page(root, WINDOW + PAGE, 0x20000000, PTE_RW);
         fence_all();
         crossing_fault(at, CAUSE_LOAD_ACCESS, WINDOW + PAGE, true);
+        /* A device's registers behind memory, and before it. */
+        map_page(root, WINDOW + PAGE, BARE_EXIT, PTE_RW);
+        fence_all();
+        crossing_fault(at, CAUSE_LOAD_ACCESS, WINDOW + PAGE, true);
+        map_page(root, WINDOW, BARE_EXIT, PTE_RW);
         map_page(root, WINDOW + PAGE, high_page, PTE_RW);
         fence_all();
+        crossing_fault(at, CAUSE_LOAD_ACCESS, address, true);
+        map_page(root, WINDOW, low_page, PTE_RW);
+        fence_all();
         check_loads(at);
+    }
+}
+
+/* The halves of an access are the neighbours of code that runs now and then, and so are watched. */
+static void crossing_into_code(void)
+{
+    uint64_t pages[2] = {low_page, high_page};
+    for (unsigned which = 0; which < 4; which++) {
+        for (unsigned i = 0; i < 2; i++) {
+            volatile uint32_t *code = (volatile uint32_t *)(pages[i] + 2048);
+            code[0] = INSN_LI_A0(which);
+            code[1] = INSN_RET;
+            fence_code();
+            if (which & 1 << i) {
+                CHECK_EQUAL(call(pages[i] + 2048), which);
+            }
+        }
+        crossing();
+    }
+}
+
+/* A crossing store that changes the instruction itself. */
+static void crossing_store_patches(void)
+{
+    map_page(root, WINDOW, low_page, PTE_RWX);
+    map_page(root, WINDOW + PAGE, high_page, PTE_RWX);
+    fence_all();
+    for (uint64_t i = 0; i < 100; i++) {
+        for (int at = -2; at >= -6; at -= 2) {
+            uint64_t code = (uint64_t)INSN_RET << 32 | INSN_LI_A0(i);
+            STORE("sd", WINDOW + PAGE + (uint64_t)(int64_t)at, code);
+            fence_code();
+            CHECK_EQUAL(call(WINDOW + PAGE + (uint64_t)(int64_t)at), i);
+        }
     }
 }
 
 uint64_t guest_main(uint64_t hart, uint64_t harts)
 {
     (void)hart;
-    (void)harts;
     root = make_table();
     low_page = allocate_pages(1);
     allocate_pages(3);
@@ -158,7 +205,10 @@ uint64_t guest_main(uint64_t hart, uint64_t harts)
     map_page(root, WINDOW, low_page, PTE_RW);
     map_page(root, WINDOW + PAGE, high_page, PTE_RW);
     use_table(root, 0);
+    barrier(harts);
     crossing();
     crossing_faults();
+    crossing_into_code();
+    crossing_store_patches();
     return 0;
 }

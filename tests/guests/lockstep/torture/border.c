@@ -7,7 +7,7 @@
 #include "tests/guests/lockstep/torture/guest.h"
 
 enum { SEQUENCES = 150, POSITIONS = 40, UNITS_MAX = 14, REACH = 512, REGISTERS = 7, FLOATS = 8 };
-#define WINDOW 0x40000000ul
+#define WINDOW 0x400c8000ul
 #define BORDER (WINDOW + PAGE)
 
 enum page_kind { GOOD, UNTOUCHED, WATCHED, READ_ONLY, MISSING, NOWHERE, PAGE_KINDS };

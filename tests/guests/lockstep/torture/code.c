@@ -2,7 +2,7 @@
 #include "tests/guests/lockstep/torture/guest.h"
 
 enum { ROUNDS = 2000 };
-#define WINDOW 0x40000000ul
+#define WINDOW 0x400c8000ul
 
 static uint64_t root, first_page, second_page;
 

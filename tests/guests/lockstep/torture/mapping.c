@@ -68,6 +68,41 @@ static void address_spaces(void)
     use_table(root, 0);
 }
 
+/* A number that goes from one address space to the next, as kernels do that have run out of them:
+ * what the former left behind is gone after a fence for that number, be it given before or after.
+ */
+static void reused_numbers(void)
+{
+    uint64_t spaces[3];
+    for (unsigned i = 0; i < 3; i++) {
+        spaces[i] = make_table();
+        map_page(spaces[i], WINDOW, code_pages[i], PTE_RWX);
+        map_page(spaces[i], WINDOW + 16 * PAGE, data_pages[i], PTE_RW);
+        *(volatile uint64_t *)data_pages[i] = 30 + i;
+    }
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        uint64_t satp = UINT64_C(8) << 60 | UINT64_C(9) << 44 | spaces[i % 3] >> 12;
+        if (i % 2) {
+            __asm__ volatile("csrw satp, %0; sfence.vma zero, %1" : : "r"(satp), "r"(9) : "memory");
+        } else {
+            __asm__ volatile("sfence.vma zero, %1; csrw satp, %0" : : "r"(satp), "r"(9) : "memory");
+        }
+        CHECK_EQUAL(call(WINDOW), 10 + i % 3);
+        CHECK_EQUAL(*(volatile uint64_t *)(WINDOW + 16 * PAGE), 30 + i % 3);
+    }
+    /* The table itself is used again, for another space under another number. */
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        map_page(spaces[0], WINDOW, code_pages[i % 4], PTE_RWX);
+        uint64_t satp = UINT64_C(8) << 60 | (UINT64_C(10) + i % 2) << 44 | spaces[0] >> 12;
+        __asm__ volatile("csrw satp, %0; sfence.vma zero, %1"
+                         :
+                         : "r"(satp), "r"(10 + i % 2)
+                         : "memory");
+        CHECK_EQUAL(call(WINDOW), 10 + i % 4);
+    }
+    use_table(root, 0);
+}
+
 static uint64_t try_load(uint64_t address)
 {
     uint64_t value = 0;
@@ -196,31 +231,34 @@ static void own_page(void)
 
 /* Another hart changes the mapping; after it has said so, and after this hart's own fence, the new
  * page is seen. */
-static volatile uint64_t requested, done;
+static volatile uint64_t requested, done[HARTS_MAX];
 
-static void change_for_other(void)
+static void change_for_others(uint64_t harts)
 {
     for (uint64_t i = 1; i <= ROUNDS; i++) {
         map_page(root, WINDOW, code_pages[i % 4], PTE_RWX);
         map_page(root, WINDOW + 16 * PAGE, data_pages[i % 4], PTE_RW);
         *(volatile uint64_t *)data_pages[i % 4] = i;
         __atomic_store_n(&requested, i, __ATOMIC_SEQ_CST);
-        while (__atomic_load_n(&done, __ATOMIC_SEQ_CST) != i) {
-            register_read(BARE_YIELD);
+        for (uint64_t hart = 1; hart < harts; hart++) {
+            while (__atomic_load_n(&done[hart], __ATOMIC_SEQ_CST) != i) {
+                register_read(BARE_YIELD);
+            }
         }
     }
 }
 
-static void follow_changes(void)
+static void follow_changes(uint64_t hart)
 {
     for (uint64_t i = 1; i <= ROUNDS; i++) {
         while (__atomic_load_n(&requested, __ATOMIC_SEQ_CST) != i) {
             call(WINDOW); /* keep the old translation warm */
+            register_read(BARE_YIELD);
         }
         fence_all();
         CHECK_EQUAL(call(WINDOW), 10 + i % 4);
         CHECK_EQUAL(*(volatile uint64_t *)(WINDOW + 16 * PAGE), i);
-        __atomic_store_n(&done, i, __ATOMIC_SEQ_CST);
+        __atomic_store_n(&done[hart], i, __ATOMIC_SEQ_CST);
     }
 }
 
@@ -239,6 +277,7 @@ uint64_t guest_main(uint64_t hart, uint64_t harts)
         remapped_code();
         remapped_data();
         address_spaces();
+        reused_numbers();
         taken_rights();
         large_pages();
         accessed_and_dirty();
@@ -251,10 +290,10 @@ uint64_t guest_main(uint64_t hart, uint64_t harts)
     fence_code();
     use_table(root, 0);
     barrier(harts);
-    if (harts > 1 && hart == 0) {
-        change_for_other();
-    } else if (hart == 1) {
-        follow_changes();
+    if (hart == 0) {
+        change_for_others(harts);
+    } else {
+        follow_changes(hart);
     }
     return 0;
 }
