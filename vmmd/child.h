@@ -23,7 +23,7 @@
 
 struct child;
 
-/* What differs between the conversations with vcpud and devd. */
+/* What differs between the conversations with vcpud, devd and jitd. */
 struct child_protocol {
     enum channel_kind kind;
     const ProtobufCMessageDescriptor *reply_type;
@@ -35,6 +35,7 @@ struct child_protocol {
 };
 extern const struct child_protocol child_protocol_vcpu;
 extern const struct child_protocol child_protocol_device;
+extern const struct child_protocol child_protocol_jit;
 
 struct child_callbacks {
     void (*exited)(struct child *child); /* once, after everything it had sent was received */

@@ -167,6 +167,7 @@ void cleanup_runtime_directory(const char *path, bool everything)
     rmdir(machines); /* when it is empty */
     cleanup_socket(path, "control.sock");
     cleanup_socket(path, "events.sock");
+    cleanup_socket(path, "jitd.sock");
 }
 
 int cleanup_lock_directory(const char *path, bool create)

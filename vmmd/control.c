@@ -4,11 +4,13 @@
 #include "libshared/ipc/channel.h"
 #include "libshared/ipc/error_message.h"
 #include "proto/control.pb-c.h"
+#include "proto/jit.pb-c.h"
 #include "proto/vcpu.pb-c.h"
 #include "vmmd/message.h"
 #include "vmmd/supervisor.h"
 #include "vmmd/validate.h"
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,6 +44,7 @@ struct request {
     bool timeout_is_answer; /* WaitRequest: at its time the present state is the answer */
     struct machine *machine;
     struct event *timer;
+    Polyvisor__VcpuStats vcpu_stats; /* while jitd is asked for its own */
 };
 
 struct control_socket {
@@ -400,43 +403,60 @@ static void control_shutdown(struct request *request, const Polyvisor__Request *
     supervisor_end(request->control->supervisor, "on request");
 }
 
-/* vcpud's counters, each under its name in the message. */
-static size_t control_list_stats(const Polyvisor__VcpuStats *stats, Polyvisor__Statistic *list)
-{
-    const ProtobufCMessageDescriptor *descriptor = &polyvisor__vcpu_stats__descriptor;
-    size_t count = 0;
+/* Counters, each under its name in the message, after a prefix. */
+struct control_statistics {
+    Polyvisor__Statistic stats[CONTROL_STATS_MAX], *list[CONTROL_STATS_MAX];
+    char names[CONTROL_STATS_MAX][48];
+    size_t count;
+};
 
-    for (unsigned i = 0; i < descriptor->n_fields && count < CONTROL_STATS_MAX; i++) {
+static void control_add_stats(struct control_statistics *statistics, const char *prefix,
+                              const ProtobufCMessage *message)
+{
+    const ProtobufCMessageDescriptor *descriptor = message->descriptor;
+
+    for (unsigned i = 0; i < descriptor->n_fields && statistics->count < CONTROL_STATS_MAX; i++) {
         const ProtobufCFieldDescriptor *field = &descriptor->fields[i];
+        size_t at = statistics->count;
         if (field->type != PROTOBUF_C_TYPE_UINT64 || field->label != PROTOBUF_C_LABEL_NONE) {
             continue;
         }
-        polyvisor__statistic__init(&list[count]);
-        list[count].name = (char *)field->name;
-        memcpy(&list[count].value, (const char *)stats + field->offset, sizeof(uint64_t));
-        count++;
+        snprintf(statistics->names[at], sizeof(statistics->names[at]), "%s%s", prefix, field->name);
+        polyvisor__statistic__init(&statistics->stats[at]);
+        statistics->stats[at].name = statistics->names[at];
+        memcpy(&statistics->stats[at].value, (const char *)message + field->offset,
+               sizeof(uint64_t));
+        statistics->list[at] = &statistics->stats[at];
+        statistics->count++;
     }
-    return count;
 }
 
-/* The request that a child of vcpud's was asked for; NULL when its time was over, or when the
- * error was its answer. */
-static struct request *control_asked(const struct child *child, const struct error *error,
-                                     uint64_t serial)
+/* The request of that number, if it is still there. */
+static struct request *control_find_request(struct control_socket *control, uint64_t serial)
 {
-    struct machine *machine = child->owner;
-    struct control_socket *control = supervisor_control(machine->host->context);
     struct request *request = NULL;
 
-    if (!control) {
-        return NULL; /* vmmd is on its way out */
-    }
     TAILQ_FOREACH(request, &control->requests, link)
     {
         if (request->serial == serial) {
             break;
         }
     }
+    return request;
+}
+
+/* The request that vcpud was asked for; NULL when its time was over, or when the error was its
+ * answer. */
+static struct request *control_asked(const struct child *child, const struct error *error,
+                                     uint64_t serial)
+{
+    struct machine *machine = child->owner;
+    struct control_socket *control = supervisor_control(machine->host->context);
+
+    if (!control) {
+        return NULL; /* vmmd is on its way out */
+    }
+    struct request *request = control_find_request(control, serial);
     if (request && error) {
         struct error err = *error;
         request_fail(request, &err);
@@ -445,25 +465,56 @@ static struct request *control_asked(const struct child *child, const struct err
     return request;
 }
 
+/* `jit` may be NULL. */
+static void control_answer_stats(struct request *request, const Polyvisor__JitStats *jit)
+{
+    Polyvisor__Response response = POLYVISOR__RESPONSE__INIT;
+    struct control_statistics statistics = {.count = 0};
+
+    control_add_stats(&statistics, "", &request->vcpu_stats.base);
+    if (jit) {
+        control_add_stats(&statistics, "jit_", &jit->base);
+    }
+    response.n_stats = statistics.count;
+    response.stats = statistics.list;
+    request_send(request, &response);
+}
+
+/* The compiler's counters are for all machines; the answer does without them when need be. */
+static void control_jit_stats_came(struct child *child, const struct error *error,
+                                   const ProtobufCMessage *reply, uint64_t serial)
+{
+    struct supervisor *supervisor = compiler_context(child->owner);
+    struct control_socket *control = supervisor_control(supervisor);
+    struct request *request = control ? control_find_request(control, serial) : NULL;
+
+    if (request) {
+        control_answer_stats(request,
+                             error ? NULL : ((const Polyvisor__JitControlReply *)reply)->stats);
+    }
+}
+
 static void control_stats_came(struct child *child, const struct error *error,
                                const ProtobufCMessage *reply, uint64_t serial)
 {
     struct request *request = control_asked(child, error, serial);
-    Polyvisor__Response response = POLYVISOR__RESPONSE__INIT;
-    Polyvisor__Statistic stats[CONTROL_STATS_MAX], *list[CONTROL_STATS_MAX];
     const Polyvisor__VcpuReply *answer = (const Polyvisor__VcpuReply *)reply;
+    struct machine *machine = child->owner;
+    struct compiler *compiler = machine->host->compiler;
 
     if (!request) {
         return;
     }
+    polyvisor__vcpu_stats__init(&request->vcpu_stats);
     if (answer->stats) {
-        response.n_stats = control_list_stats(answer->stats, stats);
+        request->vcpu_stats = *answer->stats; /* numbers only */
+        request->vcpu_stats.base.n_unknown_fields = 0;
+        request->vcpu_stats.base.unknown_fields = NULL;
     }
-    for (size_t i = 0; i < response.n_stats; i++) {
-        list[i] = &stats[i];
+    if (!compiler || !compiler_process(compiler, machine->config->name) ||
+        !compiler_ask_stats(compiler, control_jit_stats_came, serial)) {
+        control_answer_stats(request, NULL);
     }
-    response.stats = list;
-    request_send(request, &response);
 }
 
 static void control_stats(struct request *request, const Polyvisor__Request *message)

@@ -1,7 +1,8 @@
-/* The two conversations that vmmd has with its children: proto/vcpu.proto and proto/device.proto.
- */
+/* The conversations that vmmd has with its children: proto/vcpu.proto, proto/device.proto and
+ * proto/jit.proto. */
 #include "libshared/ipc/error_message.h"
 #include "proto/device.pb-c.h"
+#include "proto/jit.pb-c.h"
 #include "proto/vcpu.pb-c.h"
 #include "vmmd/child.h"
 
@@ -79,4 +80,41 @@ const struct child_protocol child_protocol_device = {
     .reply_id = device_reply_id,
     .reply_error = device_reply_error,
     .ping = device_ping,
+};
+
+static void jit_set_id(ProtobufCMessage *request, uint64_t id)
+{
+    ((Polyvisor__JitControl *)request)->id = id;
+}
+
+static uint64_t jit_reply_id(const ProtobufCMessage *reply)
+{
+    return ((const Polyvisor__JitControlReply *)reply)->id;
+}
+
+static bool jit_reply_error(const ProtobufCMessage *reply, struct error *err)
+{
+    const Polyvisor__Error *error = ((const Polyvisor__JitControlReply *)reply)->error;
+
+    error_from_message(err, error);
+    return error != NULL;
+}
+
+static void jit_ping(struct child *child)
+{
+    Polyvisor__JitControl request = POLYVISOR__JIT_CONTROL__INIT;
+    Polyvisor__JitPing ping = POLYVISOR__JIT_PING__INIT;
+
+    request.body_case = POLYVISOR__JIT_CONTROL__BODY_PING;
+    request.ping = &ping;
+    child_request(child, &request.base, PING_DEADLINE_MS, NULL, 0);
+}
+
+const struct child_protocol child_protocol_jit = {
+    .kind = CHANNEL_JIT_CONTROL,
+    .reply_type = &polyvisor__jit_control_reply__descriptor,
+    .set_id = jit_set_id,
+    .reply_id = jit_reply_id,
+    .reply_error = jit_reply_error,
+    .ping = jit_ping,
 };

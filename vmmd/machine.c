@@ -313,6 +313,10 @@ void machine_vcpu_configured(struct child *child, const struct error *err,
         machine_note_error(machine, err);
     } else {
         machine->vcpu_ready = true;
+        if (machine_wants_compiler(machine)) { /* vcpud has bound its socket */
+            compiler_attach(machine->host->compiler, machine->config->name, machine->jit_path,
+                            machine->config->arch);
+        }
         machine_wake(machine);
     }
 }
@@ -574,6 +578,8 @@ static struct machine *machine_new(const struct machine_host *host,
              config->name);
     snprintf(machine->vcpu_path, sizeof(machine->vcpu_path), "%.*s/vcpud.sock",
              (int)sizeof(machine->vcpu_path) - 16, machine->directory);
+    snprintf(machine->jit_path, sizeof(machine->jit_path), "%.*s/jit.sock",
+             (int)sizeof(machine->jit_path) - 16, machine->directory);
     machine->step_event = event_new(host->base, -1, 0, machine_step, machine);
     machine->timer_event = evtimer_new(host->base, machine_on_timer, machine);
     if (!machine->step_event || !machine->timer_event) {

@@ -14,6 +14,7 @@
 #include "proto/control.pb-c.h"
 #include "proto/state.pb-c.h"
 #include "vmmd/child.h"
+#include "vmmd/compiler.h"
 #include "vmmd/confinement.h"
 #include "vmmd/events.h"
 #include "vmmd/machine_device.h"
@@ -29,14 +30,15 @@
     15000 /* its console may take 5 s to drain, its disk some to flush                             \
            */
 #define MACHINE_DIRECTORY_MAX 192
-#define MACHINE_PROCESSES_MAX (1 + DEVICES_MAX)
+#define MACHINE_PROCESSES_MAX (2 + DEVICES_MAX)
 
 /* What machines need of the supervisor they live in. */
 struct machine_host {
     struct event_base *base;
     struct publisher *publisher;
-    const char *directory; /* runtime directory */
-    const char *programs;  /* folder of vcpud and devd */
+    struct compiler *compiler; /* NULL: there is none */
+    const char *directory;     /* runtime directory */
+    const char *programs;      /* folder of vcpud and devd */
     /* A machine's state changed, once for every change. Must not remove it. */
     void (*changed)(struct machine *machine, void *context);
     void *context;
@@ -67,6 +69,7 @@ struct machine {
     int ram_fd, codemap_fd, kernel_fd, initrd_fd, firmware_fd; /* -1 = none */
     struct perf_file perf_file;                                /* while vcpud is being started */
     char vcpu_path[DEVICE_PATH_MAX];
+    char jit_path[DEVICE_PATH_MAX]; /* that vcpud binds for jitd */
     struct child vcpu;
     bool vcpu_ready; /* configured */
     bool vcpu_start_sent;

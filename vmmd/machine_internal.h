@@ -14,6 +14,9 @@ void machine_release(struct machine *machine);
 /* Start a device's process again, after its death. 0 or a negative code. */
 int machine_relaunch_device(struct machine_device *device, struct error *err);
 
+/* Whether its engine makes use of jitd, and there may be one. */
+bool machine_wants_compiler(const struct machine *machine);
+
 /* Write down what a later vmmd needs. 0, or negative errno; failure is logged too, because for a
  * machine that is known it only matters if vmmd is killed. */
 int machine_save(struct machine *machine);

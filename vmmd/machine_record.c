@@ -67,13 +67,13 @@ void machine_event(struct machine *machine, const char *kind, const char *compon
     publisher_send(machine->host->publisher, kind, machine->config->name, component, "%s", text);
 }
 
-static void machine_view_add(struct machine_view *view, struct child *child)
+static void machine_view_add(struct machine_view *view, const struct child *child)
 {
     size_t at = view->info.n_processes;
 
     if (child->pid && child->running && at < MACHINE_PROCESSES_MAX) {
         polyvisor__process_info__init(&view->processes[at]);
-        view->processes[at].role = child->role;
+        view->processes[at].role = (char *)child->role;
         view->processes[at].pid = child->pid;
         view->process_list[at] = &view->processes[at];
         view->info.n_processes++;
@@ -98,6 +98,12 @@ void machine_view_init(struct machine_view *view, struct machine *machine)
         if (device->console_path[0] && !info->console_path[0]) {
             info->console_path = device->console_path;
         }
+    }
+    const struct child *compiler =
+        machine->host->compiler ? compiler_process(machine->host->compiler, machine->config->name)
+                                : NULL;
+    if (compiler) {
+        machine_view_add(view, compiler);
     }
     if (machine->last_error.code != ERROR_OK) {
         error_to_message(&machine->last_error, &view->error);

@@ -203,6 +203,13 @@ static int machine_spawn_device(struct machine_device *device, struct spawn_gate
     return result ? result : machine_spawn(device->machine, gate, &process, role, &device->child);
 }
 
+bool machine_wants_compiler(const struct machine *machine)
+{
+    const char *engine = machine->config->engine;
+
+    return machine->host->compiler && (!strcmp(engine, "auto") || !strcmp(engine, "optimised"));
+}
+
 static int machine_configure_vcpu(struct machine *machine)
 {
     Polyvisor__VcpuRequest request = POLYVISOR__VCPU_REQUEST__INIT;
@@ -228,6 +235,9 @@ static int machine_configure_vcpu(struct machine *machine)
     configure.append = config->append;
     configure.n_devices = machine->device_count;
     configure.devices = list;
+    if (machine_wants_compiler(machine)) {
+        configure.jit_path = machine->jit_path;
+    }
     request.body_case = POLYVISOR__VCPU_REQUEST__BODY_CONFIGURE;
     request.configure = &configure;
     return child_request(&machine->vcpu, &request.base, MACHINE_CONFIGURE_MS,
@@ -335,6 +345,9 @@ static void machine_close_fd(int *fd)
 
 void machine_release(struct machine *machine)
 {
+    if (machine->host->compiler && machine->config) {
+        compiler_detach(machine->host->compiler, machine->config->name);
+    }
     child_release(&machine->vcpu);
     for (size_t i = 0; i < machine->device_count; i++) {
         struct machine_device *device = &machine->devices[i];
@@ -348,6 +361,7 @@ void machine_release(struct machine *machine)
     }
     machine->device_count = 0;
     unlink(machine->vcpu_path);
+    unlink(machine->jit_path);
     machine_close_fd(&machine->kernel_fd);
     machine_close_fd(&machine->initrd_fd);
     machine_close_fd(&machine->firmware_fd);

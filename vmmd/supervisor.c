@@ -351,6 +351,18 @@ struct supervisor *supervisor_open(const struct supervisor_options *options, str
     if (supervisor_open_events(supervisor, err) || supervisor_open_sockets(supervisor, err)) {
         goto fail;
     }
+    supervisor->host.compiler = compiler_open(
+        &(struct compiler_host){
+            .base = supervisor->host.base,
+            .publisher = supervisor->host.publisher,
+            .directory = options->directory,
+            .programs = options->programs,
+            .context = supervisor,
+        },
+        err);
+    if (!supervisor->host.compiler) {
+        goto fail;
+    }
     if (options->load) {
         supervisor_load(supervisor);
     }
@@ -376,6 +388,7 @@ void supervisor_close(struct supervisor *supervisor)
     while (!TAILQ_EMPTY(&supervisor->machines)) {
         supervisor_forget(supervisor, TAILQ_FIRST(&supervisor->machines), false);
     }
+    compiler_close(supervisor->host.compiler);
     publisher_close(supervisor->host.publisher);
     for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++) {
         if (events[i]) {

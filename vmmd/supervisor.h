@@ -13,7 +13,7 @@
 
 struct supervisor_options {
     const char *directory; /* runtime directory, whose lock main holds */
-    const char *programs;  /* folder of vcpud and devd */
+    const char *programs;  /* folder of vcpud, devd and jitd */
     int leash_fd;          /* private: its end of file means that the client is gone; -1 = none */
     bool load;             /* bring back the machines that an earlier vmmd knew */
 };

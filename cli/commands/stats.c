@@ -115,6 +115,30 @@ static const struct statistic {
      .label = "from hot to installed, median",
      .unit = UNIT_TIME},
     {.name = "region_p99_ns", .needs = "samples", .label = "  99th percentile", .unit = UNIT_TIME},
+    {.name = "region_requests", .needs = "jit_lives", .label = "regions asked for"},
+    {.name = "region_fetches", .needs = "jit_lives", .label = "asked of the cache"},
+    {.name = "regions_from_cache",
+     .needs = "jit_lives",
+     .label = "installed without compiling",
+     .ratio = RATIO_OF,
+     .other = "regions_installed",
+     .derived = "cached_share"},
+    {.name = "jit_lives", .needs = "jit_lives", .label = "compilers seen"},
+    {.name = "jit_dropped", .needs = "jit_lives", .label = "their odd messages"},
+
+    {.name = "jit_regions_compiled", .label = "regions", .group = "compiler, for all machines"},
+    {.name = "jit_regions_refused", .label = "regions refused"},
+    {.name = "jit_compile_ns", .label = "compile time", .unit = UNIT_TIME},
+    {.name = "jit_compile_median_ns", .label = "  of a region, median", .unit = UNIT_TIME},
+    {.name = "jit_compile_p99_ns", .label = "  of a region, 99th percentile", .unit = UNIT_TIME},
+    {.name = "jit_code_bytes", .label = "host code", .unit = UNIT_BYTES},
+    {.name = "jit_queued", .label = "regions that wait"},
+    {.name = "jit_cancelled", .label = "cancelled"},
+    {.name = "jit_poisoned", .label = "poisoned"},
+    {.name = "jit_cache_hits", .label = "found in the cache"},
+    {.name = "jit_cache_misses", .label = "not found"},
+    {.name = "jit_cache_entries", .label = "regions in the cache"},
+    {.name = "jit_cache_bytes", .label = "  their files", .unit = UNIT_BYTES},
 
     {.name = "tlb_misses",
      .label = "translation misses",
@@ -271,8 +295,11 @@ static bool is_shown(const Polyvisor__Response *response, const struct statistic
 {
     uint64_t value;
 
-    return statistic->needs == NULL ||
-           (find_value(response, statistic->needs, &value) && value != 0);
+    if (statistic->needs != NULL &&
+        (!find_value(response, statistic->needs, &value) || value == 0)) {
+        return false;
+    }
+    return find_value(response, statistic->name, &value);
 }
 
 static void add_statistic(struct output_table *table, const Polyvisor__Response *response,

@@ -11,6 +11,7 @@ PATH=$PATH:/sbin:/usr/sbin
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/pv-test.XXXXXX")
 export POLYVISOR_RUNTIME_DIR=$work/run
+export POLYVISOR_CACHE_DIR=$work/cache
 failures=0
 daemon=
 

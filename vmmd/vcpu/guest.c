@@ -4,6 +4,7 @@
 #include "vmmd/vcpu/devices.h"
 #include "vmmd/vcpu/engine/baseline/perf_map.h"
 #include "vmmd/vcpu/interrupt_thread.h"
+#include "vmmd/vcpu/jit_link.h"
 #include "vmmd/vcpu/machine/machine.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -19,6 +20,7 @@ struct guest {
     int images[IMAGE_COUNT]; /* kept for resets; -1 = none */
     struct machine *machine;
     struct perf_map *perf_map; /* NULL unless wanted */
+    struct jit_link *jit;      /* NULL: nothing is optimised */
     struct interrupt_thread *interrupts;
     struct devices *devices;
     struct cpu_threads cpus;
@@ -170,6 +172,11 @@ static int build(struct guest *guest, const Polyvisor__VcpuConfigure *configure,
     if (result == 0) {
         result = take_perf_map(guest, descriptors, err);
     }
+    if (result == 0 && tier == ENGINE_OPTIMISED && configure->jit_path[0]) {
+        guest->jit =
+            jit_link_create(&jit_link_engine, guest->machine->engine, configure->jit_path, err);
+        result = guest->jit ? 0 : -ERROR_INTERNAL;
+    }
     if (result == 0) {
         result = create_devices(guest, configure, descriptors, err);
     }
@@ -205,6 +212,7 @@ void guest_destroy(struct guest *guest)
         return;
     }
     guest_end(guest);
+    jit_link_destroy(guest->jit);
     interrupt_thread_destroy(guest->interrupts);
     devices_destroy(guest->devices);
     if (guest->machine) {
@@ -342,6 +350,15 @@ void guest_stats(struct guest *guest, Polyvisor__VcpuStats *stats)
 #define X(name) stats->name = engine.name;
     GUEST_STATISTICS(X)
 #undef X
+    if (guest->jit) {
+        struct jit_link_stats jit;
+        jit_link_get_stats(guest->jit, &jit);
+        stats->region_requests = jit.requests;
+        stats->region_fetches = jit.fetches;
+        stats->regions_from_cache = jit.from_cache;
+        stats->jit_dropped = jit.dropped;
+        stats->jit_lives = jit.lives;
+    }
 }
 
 Polyvisor__CodeListing *guest_list_code(struct guest *guest, const Polyvisor__CodeRequest *request,

@@ -19,6 +19,16 @@
 #define TUNABLE_DEVICE_STUCK_MS 2000u
 /* How often notices that vmmd could not take (it is away) are offered again. */
 #define TUNABLE_NOTICE_RETRY_MS 200u
+/* While guest code runs: how often the profile is looked at. */
+#define TUNABLE_JIT_TICK_MS 1u
+/* How often open requests to jitd are looked at, and when one without an answer is given up. */
+#define TUNABLE_JIT_LOOK_MS   200u
+#define TUNABLE_JIT_ANSWER_MS 60000u
+/* A jitd that takes no requests and has said nothing for so long is gone. */
+#define TUNABLE_JIT_SILENCE_MS 10000u
+/* When code of the cache is tried again that came before its pages; four times as long each time. */
+#define TUNABLE_JIT_LATER_MS    20u
+#define TUNABLE_JIT_LATER_TRIES 4u
 /* Open files of the whole process: inherited descriptors, nanomsg's sockets, and some air. */
 #define TUNABLE_OPEN_FILES 2048u
 
