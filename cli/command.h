@@ -23,6 +23,7 @@
     X(events)                                                                                      \
     X(stats)                                                                                       \
     X(disas)                                                                                       \
+    X(device)                                                                                      \
     X(version)                                                                                     \
     X(shutdown)                                                                                    \
     X(help)

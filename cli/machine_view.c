@@ -25,6 +25,20 @@ const char *machine_state_text(Polyvisor__MachineState state)
     return known ? texts[state] : "unknown";
 }
 
+const char *device_state_text(Polyvisor__DeviceState state)
+{
+    static const char *const texts[] = {
+        [POLYVISOR__DEVICE_STATE__DEVICE_NONE] = "none",
+        [POLYVISOR__DEVICE_STATE__DEVICE_STARTING] = "starting",
+        [POLYVISOR__DEVICE_STATE__DEVICE_RUNNING] = "running",
+        [POLYVISOR__DEVICE_STATE__DEVICE_WAITING] = "restarting",
+        [POLYVISOR__DEVICE_STATE__DEVICE_FAILED] = "given up",
+    };
+    bool known = (unsigned)state < sizeof(texts) / sizeof(texts[0]);
+
+    return known ? texts[state] : "unknown";
+}
+
 bool machine_state_ended(Polyvisor__MachineState state)
 {
     return state == POLYVISOR__MACHINE_STATE__MACHINE_STOPPED ||
@@ -115,6 +129,22 @@ static json_t *processes_json(const Polyvisor__MachineInfo *machine)
     return processes;
 }
 
+json_t *machine_devices_json(const Polyvisor__MachineInfo *machine)
+{
+    json_t *devices = json_array();
+
+    for (size_t i = 0; i < machine->n_devices; i++) {
+        const Polyvisor__DeviceInfo *device = machine->devices[i];
+
+        json_array_append_new(
+            devices,
+            json_pack("{s:o, s:o, s:s, s:I, s:I}", "id", output_json_text(device->id), "kind",
+                      output_json_text(device->kind), "state", device_state_text(device->state),
+                      "restarts", (json_int_t)device->restarts, "pid", (json_int_t)device->pid));
+    }
+    return devices;
+}
+
 static json_t *last_error_json(const Polyvisor__Error *error)
 {
     if (error == NULL) {
@@ -130,13 +160,13 @@ json_t *machine_json(const Polyvisor__MachineInfo *machine)
     static const Polyvisor__MachineConfig none = POLYVISOR__MACHINE_CONFIG__INIT;
 
     return json_pack(
-        "{s:o, s:s, s:o, s:o, s:o, s:I, s:o, s:o, s:I}", "name",
+        "{s:o, s:s, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:I}", "name",
         output_json_text(machine_name(machine)), "state", machine_state_text(machine->state),
         "config", config_json(machine->config != NULL ? machine->config : &none), "processes",
-        processes_json(machine), "console", output_json_text(machine->console_path), "started_ns",
-        (json_int_t)machine->started_ns, "last_error", last_error_json(machine->last_error),
-        "end_reason", output_json_text(machine->end_reason), "guest_code",
-        (json_int_t)machine->guest_code);
+        processes_json(machine), "devices", machine_devices_json(machine), "console",
+        output_json_text(machine->console_path), "started_ns", (json_int_t)machine->started_ns,
+        "last_error", last_error_json(machine->last_error), "end_reason",
+        output_json_text(machine->end_reason), "guest_code", (json_int_t)machine->guest_code);
 }
 
 /* ---- Tables ---- */

@@ -7,11 +7,16 @@
 
 /* "running", or "unknown" for a state of a later version. */
 const char *machine_state_text(Polyvisor__MachineState state);
+/* "running", "given up", ... */
+const char *device_state_text(Polyvisor__DeviceState state);
 /* True for the states a machine ends in. */
 bool machine_state_ended(Polyvisor__MachineState state);
 
 /* Everything vmmd says about it. A new reference, NULL without memory. */
 json_t *machine_json(const Polyvisor__MachineInfo *machine);
+
+/* Its devices, an array; likewise. */
+json_t *machine_devices_json(const Polyvisor__MachineInfo *machine);
 
 /* NAME STATE ARCH CPUS MEMORY UPTIME PID. */
 void machine_row_header(struct output_table *table);

@@ -573,6 +573,21 @@ static void control_code(struct request *request, const Polyvisor__Request *mess
     request_wait(request, REQUEST_VCPU, NULL, message->deadline_ms);
 }
 
+static void control_device_restart(struct request *request, const Polyvisor__Request *message)
+{
+    struct machine *machine = control_machine(request, message->device_restart->name);
+    struct error err;
+
+    if (!machine) {
+        return;
+    }
+    if (machine_restart_device(machine, message->device_restart->device, &err)) {
+        request_fail(request, &err);
+        return;
+    }
+    request_answer_machines(request, machine, 1, false);
+}
+
 static const struct {
     Polyvisor__Request__BodyCase body;
     void (*handle)(struct request *request, const Polyvisor__Request *message);
@@ -590,6 +605,7 @@ static const struct {
     {POLYVISOR__REQUEST__BODY_SHUTDOWN, control_shutdown, true},
     {POLYVISOR__REQUEST__BODY_STATS, control_stats, true},
     {POLYVISOR__REQUEST__BODY_CODE, control_code, true},
+    {POLYVISOR__REQUEST__BODY_DEVICE_RESTART, control_device_restart, false},
 };
 
 /* ---- the socket ---- */

@@ -98,6 +98,9 @@ int machine_start(struct machine *machine, bool hold, uint64_t promised, struct 
 /* Have the guest power off, if the machine has a way to ask; after timeout_ms, stop it. */
 int machine_stop(struct machine *machine, uint32_t timeout_ms, struct error *err);
 int machine_kill(struct machine *machine, struct error *err);
+/* Replace the process of device `id` (any text), also of one that was given up. The guest's
+ * requests go on in the next one. 0, or a negative code. */
+int machine_restart_device(struct machine *machine, const char *id, struct error *err);
 /* The guest's counters; `reply` as for child_request. */
 int machine_ask_stats(struct machine *machine, child_reply_fn *reply, uint64_t context,
                       struct error *err);
@@ -118,6 +121,7 @@ struct machine_view {
     Polyvisor__Error error;
     Polyvisor__ProcessInfo processes[MACHINE_PROCESSES_MAX];
     Polyvisor__ProcessInfo *process_list[MACHINE_PROCESSES_MAX];
+    Polyvisor__DeviceInfo devices[DEVICES_MAX], *device_list[DEVICES_MAX];
     char confinement[MACHINE_PROCESSES_MAX][CONFINEMENT_TEXT_MAX];
 };
 void machine_view_init(struct machine_view *view, struct machine *machine);

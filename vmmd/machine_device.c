@@ -1,5 +1,6 @@
 #include "vmmd/machine_device.h"
 
+#include "libshared/base/log.h"
 #include "libshared/mem/memory.h"
 #include "libshared/mmio/channel.h"
 #include "libshared/virtio/state.h"
@@ -199,6 +200,24 @@ void machine_device_close(struct machine_device *device)
     if (device->console_fd >= 0) {
         unlink(device->console_path);
         device_close_fd(&device->console_fd);
+    }
+}
+
+void machine_device_show_failed(const struct machine_device *device, bool failed)
+{
+    const off_t at = offsetof(struct virtio_state, needs_reset);
+    const uint64_t one = 1;
+    uint32_t value, wanted = failed ? VIRTIO_RESET_DEVICE_FAILED : VIRTIO_RESET_NOT_NEEDED;
+
+    /* A rule that the driver broke stays broken. */
+    if (!device->kind->is_virtio ||
+        pread(device->state_fd, &value, sizeof(value), at) != sizeof(value) ||
+        value == VIRTIO_RESET_RULE_BROKEN || value == wanted) {
+        return;
+    }
+    if (pwrite(device->state_fd, &wanted, sizeof(wanted), at) == sizeof(wanted) && failed &&
+        write(device->call_fds[device->kind->queue_count], &one, sizeof(one)) < 0) {
+        log_warning("%s: cannot interrupt: %s", device->id, strerror(errno));
     }
 }
 

@@ -56,6 +56,7 @@ struct machine_device {
     bool key_pressed; /* of this process, since the guest was last asked to power off */
     struct error error;
     unsigned deaths;                 /* in a row */
+    unsigned restarts;               /* since the machine was started */
     uint64_t started_ns, restart_ns; /* clock_monotonic_ns; restart_ns 0: no restart is due */
 };
 
@@ -67,6 +68,9 @@ size_t machine_device_plan(struct machine_device *devices, const Polyvisor__Mach
  * was made is still closed by machine_device_close. */
 int machine_device_open(struct machine_device *device, struct error *err);
 void machine_device_close(struct machine_device *device);
+/* Tell the guest's driver, while no process does, that the device failed, or that it is back:
+ * DEVICE_NEEDS_RESET and a configuration interrupt (virtio 1.2, 2.1.1). Virtio devices only. */
+void machine_device_show_failed(const struct machine_device *device, bool failed);
 /* The descriptors that its process, and those that vcpud, inherits. 0 or negative errno. */
 int machine_device_list_own(const struct machine_device *device, struct fdlist *list);
 int machine_device_list_vcpu(const struct machine_device *device, struct fdlist *list);

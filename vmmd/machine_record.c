@@ -80,6 +80,31 @@ static void machine_view_add(struct machine_view *view, const struct child *chil
     }
 }
 
+static Polyvisor__DeviceState device_state(const struct machine_device *device)
+{
+    if (device->failed) {
+        return POLYVISOR__DEVICE_STATE__DEVICE_FAILED;
+    }
+    if (!device->child.pid || !device->child.running) {
+        return POLYVISOR__DEVICE_STATE__DEVICE_WAITING;
+    }
+    return device->ready ? POLYVISOR__DEVICE_STATE__DEVICE_RUNNING
+                         : POLYVISOR__DEVICE_STATE__DEVICE_STARTING;
+}
+
+static void machine_view_add_device(struct machine_view *view, struct machine_device *device)
+{
+    Polyvisor__DeviceInfo *info = &view->devices[view->info.n_devices];
+
+    polyvisor__device_info__init(info);
+    info->id = device->id;
+    info->kind = (char *)device->kind->kind;
+    info->state = device_state(device);
+    info->restarts = device->restarts;
+    info->pid = device->child.running ? device->child.pid : 0;
+    view->device_list[view->info.n_devices++] = info;
+}
+
 void machine_view_init(struct machine_view *view, struct machine *machine)
 {
     Polyvisor__MachineInfo *info = &view->info;
@@ -88,6 +113,7 @@ void machine_view_init(struct machine_view *view, struct machine *machine)
     info->config = machine->config;
     info->state = machine->state;
     info->processes = view->process_list;
+    info->devices = view->device_list;
     info->started_ns = machine->started_ns;
     info->end_reason = (char *)machine->end_reason;
     info->guest_code = machine->guest_code;
@@ -95,6 +121,9 @@ void machine_view_init(struct machine_view *view, struct machine *machine)
     for (size_t i = 0; i < machine->device_count; i++) {
         struct machine_device *device = &machine->devices[i];
         machine_view_add(view, &device->child);
+        if (!machine_is_idle(machine)) {
+            machine_view_add_device(view, device);
+        }
         if (device->console_path[0] && !info->console_path[0]) {
             info->console_path = device->console_path;
         }

@@ -68,11 +68,14 @@ static void recovery_restart(struct machine_device *device, uint64_t now)
     device->restart_ns = 0;
     if (device->deaths > RECOVERY_DEATHS_MAX) {
         device->failed = true;
+        machine_device_show_failed(device, true);
         machine_event(device->machine, "device-failed", device->id,
                       "gave up after %u deaths in a row", device->deaths);
         return;
     }
     device->started_ns = now;
+    device->restarts++;
+    machine_device_show_failed(device, false);
     if (machine_relaunch_device(device, &err)) {
         machine_event(device->machine, "device-died", device->id, "%s", err.message);
         device->deaths++;
@@ -98,4 +101,31 @@ uint64_t machine_recover_devices(struct machine *machine)
         }
     }
     return next;
+}
+
+int machine_restart_device(struct machine *machine, const char *id, struct error *err)
+{
+    if (machine->state != POLYVISOR__MACHINE_STATE__MACHINE_READY &&
+        machine->state != POLYVISOR__MACHINE_STATE__MACHINE_RUNNING) {
+        return error_set(err, ERROR_STATE, 0, "machine '%s' is not running", machine->config->name);
+    }
+    for (size_t i = 0; i < machine->device_count; i++) {
+        struct machine_device *device = &machine->devices[i];
+        if (strcmp(device->id, id)) {
+            continue;
+        }
+        device->failed = false;
+        device->deaths = 0;
+        if (device->child.pid) {
+            child_kill(&device->child); /* its end is followed by a restart at once */
+        } else {
+            device->restart_ns = clock_monotonic_ns();
+            machine_wake(machine);
+        }
+        return 0;
+    }
+    error_set(err, ERROR_NOT_FOUND, 0, "machine '%s' has no device '%.40s'", machine->config->name,
+              id);
+    error_hint(err, "'vmctl device list %s' shows its devices", machine->config->name);
+    return -ERROR_NOT_FOUND;
 }

@@ -46,6 +46,13 @@ struct virtio_queue_state {
     struct virtio_inflight inflight[VIRTIO_QUEUE_SIZE_MAX]; /* D */
 };
 
+/* Why the guest sees DEVICE_NEEDS_RESET. */
+enum virtio_needs_reset {
+    VIRTIO_RESET_NOT_NEEDED = 0,
+    VIRTIO_RESET_RULE_BROKEN = 1,  /* D: by the driver; until it resets the device */
+    VIRTIO_RESET_DEVICE_FAILED = 2, /* V: no process serves it any more; until one does */
+};
+
 struct virtio_state {
     uint32_t magic, version; /* V */
     uint32_t device_id;      /* virtio device type, D */
@@ -55,7 +62,7 @@ struct virtio_state {
     _Atomic uint32_t status;  /* T: the guest's status byte; NEEDS_RESET is or-ed in by the transport */
     _Atomic uint32_t generation; /* of config, D: odd while it changes */
     uint32_t config_length;      /* D */
-    _Atomic uint32_t needs_reset; /* D: the driver broke a rule */
+    _Atomic uint32_t needs_reset; /* enum virtio_needs_reset; D, V */
     uint8_t config[VIRTIO_CONFIG_MAX]; /* D; the transport only reads */
     struct virtio_queue_state queues[VIRTIO_QUEUES_MAX];
 };

@@ -49,9 +49,12 @@ static void print_trace(const struct side *oracle, uint64_t from)
         uint8_t bytes[4];
         memcpy(bytes, &step->bits, sizeof(bytes));
         isa_riscv64.disassemble(bytes, step->bytes, step->pc, text, sizeof(text));
-        printf("  %c %016" PRIx64 "  %0*x%*s  %s\n", "US?M"[step->privilege & 3], step -> pc,
-               step -> bytes * 2, step -> bits &(step->bytes == 2 ? 0xffffu : UINT32_MAX),
-               step -> bytes == 2 ? 4 : 0, "", text);
+        unsigned digits = step->bytes * 2u;
+        uint32_t bits = step->bytes == 2 ? step->bits & 0xffffu : step->bits;
+        char privilege = "US?M"[step->privilege & 3];
+        uint64_t pc = step->pc;
+        printf("  %c %016" PRIx64, privilege, pc);
+        printf("  %*s%0*x  %s\n", 8 - (int)digits, "", (int)digits, bits, text);
     }
 }
 

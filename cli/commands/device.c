@@ -1,0 +1,137 @@
+/* vmctl device: the devices of a running machine. */
+#include "cli/commands/machine_request.h"
+#include "cli/machine_view.h"
+#include "cli/output.h"
+
+#include <string.h>
+
+static int find_machine(const struct invocation *invocation, Polyvisor__Response **response,
+                        struct error *err)
+{
+    Polyvisor__ShowRequest show = POLYVISOR__SHOW_REQUEST__INIT;
+    Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
+
+    show.name = (char *)invocation->positionals[1];
+    request.body_case = POLYVISOR__REQUEST__BODY_SHOW;
+    request.show = &show;
+    return client_ask(invocation, &request, 0, response, err);
+}
+
+static void print_row(struct output_table *table, const Polyvisor__DeviceInfo *device)
+{
+    char restarts[16], process[24] = "-";
+
+    snprintf(restarts, sizeof(restarts), "%u", device->restarts);
+    if (device->pid != 0) {
+        snprintf(process, sizeof(process), "%lld", (long long)device->pid);
+    }
+    output_table_add(table, device->id);
+    output_table_add(table, device->kind);
+    output_table_add(table, device_state_text(device->state));
+    output_table_add(table, restarts);
+    output_table_add(table, process);
+}
+
+static int print_devices(const Polyvisor__MachineInfo *machine, struct error *err)
+{
+    static const char *const titles[] = {"DEVICE", "KIND", "STATE", "RESTARTS", "PID"};
+    struct output_table table;
+
+    output_table_open(&table, sizeof(titles) / sizeof(titles[0]));
+    for (size_t i = 0; i < sizeof(titles) / sizeof(titles[0]); i++) {
+        output_table_add(&table, titles[i]);
+    }
+    for (size_t i = 0; i < machine->n_devices; i++) {
+        print_row(&table, machine->devices[i]);
+    }
+    return output_table_print(&table, stdout, err);
+}
+
+static int list(const struct invocation *invocation, struct error *err)
+{
+    Polyvisor__Response *response = NULL;
+    int status = find_machine(invocation, &response, err);
+
+    if (status != 0) {
+        return status;
+    }
+    const Polyvisor__MachineInfo *machine = response->n_machines ? response->machines[0] : NULL;
+    if (!machine || machine->n_devices == 0) {
+        status = error_set(err, ERROR_STATE, 0, "machine '%s' is not running",
+                           invocation->positionals[1]);
+        error_hint(err, "devices exist while their machine runs: 'vmctl start %s'",
+                   invocation->positionals[1]);
+    } else if (invocation->globals->json) {
+        status = output_json(machine_devices_json(machine), true, err);
+    } else {
+        status = print_devices(machine, err);
+    }
+    client_free(response);
+    return status;
+}
+
+static int restart(const struct invocation *invocation, struct error *err)
+{
+    Polyvisor__DeviceRestartRequest restart = POLYVISOR__DEVICE_RESTART_REQUEST__INIT;
+    Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
+    Polyvisor__Response *response = NULL;
+
+    restart.name = (char *)invocation->positionals[1];
+    restart.device = (char *)invocation->positionals[2];
+    request.body_case = POLYVISOR__REQUEST__BODY_DEVICE_RESTART;
+    request.device_restart = &restart;
+    int status = client_ask(invocation, &request, 0, &response, err);
+    if (status != 0) {
+        return status;
+    }
+    if (invocation->globals->json && response->n_machines) {
+        status = output_json(machine_json(response->machines[0]), false, err);
+    } else {
+        output_status(invocation->globals, "%s of %s restarts", restart.device, restart.name);
+    }
+    client_free(response);
+    return status;
+}
+
+static const struct action {
+    const char *name;
+    size_t positionals; /* itself counted */
+    int (*run)(const struct invocation *invocation, struct error *err);
+} actions[] = {
+    {"list", 2, list},
+    {"restart", 3, restart},
+};
+
+static int run(const struct invocation *invocation, struct error *err)
+{
+    for (size_t i = 0; i < sizeof(actions) / sizeof(actions[0]); i++) {
+        if (strcmp(invocation->positionals[0], actions[i].name) == 0 &&
+            invocation->positional_count == actions[i].positionals) {
+            return actions[i].run(invocation, err);
+        }
+    }
+    error_set(err, ERROR_USAGE, 0, "'device %.40s' is not complete, or unknown",
+              invocation->positionals[0]);
+    error_hint(err, "'vmctl device list NAME' or 'vmctl device restart NAME DEVICE'");
+    return -ERROR_USAGE;
+}
+
+const struct command command_device = {
+    .name = "device",
+    .summary = "list a machine's devices, or restart one",
+    .usage = "list NAME | restart NAME DEVICE",
+    .description =
+        "Each device of a machine is a process of its own. When it dies it is started again and "
+        "does what was in flight; 'device-died' and 'device-failed' among 'vmctl events' tell of "
+        "it. One that keeps dying is given up, and the guest's driver is told that the device "
+        "needs a reset; its requests wait.\n"
+        "'list' shows what state each device is in and how often it was restarted. 'restart' ends "
+        "a device's process, if there is one, and starts another, also of a device that was given "
+        "up. The guest loses nothing by it.\n",
+    .options = no_options,
+    .positionals_min = 2,
+    .positionals_max = 3,
+    .examples = {{"vmctl device list build1", "Show build1's devices"},
+                 {"vmctl device restart build1 disk0", "Give disk0 a new process"}},
+    .run = run,
+};

@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# A device that keeps dying is given up, told about, and brought back by hand; the guest that uses it
+# waits meanwhile and loses nothing.
+. "$(dirname "$0")/lib.sh"
+
+device_is() { # STATE
+    "$vmctl" device list box | grep -q "^disk0 .*$1"
+}
+process_of_disk() {
+    "$vmctl" device list box | awk '$1 == "disk0" { print $NF }'
+}
+kill_disk() {
+    local pid
+    pid=$(process_of_disk)
+    [ "$pid" != - ] && kill -9 "$pid" 2>/dev/null
+}
+console_has() {
+    grep -q "$1" "$work/console"
+}
+refused() { # CODE ARGUMENT...
+    local code=$1
+    shift
+    ! "$vmctl" "$@" 2>"$work/refused" >/dev/null && grep -q "\[$code\]" "$work/refused" &&
+        grep -q hint: "$work/refused"
+}
+
+daemon_start
+"$vmctl" events --json >"$work/events" 2>/dev/null &
+truncate -s 4M "$work/disk.img"
+"$vmctl" create box --kernel "$guest/vmlinux" --initrd "$guest/test-initrd.cpio.gz" \
+    --append "quiet script=disk rounds=1000" --memory 160M --disk "path=$work/disk.img" >/dev/null
+check "no devices before the start" refused wrong-state device list box
+"$vmctl" start box >/dev/null
+"$vmctl" console box >"$work/console" 2>/dev/null </dev/null &
+check "the guest uses its disk" wait_for 90 console_has "round 2 good"
+check "each device is listed" test "$("$vmctl" device list box | grep -c running)" -ge 6
+check "as JSON, too" sh -c "'$vmctl' --json device list box | grep -qE '\"kind\": ?\"virtio-blk\"'"
+
+"$vmctl" device restart box disk0 >/dev/null
+check "a device is restarted on request" wait_for 20 device_is "running *1 "
+check "it is another process" kill -0 "$(process_of_disk)"
+
+given_up() {
+    device_is "given up" || { kill_disk && false; }
+}
+check "one that keeps dying is given up" wait_for 60 given_up
+check "an event says so" grep -q device-failed "$work/events"
+rounds=$(grep -c good "$work/console")
+check "the machine goes on" sh -c "'$vmctl' show box | grep -q running"
+"$vmctl" device restart box disk0 >/dev/null
+check "it comes back when asked" wait_for 20 device_is running
+goes_on() {
+    [ "$(grep -c good "$work/console")" -gt $((rounds + 2)) ]
+}
+check "and the guest goes on with its disk" wait_for 60 goes_on
+check "nothing was lost" sh -c "! grep -q 'BAD\|failed' '$work/console'"
+
+check "there is no other device" refused not-found device restart box disk7
+check "nor another machine" refused not-found device restart nobody disk0
+check "an incomplete command is refused" refused usage device restart box
+"$vmctl" kill box >/dev/null
+finish
