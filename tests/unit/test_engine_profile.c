@@ -284,6 +284,47 @@ START_TEST(waiting_ends_a_trace)
 }
 END_TEST
 
+/* A CPU that wakes for a few instructions is none that runs; one that goes on is. */
+START_TEST(little_work_wakes_nobody)
+{
+    toy_start(1, ENGINE_OPTIMISED);
+    toy.next_code = CODE;
+    uint64_t loop = toy_emit(toy_addi(1, 1, 1));
+    toy_emit(toy_call_helper(TOY_WAIT, TOY_NONE, TOY_NONE, TOY_NONE, 0));
+    uint64_t busy = toy_emit(toy_addi(3, 3, 1));
+    toy_emit(toy_branch(IR_LT, 3, 2, (int32_t)(busy - toy.next_code)));
+    toy_emit(toy_jump((int32_t)(loop - toy.next_code)));
+    start_running(CODE);
+    struct engine_cpu *cpu = engine_cpu_of(toy.cpus[0]);
+    while (statistics().waits == 0 || atomic_load(&cpu->state) != CPU_STATE_IDLE) {
+        usleep(100);
+    }
+    tick_until_idle();
+    engine_profile_seen(toy.engine);
+    for (unsigned i = 0; i < 50; i++) {
+        uint64_t irqs = toy_of(toy.cpus[0])->irqs;
+        atomic_store(&toy_of(toy.cpus[0])->line, 1);
+        engine_kick(toy.cpus[0], CPU_ATTENTION_INTERRUPT);
+        while (__atomic_load_n(&toy_of(toy.cpus[0])->irqs, __ATOMIC_RELAXED) == irqs ||
+               atomic_load(&cpu->state) != CPU_STATE_IDLE) {
+            usleep(100);
+        }
+    }
+    ck_assert(!readable());
+    __atomic_store_n(&toy_of(toy.cpus[0])->x[2], UINT64_C(3000000), __ATOMIC_RELAXED);
+    for (unsigned i = 0; i < 2; i++) {
+        atomic_store(&toy_of(toy.cpus[0])->line, 1);
+        engine_kick(toy.cpus[0], CPU_ATTENTION_INTERRUPT);
+        do {
+            usleep(20000);
+        } while (atomic_load(&cpu->state) != CPU_STATE_IDLE);
+    }
+    ck_assert(readable());
+    stop_running();
+    toy_finish();
+}
+END_TEST
+
 START_TEST(lower_tiers_have_no_profile)
 {
     toy_start(1, ENGINE_BASELINE);
@@ -499,6 +540,7 @@ static Suite *suite(void)
     tcase_add_test(tests, dropped_code_is_not_wanted);
     tcase_add_test(tests, nobody_ticks_while_nothing_runs);
     tcase_add_test(tests, waiting_ends_a_trace);
+    tcase_add_test(tests, little_work_wakes_nobody);
     tcase_add_test(tests, lower_tiers_have_no_profile);
 #if defined(__x86_64__)
     tcase_add_test(tests, hot_code_moves_up);

@@ -66,10 +66,10 @@
 
 /* Blocks that a CPU runs one by one for each sample. */
 #define ENGINE_TRACE_BLOCKS 64u
-/* Ticks in a row without a running CPU before nobody needs to tick; and how long, once that was
- * said, CPUs that wake up say nothing of it: an idle guest wakes often. */
+/* Ticks in a row without a running CPU before nobody needs to tick; and how much a CPU must have run
+ * since its last sample to end that: an idle guest wakes often, and does little. */
 #define ENGINE_PROFILE_IDLE_TICKS 10u
-#define ENGINE_PROFILE_REST_NS    UINT64_C(20000000)
+#define ENGINE_PROFILE_REST_INSNS UINT64_C(1000000)
 /* Ticks after which all heat is halved. */
 #define ENGINE_PROFILE_DECAY_TICKS 512u
 
@@ -80,10 +80,10 @@
 
 /* A loop's head is hot when it was seen in so many samples and so many times in all; any other
  * block, likewise. Loops pay soonest: who enters one once stays. */
-#define ENGINE_HOT_LOOP_SAMPLES 2u
-#define ENGINE_HOT_LOOP_HEAT    24u
-#define ENGINE_HOT_SAMPLES      8u
-#define ENGINE_HOT_HEAT         16u
+#define ENGINE_HOT_LOOP_SAMPLES 3u
+#define ENGINE_HOT_LOOP_HEAT    32u
+#define ENGINE_HOT_SAMPLES      12u
+#define ENGINE_HOT_HEAT         24u
 /* Hot blocks that wait for a region to be formed; regions that are being compiled. */
 #define ENGINE_CANDIDATES 64u
 #define ENGINE_TICKETS    64u

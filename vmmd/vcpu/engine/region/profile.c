@@ -354,7 +354,6 @@ bool engine_profile_tick(struct engine *engine)
         return true;
     }
     profile->idle_ticks = 0;
-    atomic_store_explicit(&profile->resting_since, clock_monotonic_ns(), memory_order_relaxed);
     atomic_store(&profile->resting, true);
     /* One that ran on before it could see that is seen here. */
     if (ask_for_samples(engine)) {

@@ -90,7 +90,6 @@ struct profile {
     pthread_mutex_t lock; /* everything but what says otherwise */
     int event;            /* eventfd */
     _Atomic bool resting; /* nobody ticks: tell when a CPU runs */
-    _Atomic uint64_t resting_since;
     uint32_t ticks, idle_ticks, traces;
     bool eager;                 /* whatever was seen is hot; set before threads start */
     struct profile_node *nodes; /* sets of ways */

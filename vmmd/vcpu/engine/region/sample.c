@@ -1,5 +1,4 @@
 /* The CPUs' side of the profile: traces of what runs, on each CPU's own thread. */
-#include "libshared/base/clock.h"
 #include "vmmd/vcpu/engine/region/installed.h"
 #include "vmmd/vcpu/engine/region/profile.h"
 
@@ -10,9 +9,8 @@ void profile_awake(struct engine_cpu *self, bool begins)
     if (!profile || !atomic_load(&profile->resting)) {
         return;
     }
-    uint64_t since = atomic_load_explicit(&profile->resting_since, memory_order_relaxed);
-    if ((begins || clock_monotonic_ns() - since >= ENGINE_PROFILE_REST_NS) &&
-        atomic_exchange(&profile->resting, false)) {
+    uint64_t run = self->cpu->retired - self->trace->retired;
+    if ((begins || run >= ENGINE_PROFILE_REST_INSNS) && atomic_exchange(&profile->resting, false)) {
         profile_signal(profile);
     }
 }
