@@ -30,7 +30,8 @@ $(LIB_VCPU): $(call archive_objects,$(VCPU_SOURCES))
 $(LIB_VMMD): $(call archive_objects,$(VMMD_SOURCES))
 $(LIB_DEVD): $(call archive_objects,$(DEVD_SOURCES))
 $(LIB_CLI): $(call archive_objects,$(CLI_SOURCES))
-$(LIB_JITD): $(call archive_objects,$(JITD_SOURCES))
+
+$(BUILD)/lib/libjitd.a: $(call archive_objects,$(JITD_SOURCES))
 
 $(BUILD)/lib/%.a:
 	@mkdir -p $(@D)
@@ -43,7 +44,13 @@ LIBS_VCPU := -lcapstone
 # Only jitd, and the tests of what it makes, are linked with LLVM.
 LLVM := /usr/lib/llvm-19
 LIBS_JITD := -L$(LLVM)/lib -Wl,--as-needed -lLLVM-19 -Wl,--no-as-needed
-PROGRAMS := $(addprefix $(BUILD)/bin/,vmmd vcpud devd jitd vmctl)
+DAEMONS := vmmd vcpud devd jitd
+ifneq ($(WITHOUT_LLVM),)
+LIB_JITD :=
+LIBS_JITD :=
+DAEMONS := vmmd vcpud devd
+endif
+PROGRAMS := $(addprefix $(BUILD)/bin/,$(DAEMONS) vmctl)
 
 $(BUILD)/bin/vmmd: $(call objects,vmmd/main.c) $(LIB_VMMD) $(LIB_SHARED)
 $(BUILD)/bin/vcpud: $(call objects,vmmd/vcpu/main.c) $(LIB_VCPU) $(LIB_SHARED)

@@ -5,6 +5,9 @@
 #   make check ONLY=plic    the tests whose names contain that word
 
 UNIT_SOURCES := $(sort $(wildcard tests/unit/test_*.c))
+ifneq ($(WITHOUT_LLVM),)
+UNIT_SOURCES := $(filter-out $(shell grep -l '"jitd/' tests/unit/*.c),$(UNIT_SOURCES))
+endif
 UNIT_PROGRAMS := $(UNIT_SOURCES:tests/%.c=$(BUILD)/tests/%)
 INTEGRATION_PROGRAMS := $(sort $(shell find tests/integration -maxdepth 1 -name 'test_*' -perm -u+x))
 ONLY ?=
@@ -28,7 +31,7 @@ $(BUILD)/tests/jitd/%: $(BUILD)/obj/tests/jitd/%.o $(BUILD)/obj/jitd/main.o $(LI
 
 .PHONY: tests unit check
 unit: $(UNIT_PROGRAMS)
-tests: all unit $(JIT_DOUBLES) $(LOCKSTEP_PROGRAMS) guests test-guests
+tests: all unit $(JIT_DOUBLES) $(LOCKSTEP_PROGRAMS) guests test-guests $(if $(HOST)$(SAN),,arm64-tests)
 
 check:
 	@$(MAKE) --no-print-directory deps

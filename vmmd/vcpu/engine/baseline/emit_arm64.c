@@ -313,6 +313,13 @@ void emit_set(struct emitter *e, enum host_condition condition, unsigned to)
 
 /* --- memory ----------------------------------------------------------------------------------- */
 
+static bool fits_access(unsigned size_log2, int32_t displacement)
+{
+    int32_t scaled = displacement >> size_log2;
+    return (displacement >= -256 && displacement < 256) ||
+           (scaled >= 0 && scaled < 4096 && scaled << size_log2 == displacement);
+}
+
 /* `opcode`: size, V and opc, as in all three forms. */
 static void emit_access(struct emitter *e, uint32_t opcode, unsigned size_log2, unsigned reg,
                         struct host_memory memory)
@@ -358,6 +365,8 @@ void emit_store_constant(struct emitter *e, unsigned size_log2, struct host_memo
     if (value) {
         from = HOST_X16;
         emit_constant(e, from, (uint64_t)(int64_t)value);
+        /* Otherwise the address would need x16 as well. */
+        e->overflow |= to.index == NO_REGISTER && !fits_access(size_log2, to.displacement);
     }
     emit_store(e, size_log2, to, from);
 }

@@ -129,6 +129,7 @@ void emit_load64(struct emitter *e, unsigned to, struct host_memory from);
 void emit_load(struct emitter *e, unsigned size_log2, bool is_signed, unsigned to,
                struct host_memory from);
 void emit_store(struct emitter *e, unsigned size_log2, struct host_memory to, unsigned from);
+/* Zero, or anything where the displacement fits the instruction (otherwise: overflow). */
 void emit_store_constant(struct emitter *e, unsigned size_log2, struct host_memory to,
                          int32_t value);
 /* Two words from `base`. */

@@ -171,8 +171,15 @@ bool compile_cas(struct compiler *c, const struct ir_op *op)
 
 /* --- reservations ---------------------------------------------------------------------------- */
 
-#define RESERVATION(field)                                                                         \
-    host_at(REG_SCRATCH, (int32_t)offsetof(struct engine_cpu, reservation.field))
+#define RESERVATION(field) host_at(REG_SCRATCH, (int32_t)offsetof(struct reservation, field))
+
+/* x21 = where the CPU's reservation is */
+static void find_reservation(struct compiler *c)
+{
+    emit_load64(c->hot, REG_SCRATCH, CPU_FIELD(engine));
+    emit_arithmetic_constant(c->hot, true, HOST_ADD, REG_SCRATCH, REG_SCRATCH,
+                             offsetof(struct engine_cpu, reservation));
+}
 
 /* Only constrained ones: the value is compared later. */
 bool compile_lr(struct compiler *c, const struct ir_op *op)
@@ -192,7 +199,7 @@ bool compile_lr(struct compiler *c, const struct ir_op *op)
     } else {
         emit_load(c->hot, size_log2, false, value, host_at(address, 0));
     }
-    emit_load64(c->hot, REG_SCRATCH, CPU_FIELD(engine));
+    find_reservation(c);
     emit_store_constant(c->hot, 2, RESERVATION(kind), RESERVATION_VALUE);
     emit_store_constant(c->hot, 2, RESERVATION(size), (int32_t)size_log2);
     emit_store(c->hot, 3, RESERVATION(host), address);
@@ -201,7 +208,7 @@ bool compile_lr(struct compiler *c, const struct ir_op *op)
     return true;
 }
 
-/* Retreat unless the reservation is by value, of this size. x21 is the engine's CPU. */
+/* Retreat unless the reservation is by value, of this size. */
 static void check_reservation(struct compiler *c, unsigned address, unsigned size_log2)
 {
     emit_load64(c->hot, HOST_X17, RESERVATION(host));
@@ -224,7 +231,7 @@ bool compile_sc(struct compiler *c, const struct ir_op *op)
     unsigned value = registers_use(c, op->b);
     unsigned failed = registers_allocate(c, FILE_GENERAL);
     unsigned address = translate_to_register(c, op, true);
-    emit_load64(c->hot, REG_SCRATCH, CPU_FIELD(engine));
+    find_reservation(c);
     check_reservation(c, address, size_log2);
     emit_load64(c->hot, HOST_X17, RESERVATION(value));
     emit_store_constant(c->hot, 2, RESERVATION(kind), RESERVATION_NONE);
