@@ -11,7 +11,9 @@ CROSS := --target=aarch64-linux-gnu --sysroot=$(ARM64_SYSROOT)/root
 CFLAGS += $(CROSS)
 LDFLAGS += $(CROSS)
 WITHOUT_LLVM := 1
-$(if $(wildcard $(ARM64_SYSROOT)/root/usr/include/xxhash.h),,$(shell tools/arm64-sysroot $(ARM64_SYSROOT) >&2))
+ifeq ($(shell test $(ARM64_SYSROOT)/fetched -nt tools/arm64-sysroot && echo is new),)
+$(shell tools/arm64-sysroot $(ARM64_SYSROOT) >&2)
+endif
 else ifneq ($(HOST),)
 $(error HOST=$(HOST) is not known: arm64, or none for this machine's own)
 endif

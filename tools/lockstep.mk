@@ -13,7 +13,7 @@ LOCKSTEP_PROGRAMS := $(LOCKSTEP)/lockstep $(LOCKSTEP)/boot $(LOCKSTEP)/torture $
 lockstep_objects = $(patsubst %,$(BUILD)/obj/tests/lockstep/%.o,$(1))
 $(LOCKSTEP)/lockstep: $(call lockstep_objects,lockstep generate units_integer units_memory \
     units_float units_control units_call units_trap values reference subject state bare_machine)
-$(LOCKSTEP)/torture: $(call lockstep_objects,torture bare_machine optimiser)
+$(LOCKSTEP)/torture: $(call lockstep_objects,torture bare_machine $(if $(WITHOUT_LLVM),optimiser_absent,optimiser))
 $(LOCKSTEP)/torture: LIBS += $(LIBS_JITD)
 $(LOCKSTEP)/boot: $(call lockstep_objects,boot narrow pair side state serial_port)
 $(LOCKSTEP)/lockstep $(LOCKSTEP)/boot $(LOCKSTEP)/torture: $(LIB_VCPU) $(LIB_JITD) $(LIB_SHARED)

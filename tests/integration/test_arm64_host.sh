@@ -32,10 +32,9 @@ arm64_run() {
 }
 
 streams() {
-    local name=$1 cpu=$2 instructions=$3
-    shift 3
-    output=$(arm64_run -cpu "$cpu" "$arm64/tests/lockstep/lockstep" --instructions "$instructions" "$@" \
-        "$build/tests/lockstep/runner")
+    local name=$1 cpu=$2
+    shift 2
+    output=$(arm64_run -cpu "$cpu" "$arm64/tests/lockstep/lockstep" "$@" "$build/tests/lockstep/runner")
     verdict "random streams, $name" $? "$output"
 }
 
@@ -55,9 +54,9 @@ unit test_engine_smp
 # Not its other cases: pages in use are the emulator's business here.
 CK_RUN_CASE=views unit test_code_memory
 
-streams interpreter max 100000 --engine interp
-streams baseline max 300000 --engine baseline
-streams "baseline without LSE" cortex-a57 100000 --engine baseline --seed 2
+streams interpreter max --tier interp --blocks 5000 --share 2
+streams baseline max --tier baseline --blocks 20000 --share 3
+streams "baseline without LSE" cortex-a57 --tier baseline --blocks 10000 --share 10 --seed 2
 
 output=$(arm64_run "$arm64/tests/lockstep/boot" --seed 1 --append script=idle --tier baseline \
     --instructions 1000000 "$guest/vmlinux" "$guest/test-initrd.cpio.gz")
