@@ -86,6 +86,8 @@ struct block_compiled {
     uint32_t size;
     uint32_t exit_at[2]; /* offset of the exit's jump displacement, 0: none; contents: watch lock */
     uint32_t stub_at;    /* where exits lead while they have no link */
+    /* Of a loop (baseline/loops.h): its head, 0: it is none; what leaves it, and the jump there. */
+    uint32_t loop_head, loop_leave, loop_jump;
     /* Where exits of other pages lead; watch lock. NULL: none came yet. */
     const uint8_t *guard;
     uint16_t guard_size, guard_exit; /* the latter: its jump to target.entry */

@@ -12,6 +12,7 @@
 
 #include "libshared/ir/opcode.h"
 #include "vmmd/vcpu/engine/baseline/baseline.h"
+#include "vmmd/vcpu/engine/baseline/loops.h"
 #include "vmmd/vcpu/engine/baseline/registers.h"
 #include "vmmd/vcpu/engine/block_cache.h"
 #include "vmmd/vcpu/engine/watch.h"
@@ -149,6 +150,7 @@ static uint32_t emit_steps(struct compiler *c, uint32_t resume)
 
 void compile_call_out(struct compiler *c)
 {
+    c->failed |= c->looping;
     registers_clean(c, true);
     registers_forget(c);
     compile_store_block(c, c->hot, REG_STEP);
@@ -202,12 +204,16 @@ static void begin(struct compiler *c, const struct ir_block *ir, const uint16_t 
     if (grouping) {
         groups_find(&c->groups, ir, c->global_count);
     }
+    loops_find(c);
     registers_begin(c);
 }
 
 static bool compile_operations(struct compiler *c)
 {
     compile_entry(c);
+    if (c->looping) {
+        loops_enter(c);
+    }
     for (unsigned i = 0; i < c->ir->op_count && !c->ended; i++) {
         const struct ir_op *op = &c->ir->ops[i];
         if (op->opcode == IR_insn) {
@@ -293,6 +299,9 @@ static bool place(struct baseline *baseline, struct block *block)
         .size = span.size,
         .exit_at = {exit_offset(c, offsets, 0), exit_offset(c, offsets, 1)},
         .stub_at = offsets[SECTION_COLD] + c->stub_at,
+        .loop_head = c->looping ? c->head_at : 0,
+        .loop_leave = offsets[SECTION_COLD] + c->leave_at,
+        .loop_jump = offsets[SECTION_COLD] + c->leave_jump_at,
     };
     void *entry = span.execute + c->entry_at;
     memcpy(&block->first_handler, &block->code[0].handler, sizeof(entry));
@@ -304,9 +313,17 @@ bool baseline_compile(struct baseline *baseline, const struct ir_block *ir, cons
                       struct block *block)
 {
     struct compiler *c = &baseline->compiler;
-    begin(c, ir, steps, block, !atomic_load(ungrouped_bit(baseline, block)));
+    bool grouping = !atomic_load(ungrouped_bit(baseline, block));
     block->crossings = ENGINE_GROUP_CROSSINGS;
-    if (compile_operations(c) && place(baseline, block)) {
+    c->unlooped = false;
+    begin(c, ir, steps, block, grouping);
+    bool compiled = compile_operations(c);
+    if (!compiled && c->looping) {
+        c->unlooped = true;
+        begin(c, ir, steps, block, grouping);
+        compiled = compile_operations(c);
+    }
+    if (compiled && place(baseline, block)) {
         block->target.entry = block->compiled.execute;
         return true;
     }
@@ -326,6 +343,20 @@ void compile_regroup(struct cpu *cpu)
 
 /* --- linking -------------------------------------------------------------------------------- */
 
+/* A loop's branch back (loops.h): to its head, or to what stores the carried values and goes on to
+ * `target`. */
+static void link_loop(const struct block *from, const struct block *to, const uint8_t *target)
+{
+    const struct block_compiled *code = &from->compiled;
+    uint32_t at = code->exit_at[0];
+    bool own = to == from && target == code->execute;
+    if (!own) {
+        compile_redirect(code->write + code->loop_jump, code->execute + code->loop_jump, target);
+    }
+    compile_redirect(code->write + at, code->execute + at,
+                     code->execute + (own ? code->loop_head : code->loop_leave));
+}
+
 void baseline_link(struct baseline *baseline, struct block *from, unsigned exit,
                    const struct block *to)
 {
@@ -336,7 +367,11 @@ void baseline_link(struct baseline *baseline, struct block *from, unsigned exit,
         return;
     }
     const uint8_t *target = to ? to->target.entry : code->execute + code->stub_at;
-    compile_redirect(code->write + at, code->execute + at, target);
+    if (exit == 0 && code->loop_head) {
+        link_loop(from, to, target);
+    } else {
+        compile_redirect(code->write + at, code->execute + at, target);
+    }
 }
 
 static void redirect_guard(const struct baseline *baseline, const struct block *block)

@@ -92,6 +92,15 @@ struct group_slot {
     int64_t bias;   /* the register holds the host address of root + bias */
 };
 
+#define CARRIED_MAX 8u
+
+/* A global that a loop keeps in a register (loops.h). */
+struct carried {
+    uint16_t value;
+    uint8_t reg; /* at the loop's head */
+    bool written;
+};
+
 struct compiler {
     const struct isa *isa;
     unsigned global_count;
@@ -114,6 +123,13 @@ struct compiler {
     uint8_t exit_section[2];
     const struct shared_stubs *shared;
 
+    /* Loops (loops.h). */
+    bool looping, unlooped; /* unlooped: not to be compiled as a loop */
+    struct carried carried[CARRIED_MAX];
+    unsigned carried_count;
+    uint32_t head_at;                 /* in HOT */
+    uint32_t leave_at, leave_jump_at; /* in COLD: what an unlinked branch back does; its jump */
+
     struct emitter sections[SECTION_COUNT];
     struct emitter *hot, *cold;
     struct fixup fixups[FIXUPS_MAX];
@@ -123,6 +139,7 @@ struct compiler {
     uint16_t used_values[VALUES_MAX];  /* those to reset */
     uint16_t owner[2][HOST_REGISTERS]; /* value in each register of a file, NEVER: none */
     uint32_t locked[2];                /* a bit a register: not to be taken now */
+    uint32_t reserved;                 /* general registers that hold no values in this block */
     struct op_uses uses[IR_OPS_MAX];
     struct access_groups groups;
     struct group_slot slots[GROUP_SLOTS];
@@ -219,6 +236,13 @@ struct host_register_order {
     uint8_t count, registers[HOST_REGISTERS];
 };
 extern const struct host_register_order compile_register_orders[2]; /* enum register_file */
+/* Those that loops may carry values in, at most CARRIED_MAX; none: no loops. The count of
+ * instructions is in REG_LOOP_COUNT. */
+extern const struct host_register_order compile_loop_registers;
+/* Add that count to cpu->retired. */
+void compile_flush_count(struct emitter *e);
+/* Begin to count. */
+void compile_begin_count(struct emitter *e);
 
 /* Called by compiled code, on the thread of the CPU whose cpu->block it is: the block's groups
  * often lie in two pages. */

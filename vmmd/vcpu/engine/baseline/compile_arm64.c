@@ -133,6 +133,18 @@ void compile_add_retired(struct emitter *e, int32_t count)
     emit_store(e, 3, CPU_FIELD(retired), HOST_X17);
 }
 
+void compile_flush_count(struct emitter *e)
+{
+    emit_load64(e, HOST_X17, CPU_FIELD(retired));
+    emit_arithmetic(e, true, HOST_ADD, HOST_X17, HOST_X17, REG_LOOP_COUNT);
+    emit_store(e, 3, CPU_FIELD(retired), HOST_X17);
+}
+
+void compile_begin_count(struct emitter *e)
+{
+    emit_constant(e, REG_LOOP_COUNT, 0);
+}
+
 /* --- going on elsewhere ----------------------------------------------------------------------- */
 
 uint32_t compile_run_steps(const struct compiler *c, struct emitter *e)

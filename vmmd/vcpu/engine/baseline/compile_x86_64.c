@@ -155,6 +155,18 @@ void compile_add_retired(struct emitter *e, int32_t count)
     emit_arithmetic_memory_constant(e, true, HOST_ADD, CPU_FIELD(retired), count);
 }
 
+void compile_flush_count(struct emitter *e)
+{
+    emit_arithmetic_store(e, true, HOST_ADD, CPU_FIELD(retired), REG_LOOP_COUNT);
+}
+
+/* The loop's head comes behind. */
+void compile_begin_count(struct emitter *e)
+{
+    emit_arithmetic(e, false, HOST_XOR, REG_LOOP_COUNT, REG_LOOP_COUNT);
+    emit_align(e, 16, 0);
+}
+
 /* --- going on elsewhere ----------------------------------------------------------------------- */
 
 uint32_t compile_run_steps(const struct compiler *c, struct emitter *e)

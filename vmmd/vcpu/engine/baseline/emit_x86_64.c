@@ -235,6 +235,13 @@ void emit_arithmetic_load(struct emitter *e, bool wide, enum host_arithmetic ope
     encode_memory(e, (struct form){.opcode = opcode, .wide = wide}, to, from);
 }
 
+void emit_arithmetic_store(struct emitter *e, bool wide, enum host_arithmetic operation,
+                           struct host_memory to, unsigned from)
+{
+    uint8_t opcode = (uint8_t)(operation << 3 | 1);
+    encode_memory(e, (struct form){.opcode = opcode, .wide = wide}, from, to);
+}
+
 void emit_arithmetic_memory_constant(struct emitter *e, bool wide, enum host_arithmetic operation,
                                      struct host_memory to, int32_t value)
 {

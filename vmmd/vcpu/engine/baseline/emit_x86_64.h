@@ -95,6 +95,8 @@ void emit_arithmetic_constant(struct emitter *e, bool wide, enum host_arithmetic
                               unsigned to, int32_t value);
 void emit_arithmetic_load(struct emitter *e, bool wide, enum host_arithmetic operation, unsigned to,
                           struct host_memory from);
+void emit_arithmetic_store(struct emitter *e, bool wide, enum host_arithmetic operation,
+                           struct host_memory to, unsigned from);
 void emit_arithmetic_memory_constant(struct emitter *e, bool wide, enum host_arithmetic operation,
                                      struct host_memory to, int32_t value);
 void emit_test(struct emitter *e, bool wide, unsigned a, unsigned b);

@@ -11,13 +11,14 @@
 
 #define HOST_REGISTERS 32u
 
-#define REG_CPU       20u
-#define REG_SCRATCH   21u
-#define REG_TLB       22u
-#define REG_TLB_MASK  23u
-#define REG_TARGET    26u /* the block, on arrival at code_target.entry; otherwise it holds values */
-#define REG_STEP      1u  /* at retreats; otherwise it holds values */
-#define FLOAT_SCRATCH 31u
+#define REG_CPU        20u
+#define REG_SCRATCH    21u
+#define REG_TLB        22u
+#define REG_TLB_MASK   23u
+#define REG_LOOP_COUNT 15u /* of loops, which it has none of */
+#define REG_TARGET     26u /* the block, on arrival at code_target.entry; otherwise it holds values */
+#define REG_STEP       1u /* at retreats; otherwise it holds values */
+#define FLOAT_SCRATCH  31u
 
 struct host_features {
     bool lse;                /* atomic instructions */

@@ -10,12 +10,13 @@
 
 #define HOST_REGISTERS 16u
 
-#define REG_CPU      R12
-#define REG_SCRATCH  R13
-#define REG_STEP     RAX /* at retreats; otherwise it holds values */
-#define REG_TLB      R14
-#define REG_TLB_MASK R15
-#define XMM_SCRATCH  15u
+#define REG_CPU        R12
+#define REG_SCRATCH    R13
+#define REG_STEP       RAX /* at retreats; otherwise it holds values */
+#define REG_TLB        R14
+#define REG_TLB_MASK   R15
+#define XMM_SCRATCH    15u
+#define REG_LOOP_COUNT R11
 
 struct host_features {
     bool bmi1, bmi2, lzcnt, popcnt, fma;

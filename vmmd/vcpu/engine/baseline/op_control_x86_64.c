@@ -8,6 +8,7 @@
  */
 #if defined(__x86_64__)
 
+#include "vmmd/vcpu/engine/baseline/loops.h"
 #include "vmmd/vcpu/engine/baseline/registers.h"
 
 static void count_retired(struct compiler *c, struct emitter *e)
@@ -80,8 +81,55 @@ bool compile_call(struct compiler *c, const struct ir_op *op)
     return compile_direct(c, op);
 }
 
+/* Attention at a loop's end, with state as at its head. */
+static void emit_loop_attention(struct compiler *c)
+{
+    uint32_t at = emit_jump(c->hot);
+    compile_fixup(c, SECTION_HOT, at, SECTION_COLD, c->cold->at);
+    loops_store_carried(c, c->cold);
+    emit_constant(c->cold, RAX, c->ir->start);
+    compile_fixup(c, SECTION_COLD, emit_jump(c->cold), SECTION_SHARED, SHARED_LEAVE);
+}
+
+/* Where the branch back leads while it is not linked to the head. */
+static void emit_loop_leave(struct compiler *c)
+{
+    c->leave_at = c->cold->at;
+    loops_store_carried(c, c->cold);
+    emit_align(c->cold, 4, 1);
+    c->leave_jump_at = emit_jump(c->cold);
+    compile_fixup(c, SECTION_COLD, c->leave_jump_at, SECTION_COLD, c->stub_at);
+}
+
+static void compile_loop(struct compiler *c, const struct ir_op *op)
+{
+    compile_load_comparison(c, op);
+    loops_store_others(c);
+    emit_arithmetic_constant(c->hot, true, HOST_ADD, REG_LOOP_COUNT,
+                             (int32_t)compile_insn_count(c));
+    enum host_condition condition = compile_compare(c, op);
+    compile_exit_stub(c);
+    emit_loop_leave(c);
+    uint32_t done = emit_jump_if(c->hot, (enum host_condition)(condition ^ 1u));
+    loops_return(c);
+    emit_arithmetic_memory_constant(c->hot, false, HOST_CMP, CPU_FIELD(attention), 0);
+    emit_align(c->hot, 4, 2);
+    c->exit_at[0] = emit_jump_if(c->hot, HOST_EQUAL);
+    c->exit_section[0] = SECTION_HOT;
+    compile_fixup(c, SECTION_HOT, c->exit_at[0], SECTION_COLD, c->leave_at);
+    emit_loop_attention(c);
+    emit_land(c->hot, done);
+    registers_clean(c, false);
+    compile_flush_count(c->hot);
+    emit_exit(c, SECTION_HOT, 1, c->ir->start + c->ir->length);
+}
+
 bool compile_branch(struct compiler *c, const struct ir_op *op)
 {
+    if (c->looping) {
+        compile_loop(c, op);
+        return true;
+    }
     compile_load_comparison(c, op);
     registers_clean(c, false);
     count_retired(c, c->hot);

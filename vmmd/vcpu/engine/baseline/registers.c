@@ -45,6 +45,9 @@ static void find_uses(struct compiler *c)
 {
     uint16_t next[VALUES_MAX];
     memset(next, 0xff, sizeof(next));
+    for (unsigned i = 0; i < c->carried_count; i++) {
+        next[c->carried[i].value] = c->ir->op_count; /* in the next round */
+    }
     for (unsigned i = c->ir->op_count; i-- > 0;) {
         const struct ir_op *op = &c->ir->ops[i];
         struct op_uses *uses = &c->uses[i];
@@ -84,6 +87,7 @@ void registers_begin(struct compiler *c)
     }
     memset(c->owner, 0xff, sizeof(c->owner));
     memset(c->locked, 0, sizeof(c->locked));
+    c->reserved = 0;
     find_uses(c);
 }
 
@@ -186,6 +190,17 @@ static void for_each_dirty(struct compiler *c, struct emitter *e, bool temporari
 void registers_store_dirty(struct compiler *c, struct emitter *e, bool temporaries)
 {
     for_each_dirty(c, e, temporaries, false);
+    if (c->looping) {
+        compile_flush_count(e);
+    }
+}
+
+void registers_clean_value(struct compiler *c, unsigned global)
+{
+    if (c->values[global].dirty) {
+        store_value(&c->values[global], c->hot);
+        note_stored(&c->values[global]);
+    }
 }
 
 void registers_clean(struct compiler *c, bool temporaries)
@@ -234,9 +249,10 @@ static unsigned find_free(const struct compiler *c, enum register_file file)
 {
     const struct host_register_order *order = &compile_register_orders[file];
     for (unsigned i = 0; i < order->count; i++) {
-        if (c->owner[file][order->registers[i]] == NO_VALUE &&
-            !(c->locked[file] >> order->registers[i] & 1)) {
-            return order->registers[i];
+        unsigned reg = order->registers[i];
+        bool reserved = file == FILE_GENERAL && c->reserved >> reg & 1;
+        if (c->owner[file][reg] == NO_VALUE && !(c->locked[file] >> reg & 1) && !reserved) {
+            return reg;
         }
     }
     return NO_REGISTER;
@@ -287,6 +303,12 @@ static void map(struct compiler *c, unsigned index, unsigned reg)
     struct value_state *state = &c->values[index];
     state->reg = (uint8_t)reg;
     c->owner[file_of(state)][reg] = (uint16_t)index;
+}
+
+void registers_carry(struct compiler *c, const struct carried *carried)
+{
+    map(c, carried->value, carried->reg);
+    c->values[carried->value].dirty = carried->written;
 }
 
 bool registers_is_free(const struct compiler *c, unsigned reg)

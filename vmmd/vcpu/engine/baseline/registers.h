@@ -17,6 +17,8 @@
 enum register_file { FILE_GENERAL, FILE_FLOAT };
 
 void registers_begin(struct compiler *c);
+/* At the head of a loop: this value is in this register. */
+void registers_carry(struct compiler *c, const struct carried *carried);
 /* After each operation. */
 void registers_end_operation(struct compiler *c, const struct ir_op *op);
 
@@ -56,6 +58,8 @@ void registers_define_constant(struct compiler *c, ir_value value, int64_t const
 void registers_store_dirty(struct compiler *c, struct emitter *e, bool temporaries);
 /* The same in HOT, remembering that it was done. */
 void registers_clean(struct compiler *c, bool temporaries);
+/* The same for one global. */
+void registers_clean_value(struct compiler *c, unsigned global);
 /* Forget all registers; everything must be clean. */
 void registers_forget(struct compiler *c);
 /* The value was written in its slot by other code. */

@@ -10,6 +10,9 @@ const struct host_register_order compile_register_orders[2] = {
                          16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30}},
 };
 
+/* No loops yet. */
+const struct host_register_order compile_loop_registers = {0};
+
 void compile_check_boxed(struct compiler *c, unsigned offset)
 {
     emit_load(c->hot, 2, true, REG_SCRATCH, host_at(REG_CPU, (int32_t)offset));
