@@ -10,12 +10,15 @@ LOCKSTEP_GUEST_SOURCES := $(sort $(wildcard tests/guests/lockstep/torture/*.c))
 LOCKSTEP_IMAGES := $(LOCKSTEP_GUEST_SOURCES:tests/guests/lockstep/torture/%.c=$(LOCKSTEP)/torture.d/%)
 LOCKSTEP_PROGRAMS := $(LOCKSTEP)/lockstep $(LOCKSTEP)/boot $(LOCKSTEP)/torture $(LOCKSTEP)/runner $(LOCKSTEP_IMAGES)
 
+LOCKSTEP_OPTIMISER := $(if $(WITHOUT_LLVM),optimiser_absent,optimiser)
+
 lockstep_objects = $(patsubst %,$(BUILD)/obj/tests/lockstep/%.o,$(1))
 $(LOCKSTEP)/lockstep: $(call lockstep_objects,lockstep generate units_integer units_memory \
-    units_float units_control units_call units_trap values reference subject state bare_machine)
-$(LOCKSTEP)/torture: $(call lockstep_objects,torture bare_machine $(if $(WITHOUT_LLVM),optimiser_absent,optimiser))
-$(LOCKSTEP)/torture: LIBS += $(LIBS_JITD)
-$(LOCKSTEP)/boot: $(call lockstep_objects,boot narrow pair side state serial_port)
+    units_float units_control units_call units_trap values reference subject state bare_machine \
+    kicker $(LOCKSTEP_OPTIMISER))
+$(LOCKSTEP)/torture: $(call lockstep_objects,torture bare_machine $(LOCKSTEP_OPTIMISER))
+$(LOCKSTEP)/boot: $(call lockstep_objects,boot narrow pair side state serial_port kicker $(LOCKSTEP_OPTIMISER))
+$(LOCKSTEP)/lockstep $(LOCKSTEP)/boot $(LOCKSTEP)/torture: LIBS += $(LIBS_JITD)
 $(LOCKSTEP)/lockstep $(LOCKSTEP)/boot $(LOCKSTEP)/torture: $(LIB_VCPU) $(LIB_JITD) $(LIB_SHARED)
 	@mkdir -p $(@D)
 	$(QUIET_LD)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) \

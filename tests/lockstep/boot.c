@@ -116,6 +116,10 @@ static int report(struct boot *boot, bool agree, double seconds)
            pair->oracle.cpu->cpu.retired, pair->subject.ended ? " to the guest's power-off" : "",
            boot->options.seed, pair->slices, pair->oracle.exceptions, pair->interrupts,
            (uint64_t)stats.blocks_decoded, pair->comparisons, seconds);
+    if (boot->options.tier == ENGINE_OPTIMISED) {
+        printf("%" PRIu64 " regions, %" PRIu64 " of 1000 instructions in them\n",
+               (uint64_t)stats.regions_installed, stats.retired_optimised * 1000 / stats.retired);
+    }
     return 0;
 }
 

@@ -191,15 +191,15 @@ static void fill_state(struct stream_request *request, struct random *random)
 }
 
 /* Some streams go round so often that each of their loops becomes hot. */
-static unsigned repetitions(struct generator *generator)
+static unsigned repetitions(struct generator *generator, bool hot)
 {
     enum { HOT_ONE_IN = 16, HOT = 64, HOT_MOST = 256 };
-    return one_in(generator, HOT_ONE_IN) ? HOT + below(generator, HOT_MOST - HOT)
-                                         : 1 + below(generator, 8);
+    bool often = one_in(generator, HOT_ONE_IN) || hot;
+    return often ? HOT + below(generator, HOT_MOST - HOT) : 1 + below(generator, 8);
 }
 
-void stream_generate(struct stream *stream, enum stream_kind kind, uint64_t seed, uint64_t number,
-                     unsigned unit_limit)
+void stream_generate(struct stream *stream, enum stream_kind kind, bool hot, uint64_t seed,
+                     uint64_t number, unsigned unit_limit)
 {
     memset(stream, 0, sizeof(*stream));
     struct generator generator = {.random = {seed}, .kind = kind, .code = stream->request.code};
@@ -207,7 +207,7 @@ void stream_generate(struct stream *stream, enum stream_kind kind, uint64_t seed
     random_next(&generator.random);
     fill_state(&stream->request, &generator.random);
     unsigned wanted = 40 + below(&generator, STREAM_UNITS_MAX - 40);
-    unsigned repeat = repetitions(&generator);
+    unsigned repeat = repetitions(&generator, hot);
 
     emit_padding(&generator);
     uint32_t prologue = generator.size;

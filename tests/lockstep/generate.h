@@ -7,6 +7,7 @@
 #define POLYVISOR_TESTS_LOCKSTEP_GENERATE_H
 
 #include "tests/lockstep/stream.h"
+#include <stdbool.h>
 
 #define STREAM_UNITS_MAX 320
 
@@ -18,8 +19,9 @@ struct stream {
     unsigned fixed_instructions; /* executed once each around the random ones */
 };
 
-/* Any thread; fills *stream. At most `unit_limit` units. */
-void stream_generate(struct stream *stream, enum stream_kind kind, uint64_t seed, uint64_t number,
-                     unsigned unit_limit);
+/* Any thread; fills *stream. At most `unit_limit` units. `hot`: it goes round often (otherwise only
+ * some do). */
+void stream_generate(struct stream *stream, enum stream_kind kind, bool hot, uint64_t seed,
+                     uint64_t number, unsigned unit_limit);
 
 #endif

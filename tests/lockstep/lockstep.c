@@ -8,6 +8,7 @@
  * at the head of generate.c.
  */
 #include "tests/lockstep/generate.h"
+#include "tests/lockstep/kicker.h"
 #include "tests/lockstep/reference.h"
 #include "tests/lockstep/state.h"
 #include "tests/lockstep/subject.h"
@@ -20,6 +21,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+enum { KICK_SHORTEST_US = 10, KICK_LONGEST_US = 200 };
 enum { MODES = 7, ALL_UNITS = STREAM_UNITS_MAX, HANG_SECONDS = 60 };
 
 static const struct {
@@ -54,6 +56,7 @@ struct session {
     struct subject subjects[MODES], oracles[MODES];
     struct stream stream;
     struct stream_result expected, got; /* the other's, the subject's */
+    struct kicker *kicker;              /* of the optimised tier */
     uint64_t executed, traps, emulated;
 };
 
@@ -152,8 +155,8 @@ static enum verdict run_stream(struct session *session, uint64_t number, unsigne
 {
     struct subject *subject = &session->subjects[number % MODES];
     bool emulate = for_emulator(session, number);
-    stream_generate(&session->stream, modes[number % MODES].kind, session->options.seed, number,
-                    units);
+    stream_generate(&session->stream, modes[number % MODES].kind, session->kicker != NULL,
+                    session->options.seed, number, units);
     alarm(HANG_SECONDS);
     if (emulate && !reference_submit(&session->reference, &session->stream.request)) {
         return EMULATOR_DIED;
@@ -237,6 +240,18 @@ static void hang(int signal_number)
     _exit(1);
 }
 
+static void print_regions(const struct session *session)
+{
+    uint64_t installed = 0, inside = 0;
+    for (unsigned i = 0; i < MODES; i++) {
+        struct engine_stats stats;
+        engine_stats(session->subjects[i].machine->engine, &stats);
+        installed += stats.regions_installed;
+        inside += stats.retired_optimised;
+    }
+    printf("%" PRIu64 " regions, %" PRIu64 " instructions in them\n", installed, inside);
+}
+
 static uint64_t count_blocks(const struct session *session)
 {
     uint64_t count = 0;
@@ -269,6 +284,9 @@ static int run_all(struct session *session)
            " streams agree, %" PRIu64 " of them with the emulator (seed %" PRIu64 ")\n",
            count_blocks(session), session->executed, session->traps, number - options->first,
            session->emulated, options->seed);
+    if (session->kicker) {
+        print_regions(session);
+    }
     return 0;
 }
 
@@ -330,7 +348,15 @@ static bool open_engines(struct session *session)
             return false;
         }
     }
-    return true;
+    if (session->options.tier != ENGINE_OPTIMISED) {
+        return true;
+    }
+    session->kicker = kicker_start(KICK_SHORTEST_US, KICK_LONGEST_US, session->options.seed);
+    bool optimised = session->kicker != NULL;
+    for (unsigned i = 0; i < MODES && optimised; i++) {
+        optimised = subject_optimise(&session->subjects[i], session->kicker);
+    }
+    return optimised;
 }
 
 static int run_session(struct session *session)
@@ -377,6 +403,7 @@ int main(int argc, char **argv)
         subject_close(&session->subjects[i]);
         subject_close(&session->oracles[i]);
     }
+    kicker_stop(session->kicker);
     free(session);
     return status;
 }

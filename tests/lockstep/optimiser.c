@@ -36,23 +36,17 @@ static void compile(struct optimiser *optimiser, uint64_t ticket)
     free(compiled.bytes);
 }
 
-static void *run(void *argument)
+void optimiser_serve(struct optimiser *optimiser)
 {
-    struct optimiser *optimiser = argument;
     uint64_t ticket;
     uint32_t heat;
-    while (!atomic_load(&optimiser->end)) {
-        engine_profile_tick(optimiser->engine);
-        while (!atomic_load(&optimiser->end) &&
-               engine_next_region(optimiser->engine, &optimiser->region, &ticket, &heat)) {
-            compile(optimiser, ticket);
-        }
-        usleep(optimiser->interval_us);
+    while (!atomic_load(&optimiser->end) &&
+           engine_next_region(optimiser->engine, &optimiser->region, &ticket, &heat)) {
+        compile(optimiser, ticket);
     }
-    return NULL;
 }
 
-struct optimiser *optimiser_start(struct engine *engine, unsigned interval_us, bool eager)
+struct optimiser *optimiser_create(struct engine *engine, bool eager)
 {
     static _Atomic bool set_up;
     struct error err = {0};
@@ -64,13 +58,50 @@ struct optimiser *optimiser_start(struct engine *engine, unsigned interval_us, b
     if (eager) {
         engine_profile_eager(engine);
     }
-    optimiser->interval_us = interval_us;
     bool ready = atomic_exchange(&set_up, true) || region_compiler_setup(&err);
     optimiser->compiler = ready ? region_compiler_create(&err) : NULL;
-    if (!optimiser->compiler || pthread_create(&optimiser->thread, NULL, run, optimiser) != 0) {
+    if (!optimiser->compiler) {
         fprintf(stderr, "compiler of regions: %s\n", err.message);
+        free(optimiser);
+        return NULL;
+    }
+    return optimiser;
+}
+
+struct optimiser_counts optimiser_destroy(struct optimiser *optimiser)
+{
+    struct optimiser_counts counts = {0};
+    if (optimiser) {
+        counts = optimiser->counts;
         region_compiler_destroy(optimiser->compiler);
         free(optimiser);
+    }
+    return counts;
+}
+
+/* --- a thread of its own -------------------------------------------------------------------- */
+
+static void *run(void *argument)
+{
+    struct optimiser *optimiser = argument;
+    while (!atomic_load(&optimiser->end)) {
+        engine_profile_tick(optimiser->engine);
+        optimiser_serve(optimiser);
+        usleep(optimiser->interval_us);
+    }
+    return NULL;
+}
+
+struct optimiser *optimiser_start(struct engine *engine, unsigned interval_us, bool eager)
+{
+    struct optimiser *optimiser = optimiser_create(engine, eager);
+    if (!optimiser) {
+        return NULL;
+    }
+    optimiser->interval_us = interval_us;
+    if (pthread_create(&optimiser->thread, NULL, run, optimiser) != 0) {
+        perror("a thread");
+        optimiser_destroy(optimiser);
         return NULL;
     }
     return optimiser;
@@ -78,13 +109,9 @@ struct optimiser *optimiser_start(struct engine *engine, unsigned interval_us, b
 
 struct optimiser_counts optimiser_stop(struct optimiser *optimiser)
 {
-    struct optimiser_counts counts = {0};
     if (optimiser) {
         atomic_store(&optimiser->end, true);
         pthread_join(optimiser->thread, NULL);
-        counts = optimiser->counts;
-        region_compiler_destroy(optimiser->compiler);
-        free(optimiser);
     }
-    return counts;
+    return optimiser_destroy(optimiser);
 }

@@ -1,6 +1,6 @@
 /*
- * The optimised tier without its processes: a thread that asks the engine for samples, compiles the
- * regions that it wants and installs them. What vcpud's thread and jitd do together, at once.
+ * The optimised tier without its processes: what vcpud's thread and jitd do together, in this
+ * process. Either a thread of its own does it, or the caller, whenever it pleases.
  */
 #ifndef POLYVISOR_TESTS_LOCKSTEP_OPTIMISER_H
 #define POLYVISOR_TESTS_LOCKSTEP_OPTIMISER_H
@@ -14,9 +14,15 @@ struct optimiser_counts {
     unsigned compiled, refused, installed;
 };
 
-/* For an engine of tier ENGINE_OPTIMISED, which outlives it, before its CPUs run. A tick every
- * `interval_us`; regions are compiled in this process. `eager`: of everything that is seen. NULL,
- * with a message on standard error, when that fails. */
+/* For an engine of tier ENGINE_OPTIMISED, which outlives it, before its CPUs run. `eager`:
+ * everything that is seen will be compiled. NULL, with a message on standard error, when that
+ * fails. */
+struct optimiser *optimiser_create(struct engine *engine, bool eager);
+/* Compile and install what the engine wants by now. Somebody has to tick (engine_profile_tick). */
+void optimiser_serve(struct optimiser *optimiser);
+struct optimiser_counts optimiser_destroy(struct optimiser *optimiser); /* NULL is allowed */
+
+/* Likewise, with a thread that ticks every `interval_us` and serves. */
 struct optimiser *optimiser_start(struct engine *engine, unsigned interval_us, bool eager);
 /* NULL is allowed. */
 struct optimiser_counts optimiser_stop(struct optimiser *optimiser);

@@ -1,57 +1,12 @@
 #include "tests/lockstep/pair.h"
-#include "tests/lockstep/random.h"
+#include "tests/lockstep/kicker.h"
+#include "tests/lockstep/optimiser.h"
 #include "tests/lockstep/state.h"
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-/* --- stopping the subject at random moments ------------------------------------------------- */
-struct kicker {
-    pthread_t thread;
-    struct cpu *cpu;
-    struct random random;
-    _Atomic bool running; /* the subject is at it */
-    _Atomic bool end;
-};
-
-static void *kicker_thread(void *argument)
-{
-    enum { SHORTEST_US = 20, RANGE_US = 800 };
-    struct kicker *kicker = argument;
-    while (!atomic_load(&kicker->end)) {
-        usleep(SHORTEST_US + random_below(&kicker->random, RANGE_US));
-        if (atomic_load(&kicker->running)) {
-            engine_kick(kicker->cpu, CPU_ATTENTION_PAUSE);
-        }
-    }
-    return NULL;
-}
-
-static struct kicker *kicker_start(struct cpu *cpu, uint64_t seed)
-{
-    struct kicker *kicker = calloc(1, sizeof(*kicker));
-    if (!kicker) {
-        return NULL;
-    }
-    kicker->cpu = cpu;
-    kicker->random.state = seed;
-    if (pthread_create(&kicker->thread, NULL, kicker_thread, kicker) != 0) {
-        free(kicker);
-        return NULL;
-    }
-    return kicker;
-}
-
-static void kicker_stop(struct kicker *kicker)
-{
-    if (kicker) {
-        atomic_store(&kicker->end, true);
-        pthread_join(kicker->thread, NULL);
-        free(kicker);
-    }
-}
+enum { SHORTEST_SLICE_US = 20, LONGEST_SLICE_US = 800 };
 
 /* --- life ----------------------------------------------------------------------------------- */
 bool pair_open(struct pair *pair, const struct side_images *images, enum engine_tier tier,
@@ -66,16 +21,20 @@ bool pair_open(struct pair *pair, const struct side_images *images, enum engine_
         fprintf(stderr, "the two machines do not start alike\n");
         return false;
     }
-    pair->kicker = kicker_start(&pair->subject.cpu->cpu, seed);
-    if (!pair->kicker) {
-        perror("a thread");
+    if (tier == ENGINE_OPTIMISED) {
+        pair->optimiser = optimiser_create(pair->subject.machine->engine, false);
+        if (!pair->optimiser) {
+            return false;
+        }
     }
+    pair->kicker = kicker_start(SHORTEST_SLICE_US, LONGEST_SLICE_US, seed);
     return pair->kicker != NULL;
 }
 
 void pair_close(struct pair *pair)
 {
     kicker_stop(pair->kicker);
+    optimiser_destroy(pair->optimiser);
     side_close(&pair->subject);
     side_close(&pair->oracle);
 }
@@ -105,9 +64,12 @@ static void run_subject(struct pair *pair, enum pair_pace pace)
         atomic_fetch_and(&cpu->attention, ~(uint32_t)CPU_ATTENTION_STEP);
         return;
     }
-    atomic_store(&pair->kicker->running, true);
+    kicker_set(pair->kicker, pair->subject.machine->engine);
     engine_run(cpu);
-    atomic_store(&pair->kicker->running, false);
+    kicker_set(pair->kicker, NULL);
+    if (pair->optimiser) {
+        optimiser_serve(pair->optimiser);
+    }
 }
 
 /* Both stand at the same border: fire timers; when the hart sleeps, at its next deadline. */

@@ -9,11 +9,13 @@
 #include "tests/lockstep/side.h"
 
 struct kicker;
+struct optimiser;
 
 struct pair {
     struct side subject, oracle;
     struct interrupt_log log;
-    struct kicker *kicker; /* a thread that stops the subject at random moments; NULL: none */
+    struct kicker *kicker;       /* a thread that stops the subject at random moments; NULL: none */
+    struct optimiser *optimiser; /* NULL: not this tier, or there is none any more */
     uint64_t slices, interrupts, comparisons;
     const char *defect;      /* what differs; NULL while both agree */
     uint64_t defect_address; /* of RAM; 0: not there */

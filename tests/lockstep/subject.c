@@ -1,6 +1,9 @@
 #include "tests/lockstep/subject.h"
 #include "libshared/isa/riscv64/registers.h"
 #include "tests/lockstep/encode.h"
+#include "tests/lockstep/kicker.h"
+#include "tests/lockstep/optimiser.h"
+#include "vmmd/vcpu/engine/region.h"
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -245,8 +248,17 @@ int subject_open(struct subject *subject, enum riscv64_privilege privilege, bool
     return 0;
 }
 
+bool subject_optimise(struct subject *subject, struct kicker *kicker)
+{
+    subject->kicker = kicker;
+    subject->optimiser = optimiser_create(subject->machine->engine, true);
+    return subject->optimiser != NULL;
+}
+
 void subject_close(struct subject *subject)
 {
+    optimiser_destroy(subject->optimiser);
+    subject->optimiser = NULL;
     if (subject->machine) {
         bare_machine_destroy(subject->machine);
         subject->machine = NULL;
@@ -283,6 +295,21 @@ static void prepare(struct subject *subject, const struct stream_request *reques
     }
 }
 
+/* A sample at the start of each part, regions at its end. */
+static void run_optimised(struct subject *subject)
+{
+    struct engine *engine = subject->machine->engine;
+    struct cpu *cpu = &subject->machine->cpus[0].cpu->cpu;
+    while (!atomic_load(&subject->machine->cpus[0].exited)) {
+        cpu_attention(cpu, CPU_ATTENTION_PROFILE);
+        kicker_set(subject->kicker, engine);
+        engine_run(cpu);
+        kicker_set(subject->kicker, NULL);
+        engine_profile_tick(engine);
+        optimiser_serve(subject->optimiser);
+    }
+}
+
 uint64_t subject_run(struct subject *subject, const struct stream_request *request,
                      struct stream_result *result)
 {
@@ -292,7 +319,11 @@ uint64_t subject_run(struct subject *subject, const struct stream_request *reque
     prepare(subject, request);
     cpu->retired = 0; /* counters and time start anew */
     bare_machine_boot(machine, 0, is_machine ? RISCV64_MACHINE : RISCV64_SUPERVISOR, ENTRY, 0);
-    bare_machine_run(machine, 0);
+    if (subject->optimiser) {
+        run_optimised(subject);
+    } else {
+        bare_machine_run(machine, 0);
+    }
     const uint8_t *ram = subject_ram(subject);
     memcpy(&result->state, ram + (STREAM_STATE - STREAM_BASE), sizeof(result->state));
     memcpy(result->data, ram + (STREAM_DATA - STREAM_BASE), sizeof(result->data));

@@ -9,16 +9,25 @@
 #include "tests/lockstep/bare_machine.h"
 #include "tests/lockstep/stream.h"
 
+struct kicker;
+struct optimiser;
+
 struct subject {
     enum riscv64_privilege privilege; /* in which the stream runs */
     bool trapping;                    /* with a handler, and translation where there is any */
     struct bare_machine *machine;
+    /* With both, code is optimised as it runs; see subject_optimise. */
+    struct optimiser *optimiser;
+    struct kicker *kicker; /* not owned */
 };
 
 /* `single`: blocks of one instruction. 0, or -1 with a message on standard error. */
 int subject_open(struct subject *subject, enum riscv64_privilege privilege, bool trapping,
                  bool single, enum engine_tier tier);
 void subject_close(struct subject *subject);
+/* Of tier ENGINE_OPTIMISED: `kicker` stops runs every now and then, so that what was seen is
+ * compiled and used by the rest of the run. False with a message on standard error. */
+bool subject_optimise(struct subject *subject, struct kicker *kicker);
 /* Returns the number of instructions executed, entry and exit code and the handler included. */
 uint64_t subject_run(struct subject *subject, const struct stream_request *request,
                      struct stream_result *result);

@@ -177,7 +177,7 @@ static void run_stream(uint64_t seed, uint64_t number)
     static struct stream stream;
     struct stream_regions *regions = calloc(1, sizeof(*regions));
     uint64_t random = seed + number;
-    stream_generate(&stream, STREAM_PORTABLE, seed, number, STREAM_UNITS_MAX);
+    stream_generate(&stream, STREAM_PORTABLE, false, seed, number, STREAM_UNITS_MAX);
     load_stream(&stream);
     host_boot(subject, STREAM_CODE);
     host_boot(reference, STREAM_CODE);
