@@ -481,6 +481,7 @@ END_TEST
 START_TEST(regions_of_code_that_others_patch)
 {
     toy_start(3, ENGINE_OPTIMISED);
+    engine_profile_eager(toy.engine);
     uint64_t function = CODE + 0x5000, published = CODE + 0x8000;
     toy.next_code = function;
     toy_emit(toy_li(4, 0));
@@ -498,7 +499,7 @@ START_TEST(regions_of_code_that_others_patch)
             toy_emit(toy_store(2, 6, 1, (int)offsetof(struct toy_insn, imm)));
             toy_emit(toy_call_helper(TOY_REMOTE_BARRIER, TOY_NONE, 8, TOY_NONE, 0));
             toy_emit(toy_store(SIZE64, 7, 1, 0));
-            toy_emit(toy_li(2, 30000)); /* meanwhile the others get hot */
+            toy_emit(toy_li(2, 200000)); /* meanwhile the others get hot */
             uint64_t rest = toy_emit(toy_addi(2, 2, -1));
             toy_emit(toy_branch_imm(IR_NE, 2, 0, (int32_t)(rest - toy.next_code)));
             toy_emit(toy_branch_imm(IR_NE, 1, PATCHES, (int32_t)(loop - toy.next_code)));

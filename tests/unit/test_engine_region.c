@@ -316,6 +316,26 @@ START_TEST(came_too_late)
 }
 END_TEST
 
+/* The engine is told of the cache when the code is there already. */
+START_TEST(known_after_decoding)
+{
+    toy_start(1, ENGINE_OPTIMISED);
+    emit_loop();
+    run_loop(2);
+    loop_region();
+    uint64_t asked;
+    ck_assert(engine_next_fetch(toy.engine, &asked));
+    ck_assert_uint_eq(asked, fingerprint());
+    ck_assert(!engine_next_fetch(toy.engine, &asked));
+    ck_assert_int_eq(install(), REGION_INSTALLED);
+    ck_assert_uint_eq(run_loop(10)->x[5], 30);
+    ck_assert_uint_gt(statistics().retired_optimised, 0);
+    make_known(); /* nothing to ask for any more */
+    ck_assert(!engine_next_fetch(toy.engine, &asked));
+    toy_finish();
+}
+END_TEST
+
 /* --- two pages ------------------------------------------------------------------------------ */
 
 #define ROOT  5
@@ -550,6 +570,19 @@ START_TEST(unsound_ones_are_refused)
     REFUSED(header->page_count++);
     REFUSED(header->reserved = 1);
     *header = good;
+    struct blob_exit *exits = (struct blob_exit *)(void *)(header + 1);
+    const struct blob_exit good_exits[2] = {exits[0], exits[1]};
+    for (unsigned i = 0; i < 2; i++) {
+        REFUSED(exits[i].page = 1);
+        exits[i] = good_exits[i];
+        REFUSED(exits[i].offset = 4096);
+        exits[i] = good_exits[i];
+        REFUSED(exits[i].reserved = 1);
+        exits[i] = good_exits[i];
+    }
+    REFUSED(exits[0].offset += 16);
+    exits[0] = good_exits[0];
+    *header = good;
     for (size_t cut = 0; cut < size; cut++) {
         ck_assert_int_eq(try_install(&region, blob, cut), REGION_REFUSED);
     }
@@ -660,6 +693,7 @@ static Suite *suite(void)
     tcase_add_test(tests, region_that_overwrites_itself);
     tcase_add_test(tests, data_beside_region_drops_nothing);
     tcase_add_test(tests, came_too_late);
+    tcase_add_test(tests, known_after_decoding);
     tcase_add_test(tests, two_pages);
     tcase_add_test(tests, page_guard_fails);
     tcase_add_test(tests, store_to_its_other_page);

@@ -89,14 +89,16 @@
 #define ENGINE_TICKETS    64u
 /* An edge is followed when it is at least this part of what leaves its block, and its target at
  * least that part as hot as the entry. */
-#define ENGINE_REGION_EDGE_SHARE 24u
-#define ENGINE_REGION_HEAT_SHARE 64u
+#define ENGINE_REGION_EDGE_SHARE 16u
+#define ENGINE_REGION_HEAT_SHARE 32u
 /* Times that a region is formed anew because its exits are hot. */
 #define ENGINE_REGION_REFORMS 3u
 /* Ticks before what was refused is asked for again; doubled each time. */
 #define ENGINE_REGION_QUIET_TICKS 4096u
 /* Blocks known to the cache whose code was not asked for, or not installed, yet. */
 #define ENGINE_FETCHES 1024u
+/* Pages whose blocks are looked at under one hold of the watch lock, when the cache becomes known. */
+#define ENGINE_KNOWN_PAGES 2048u
 
 /* Watched stores to a page without reservation before it is released from the watch. */
 #define ENGINE_RESERVED_STORES 16u

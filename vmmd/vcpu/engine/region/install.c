@@ -54,18 +54,18 @@ static enum region_install locate_ticket(const struct engine *engine, const stru
 static enum region_install locate_fetch(const struct engine *engine, const struct fetch *fetch,
                                         const struct region *region, struct location *location)
 {
-    struct cpu *cpu = engine->cpus[fetch->cpu]->cpu;
     if (region->mode != fetch->mode) {
         return REGION_STALE;
     }
     location->head = (struct profile_key){fetch->physical, fetch->mode};
     location->va = fetch->va;
     location->hot_ns = 0;
-    uint64_t physical = fetch->physical;
     for (unsigned i = 0; i < region->page_count; i++) {
-        uint64_t va = fetch->va + ((uint64_t)(int64_t)region->page_delta[i] << MEMORY_PAGE_SHIFT);
-        bool there = i == 0 || (engine->isa->guess_translation &&
-                                engine->isa->guess_translation(cpu, fetch->key, va, &physical));
+        uint64_t distance = (uint64_t)(int64_t)region->page_delta[i] << MEMORY_PAGE_SHIFT;
+        uint64_t physical = fetch->physical + distance;
+        bool there =
+            i == 0 || !fetch->cpu || !engine->isa->guess_translation ||
+            engine->isa->guess_translation(fetch->cpu, fetch->key, fetch->va + distance, &physical);
         if (!there || !page_of(engine, physical, &location->pages[i])) {
             return REGION_ABSENT;
         }

@@ -1,4 +1,5 @@
 /* What the code cache has: recognising the entries of its regions as they are decoded. */
+#include "vmmd/vcpu/engine/access.h"
 #include "vmmd/vcpu/engine/region/profile.h"
 #include "vmmd/vcpu/engine/watch.h"
 #include <stdlib.h>
@@ -33,6 +34,88 @@ static uint64_t *make_set(const uint64_t *fingerprints, size_t count, uint64_t *
     return known;
 }
 
+/* Watch lock. Whether the cache has a region that begins like this block. */
+static bool is_known(const struct engine *engine, const struct block *block, const uint8_t *bytes,
+                     uint64_t *fingerprint)
+{
+    const struct profile *profile = engine->profile;
+    if (!profile->known || block->straddles) {
+        return false;
+    }
+    uint32_t mode = atomic_load_explicit(&block->mode, memory_order_relaxed);
+    *fingerprint = region_fingerprint(engine->isa->name, mode, block->start, bytes, block->length);
+    return holds(profile->known, profile->known_mask, *fingerprint);
+}
+
+static void want(struct profile *profile, const struct fetch *fetch)
+{
+    pthread_mutex_lock(&profile->lock);
+    profile->fetches[profile->fetch_at] = *fetch;
+    profile->fetch_at = (profile->fetch_at + 1) % ENGINE_FETCHES;
+    pthread_mutex_unlock(&profile->lock);
+    profile_signal(profile);
+}
+
+void profile_decoded(struct engine_cpu *self, const struct block *block, uint64_t va,
+                     const uint8_t *bytes)
+{
+    uint64_t fingerprint;
+    if (self->engine->profile && is_known(self->engine, block, bytes, &fingerprint)) {
+        want(self->engine->profile,
+             &(struct fetch){
+                 .state = FETCH_NEW,
+                 .fingerprint = fingerprint,
+                 .physical = block->physical,
+                 .mode = atomic_load_explicit(&block->mode, memory_order_relaxed),
+                 .cpu = self->cpu,
+                 .va = va,
+                 .key = self->execute->key,
+             });
+    }
+}
+
+/* --- what was decoded before the cache was known --------------------------------------------- */
+
+GUEST_ACCESS static void copy_bytes(uint8_t *to, const uint8_t *from, unsigned size)
+{
+    for (unsigned i = 0; i < size; i++) {
+        to[i] = ((const volatile uint8_t *)from)[i];
+    }
+}
+
+/* Blocks that have no region; watch lock. */
+static void look_at_page(struct engine *engine, const struct code_page *page)
+{
+    uint8_t bytes[PAGE_BYTES];
+    const struct block *block = page->blocks;
+    for (; block; block = block->page_next[block->pages[0] != page]) {
+        uint64_t fingerprint;
+        if (block->straddles || atomic_load(&block->region)) {
+            continue;
+        }
+        copy_bytes(bytes, watch_page_host(engine, page->index) + block->start, block->length);
+        if (is_known(engine, block, bytes, &fingerprint)) {
+            want(engine->profile, &(struct fetch){.state = FETCH_NEW,
+                                                  .fingerprint = fingerprint,
+                                                  .physical = block->physical,
+                                                  .mode = atomic_load(&block->mode)});
+        }
+    }
+}
+
+static void look_at_all(struct engine *engine)
+{
+    for (uint64_t first = 0; first < engine->page_count; first += ENGINE_KNOWN_PAGES) {
+        watch_acquire(engine, NULL);
+        for (uint64_t i = first; i < engine->page_count && i < first + ENGINE_KNOWN_PAGES; i++) {
+            if (engine->code_pages[i]) {
+                look_at_page(engine, engine->code_pages[i]);
+            }
+        }
+        watch_release(engine);
+    }
+}
+
 void engine_set_known(struct engine *engine, const uint64_t *fingerprints, size_t count)
 {
     struct profile *profile = engine->profile;
@@ -47,34 +130,9 @@ void engine_set_known(struct engine *engine, const uint64_t *fingerprints, size_
     profile->known_mask = mask;
     watch_release(engine);
     free(old);
-}
-
-void profile_decoded(struct engine_cpu *self, const struct block *block, uint64_t va,
-                     const uint8_t *bytes)
-{
-    struct profile *profile = self->engine->profile;
-    if (!profile || !profile->known || block->straddles) {
-        return;
+    if (known) {
+        look_at_all(engine);
     }
-    uint32_t mode = atomic_load_explicit(&block->mode, memory_order_relaxed);
-    uint64_t fingerprint =
-        region_fingerprint(self->engine->isa->name, mode, block->start, bytes, block->length);
-    if (!holds(profile->known, profile->known_mask, fingerprint)) {
-        return;
-    }
-    pthread_mutex_lock(&profile->lock);
-    profile->fetches[profile->fetch_at] = (struct fetch){
-        .state = FETCH_NEW,
-        .fingerprint = fingerprint,
-        .physical = block->physical,
-        .va = va,
-        .key = self->execute->key,
-        .mode = mode,
-        .cpu = self->cpu->index,
-    };
-    profile->fetch_at = (profile->fetch_at + 1) % ENGINE_FETCHES;
-    pthread_mutex_unlock(&profile->lock);
-    profile_signal(profile);
 }
 
 bool engine_next_fetch(struct engine *engine, uint64_t *fingerprint)

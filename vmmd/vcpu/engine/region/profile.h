@@ -73,10 +73,12 @@ struct ticket {
 /* A block that the cache knows. */
 struct fetch {
     enum { FETCH_FREE, FETCH_NEW, FETCH_ASKED } state;
-    uint64_t fingerprint, physical, va;
-    struct mmu_key key; /* by which va led to it */
+    uint64_t fingerprint, physical;
     uint32_t mode;
-    unsigned cpu;
+    /* How it was reached, if it was just now. */
+    struct cpu *cpu; /* NULL: not known */
+    uint64_t va;
+    struct mmu_key key; /* by which va led to it */
 };
 
 /* Reached mostly by jumps back, or at least now and then: more than a jump that happens to lead
