@@ -21,6 +21,7 @@
     X(show)                                                                                        \
     X(console)                                                                                     \
     X(events)                                                                                      \
+    X(link)                                                                                        \
     X(stats)                                                                                       \
     X(disas)                                                                                       \
     X(device)                                                                                      \

@@ -1,10 +1,8 @@
 #include "cli/machine_options.h"
 
-#include "cli/values.h"
+#include "libshared/net/setting.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -111,80 +109,67 @@ const struct option_type option_disk = {.takes_value = true,
                                         .parse = parse_disk,
                                         .release = release_disks};
 
-/* ---- --net user[,hostfwd=tcp:ADDR:PORT-:PORT] ---- */
+/* ---- --net, as libshared/net/setting.h says ---- */
 
-static int net_error(struct error *err, const char *message, const char *word)
+/* The text as vmmd wants it: what leads to a file is absolute. NULL with *err set. */
+static char *net_text(const struct option_spec *option, struct net_setting *setting,
+                      struct error *err)
 {
-    error_set(err, ERROR_USAGE, 0, "--net: %s '%.100s'", message, word);
-    error_hint(err, "--net user[,hostfwd=tcp:ADDR:PORT-:PORT]; ADDR is an IPv4 address of the "
-                    "host or empty for all");
-    return -ERROR_USAGE;
-}
-
-/* "tcp:ADDR:PORT-:PORT" or the same with udp; `rule` is changed. */
-static bool forward_valid(char *rule)
-{
-    char *address = strchr(rule, ':');
-    char *port = address != NULL ? strchr(address + 1, ':') : NULL;
-    char *guest_port = port != NULL ? strstr(port + 1, "-:") : NULL;
-    struct in_addr parsed;
-    uint64_t number = 0;
-
-    if (guest_port == NULL) {
-        return false;
-    }
-    *address++ = '\0';
-    *port++ = '\0';
-    *guest_port = '\0';
-    return (strcmp(rule, "tcp") == 0 || strcmp(rule, "udp") == 0) &&
-           (*address == '\0' || inet_pton(AF_INET, address, &parsed) == 1) &&
-           value_parse_number(port, 1, 65535, &number) == 0 &&
-           value_parse_number(guest_port + 2, 1, 65535, &number) == 0;
-}
-
-static int check_net(const char *value, char *word, struct error *err)
-{
-    const char *rest = next_word(value, word);
-
-    if (strcmp(word, "user") != 0) {
-        return net_error(err, "unknown kind of network", word);
-    }
-    while (rest != NULL) {
-        rest = next_word(rest, word);
-        if (strncmp(word, "hostfwd=", 8) != 0) {
-            return net_error(err, "unknown word", word);
+    if (setting->kind == NET_LINK) {
+        char *path = options_absolute_path(option->name, setting->path, err);
+        if (path == NULL) {
+            return NULL;
         }
-        char *rule = strdup(word + 8);
-        bool valid = rule != NULL && forward_valid(rule);
-
-        free(rule);
-        if (!valid) {
-            return net_error(err, "not a rule", word + 8);
+        if (strlen(path) >= sizeof(setting->path)) {
+            error_set(err, ERROR_USAGE, 0, "--net: the path of the link is too long: '%.100s'",
+                      path);
+            error_hint(err, "at most %d bytes from the root on", NET_PATH_MAX);
+            free(path);
+            return NULL;
         }
+        strcpy(setting->path, path);
+        free(path);
     }
-    return 0;
+    char *text = net_setting_format(setting);
+    if (text == NULL) {
+        error_set(err, ERROR_INTERNAL, ENOMEM, "out of memory");
+    }
+    return text;
 }
 
 static int parse_net(const struct option_spec *option, const char *value, void *target,
                      struct error *err)
 {
     struct net_settings *nets = target;
-    char *word = malloc(strlen(value) + 1);
-    int status = word != NULL ? check_net(value, word, err)
-                              : error_set(err, ERROR_INTERNAL, ENOMEM, "out of memory");
+    struct net_setting setting;
+    int status = net_setting_parse(value, ERROR_USAGE, &setting, err);
 
-    (void)option;
-    free(word);
-    if (status == 0 && nets->count == MACHINE_NETS_MAX) {
-        status = error_set(err, ERROR_CONFIG, 0, "more than %d networks", MACHINE_NETS_MAX);
+    if (status != 0) {
+        return status;
     }
-    if (status == 0) {
-        nets->items[nets->count++] = value;
+    if (nets->count == MACHINE_NETS_MAX) {
+        return error_set(err, ERROR_CONFIG, 0, "more than %d networks", MACHINE_NETS_MAX);
     }
-    return status;
+    char *text = net_text(option, &setting, err);
+    if (text == NULL) {
+        return err != NULL ? -(int)err->code : -ERROR_USAGE;
+    }
+    nets->items[nets->count++] = text;
+    return 0;
 }
 
-const struct option_type option_net = {.takes_value = true, .collects = true, .parse = parse_net};
+static void release_nets(void *target)
+{
+    struct net_settings *nets = target;
+
+    for (size_t i = 0; i < nets->count; i++) {
+        free(nets->items[i]);
+    }
+    nets->count = 0;
+}
+
+const struct option_type option_net = {
+    .takes_value = true, .collects = true, .parse = parse_net, .release = release_nets};
 
 /* ---- The configuration message ---- */
 
@@ -236,5 +221,5 @@ void machine_config_build(const struct machine_settings *settings, const char *n
     config->n_disks = settings->disks.count;
     config->disks = message->disk_pointers;
     config->n_net = settings->nets.count;
-    config->net = (char **)settings->nets.items;
+    config->net = (char **)settings->nets.items; /* never written through, either */
 }

@@ -23,7 +23,7 @@ struct disk_settings {
 };
 
 struct net_settings {
-    const char *items[MACHINE_NETS_MAX]; /* borrowed from argv, checked */
+    char *items[MACHINE_NETS_MAX]; /* checked, owned */
     size_t count;
 };
 

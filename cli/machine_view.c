@@ -155,18 +155,28 @@ static json_t *last_error_json(const Polyvisor__Error *error)
                      "component", output_json_text(error->component), "cause", (int)error->cause);
 }
 
+static json_t *links_down_json(const Polyvisor__MachineInfo *machine)
+{
+    json_t *cards = json_array();
+
+    for (size_t i = 0; i < machine->n_links_down; i++) {
+        json_array_append_new(cards, output_json_text(machine->links_down[i]));
+    }
+    return cards;
+}
+
 json_t *machine_json(const Polyvisor__MachineInfo *machine)
 {
     static const Polyvisor__MachineConfig none = POLYVISOR__MACHINE_CONFIG__INIT;
 
     return json_pack(
-        "{s:o, s:s, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:I}", "name",
+        "{s:o, s:s, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:I, s:o}", "name",
         output_json_text(machine_name(machine)), "state", machine_state_text(machine->state),
         "config", config_json(machine->config != NULL ? machine->config : &none), "processes",
         processes_json(machine), "devices", machine_devices_json(machine), "console",
         output_json_text(machine->console_path), "started_ns", (json_int_t)machine->started_ns,
         "last_error", last_error_json(machine->last_error), "end_reason",
-        output_json_text(machine->end_reason), "guest_code", (json_int_t)machine->guest_code);
+        output_json_text(machine->end_reason), "guest_code", (json_int_t)machine->guest_code, "links_down", links_down_json(machine));
 }
 
 /* ---- Tables ---- */
@@ -219,6 +229,21 @@ static void add_line(struct output_table *table, const char *title, const char *
     }
 }
 
+/* "net0: user,mac=... (cable pulled)" */
+static void add_cards(struct output_table *table, const Polyvisor__MachineInfo *machine)
+{
+    for (size_t i = 0; i < machine->config->n_net; i++) {
+        char id[16];
+        const char *state = "";
+
+        snprintf(id, sizeof(id), "net%zu", i);
+        for (size_t down = 0; down < machine->n_links_down; down++) {
+            state = strcmp(machine->links_down[down], id) == 0 ? " (link down)" : state;
+        }
+        add_line(table, i == 0 ? "Network:" : "", "%s: %s%s", id, machine->config->net[i], state);
+    }
+}
+
 static void add_config(struct output_table *table, const Polyvisor__MachineConfig *config)
 {
     char memory[32];
@@ -237,9 +262,6 @@ static void add_config(struct output_table *table, const Polyvisor__MachineConfi
 
         add_line(table, i == 0 ? "Disks:" : "", "%s (%s%s)", disk->path, disk->format,
                  disk->read_only ? ", read-only" : "");
-    }
-    for (size_t i = 0; i < config->n_net; i++) {
-        add_line(table, i == 0 ? "Network:" : "", "%s", config->net[i]);
     }
 }
 
@@ -279,6 +301,7 @@ int machine_print(const Polyvisor__MachineInfo *machine, struct error *err)
     }
     if (machine->config != NULL) {
         add_config(&table, machine->config);
+        add_cards(&table, machine);
     }
     add_times(&table, machine);
     add_line(&table, "Console:", "%s", machine->console_path);

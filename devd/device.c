@@ -113,11 +113,14 @@ struct device *device_create(const struct device_model *model,
     device->base = base;
     device->backend = -1;
     device->read_only = settings->read_only;
+    device->net = settings->net ? settings->net : "";
+    device->link_down = settings->link_down;
     snprintf(device->id, sizeof(device->id), "%s", settings->id);
     snprintf(device->serial, sizeof(device->serial), "%s",
              settings->serial ? settings->serial : "");
 
     int status = device_open(device, settings, descriptors, err);
+    device->net = NULL; /* the caller's */
     device_descriptors_close(descriptors);
     if (status < 0) {
         device_destroy(device);
@@ -185,7 +188,7 @@ void device_stop(struct device *device, void (*stopped)(void *context), void *co
     if (device->mmio) {
         mmio_device_drain(device);
     } else {
-        for (unsigned i = 0; i < device->model->virtio.queue_count; i++) {
+        for (unsigned i = 0; i < device->virtio->queue_count; i++) {
             virtio_queue_pump(device, i);
         }
     }
@@ -203,6 +206,15 @@ int device_power_key(struct device *device, struct error *err)
         return error_set(err, ERROR_UNSUPPORTED, 0, "device %s has no power key", device->id);
     }
     return device->model->power_key(device, err);
+}
+
+int device_set_link(struct device *device, bool up, struct error *err)
+{
+    if (!device->model->set_link) {
+        return error_set(err, ERROR_UNSUPPORTED, 0, "device %s is no network card", device->id);
+    }
+    device->model->set_link(device, up);
+    return 0;
 }
 
 void device_settled(struct device *device)

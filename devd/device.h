@@ -37,18 +37,30 @@ struct mmio_operations {
     uint32_t registers_size;    /* bytes, at most MMIO_REGISTERS_MAX */
 };
 
+/* What a stream waits for. */
+enum virtio_stream {
+    VIRTIO_STREAM_EMPTY,   /* a kick of the driver */
+    VIRTIO_STREAM_BLOCKED, /* something else: the device will call virtio_queue_pump */
+    VIRTIO_STREAM_MORE,    /* its next turn of the loop */
+};
+
 /* A virtio device: devd/virtio.h drives it. Queue processing stops by itself at reset and stop. */
 struct virtio_operations {
-    uint32_t device_id; /* virtio device type */
-    uint32_t queue_count;
-    uint16_t queue_size; /* largest */
-    uint64_t features;   /* besides the ring's; init may add to device->virtio's */
+    uint32_t device_id;   /* virtio device type */
+    uint32_t queue_count; /* 0: as many as the process got doorbells for */
+    uint16_t queue_size;  /* largest */
+    uint64_t features;    /* besides the ring's; init may add to device->virtio's */
     /* Whether the device can take another request of that queue now. NULL: always. When it turns
      * true on its own, the device calls virtio_queue_pump. */
     bool (*ready)(const struct device *device, unsigned queue);
     /* A request, new or resubmitted by a restarted process; `chain` is valid during the call
      * (virtqueue_chain_copy keeps it). Completed now or later with virtio_request_complete. */
     void (*request)(struct device *device, unsigned queue, const struct virtqueue_chain *chain);
+    /* Whether that queue is a stream (libshared/virtio/ring.h): instead of being given requests the
+     * device peeks and publishes in `stream`, as much as one turn of the loop should take. NULL:
+     * none is. Called once the features are final. */
+    bool (*is_stream)(const struct device *device, unsigned queue);
+    enum virtio_stream (*stream)(struct device *device, unsigned queue);
     /* Features and queues are final; `resumed`: they are those of an earlier process. Called before
      * any request. NULL: nothing to do. */
     void (*activated)(struct device *device, bool resumed);
@@ -73,6 +85,9 @@ struct device_model {
     bool (*busy)(const struct device *device);
     int (*flush)(
         struct device *device); /* make finished requests durable; 0 or -errno. NULL: no need */
+    /* Plug or pull the network cable. NULL: the device has none. */
+    void (*set_link)(struct device *device, bool up);
+    unsigned open_files; /* descriptors it may need; 0: the usual */
     /* Press and release the machine's power key; a repetition is harmless. 0, or a negative code
      * when the guest does not listen. NULL: the device has no such key. */
     int (*power_key)(struct device *device, struct error *err);
@@ -101,6 +116,8 @@ struct device_descriptors {
 struct device_settings {
     const char *id;     /* "disk0" */
     const char *serial; /* virtio-blk, cut to 20 bytes */
+    const char *net;    /* virtio-net: libshared/net/setting.h */
+    bool link_down;     /* virtio-net: the cable is pulled */
     bool read_only;
     bool restart; /* the shared state holds an earlier life: go on from there */
 };
@@ -113,6 +130,8 @@ struct device {
     struct memory *memory;   /* borrowed */
     char id[48];
     char serial[24];
+    const char *net; /* settings of a network card, during init */
+    bool link_down;
     bool read_only;
     bool stopping;
     _Atomic unsigned complaints; /* logged about guest and host, any thread */
@@ -141,6 +160,8 @@ void device_destroy(struct device *device);
 void device_stop(struct device *device, void (*stopped)(void *context), void *context);
 /* Press the machine's power key, if this device is it. 0 or a negative code. */
 int device_power_key(struct device *device, struct error *err);
+/* Plug or pull its network cable. 0 or a negative code. */
+int device_set_link(struct device *device, bool up, struct error *err);
 /* Whether to log something that a guest can bring about as often as it likes: true a limited number
  * of times in the life of the process. Any thread. */
 bool device_may_complain(struct device *device);

@@ -160,6 +160,10 @@ static void device_control_request(struct device_control *control,
         status = control->operations->power_key(control->context, &err);
         device_control_reply(control, request->id, status < 0 ? &err : NULL);
         break;
+    case POLYVISOR__DEVICE_REQUEST__BODY_SET_LINK:
+        status = control->operations->set_link(control->context, request->set_link->up, &err);
+        device_control_reply(control, request->id, status < 0 ? &err : NULL);
+        break;
     case POLYVISOR__DEVICE_REQUEST__BODY_CONFIGURE:
         device_control_refuse(control, request->id, "the device is configured already");
         break;

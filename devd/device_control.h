@@ -8,6 +8,7 @@
 #include "libshared/base/error.h"
 #include "proto/device.pb-c.h"
 #include <event2/event.h>
+#include <stdbool.h>
 
 struct device_control;
 
@@ -26,6 +27,7 @@ void device_control_configured(struct device_control *control, const struct erro
 struct device_control_operations {
     void (*stop)(void *context); /* at each stop request; answered by device_control_stopped */
     int (*power_key)(void *context, struct error *err); /* 0, or a negative code to answer */
+    int (*set_link)(void *context, bool up, struct error *err); /* likewise */
 };
 
 /* From now on serve from the event loop. `operations` must outlive the control. 0 or -ENOMEM. */

@@ -89,10 +89,17 @@ static int isolate(const struct devd *devd, struct error *err)
     return sandbox_isolate(&isolation, err);
 }
 
-static int limit_resources(struct error *err)
+static int limit_resources(const struct device_model *model, struct error *err)
 {
     const struct rlimit no_core = {0, 0};
-    const struct rlimit files = {OPEN_FILES_MAX, OPEN_FILES_MAX};
+    rlim_t most = model->open_files ? model->open_files : OPEN_FILES_MAX;
+    struct rlimit files;
+
+    /* Not more than there is: raising needs a privilege. */
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_max < most) {
+        most = files.rlim_max;
+    }
+    files = (struct rlimit){most, most};
 
     /* A core would hold the guest's memory. */
     if (setrlimit(RLIMIT_CORE, &no_core) < 0 || setrlimit(RLIMIT_NOFILE, &files) < 0) {
@@ -165,6 +172,8 @@ static int create_device(struct devd *devd, const Polyvisor__DeviceConfigure *co
         .serial = configure->serial,
         .read_only = configure->read_only,
         .restart = configure->restart,
+        .net = configure->net,
+        .link_down = configure->link_down,
     };
 
     if (strcmp(configure->id, devd->id) != 0 || strcmp(configure->kind, devd->kind) != 0) {
@@ -237,9 +246,16 @@ static int power_key(void *context, struct error *err)
     return device_power_key(devd->device, err);
 }
 
+static int set_link(void *context, bool up, struct error *err)
+{
+    struct devd *devd = context;
+    return device_set_link(devd->device, up, err);
+}
+
 static const struct device_control_operations CONTROL_OPERATIONS = {
     .stop = stop,
     .power_key = power_key,
+    .set_link = set_link,
 };
 
 static void terminate(evutil_socket_t number, short what, void *context)
@@ -293,7 +309,7 @@ static int live(struct devd *devd, struct error *err)
         return error_set(err, ERROR_CONFIG, 0, "the inherited descriptors are not as announced");
     }
     int status = isolate(devd, err);
-    status = status < 0 ? status : limit_resources(err);
+    status = status < 0 ? status : limit_resources(devd->model, err);
     if (status < 0) {
         return status;
     }

@@ -15,6 +15,8 @@
 /* Requests handed over in one turn of the event loop: a busy guest must not starve the control
  * channel. */
 #define REQUESTS_A_TURN 256
+/* The same for a stream that finds something more each time it has asked for a kick. */
+#define STREAM_ROUNDS_A_TURN 4
 
 /* An event that is made active takes part in the present turn of the loop, an expired timer in the
  * next, after all else that is ready. */
@@ -92,12 +94,47 @@ static unsigned queue_take(struct device *device, struct virtio_queue *queue, un
     return budget;
 }
 
+static bool queue_is_stream(const struct device *device, unsigned index)
+{
+    const struct virtio_operations *operations = &device->model->virtio;
+    return operations->is_stream && operations->is_stream(device, index);
+}
+
+static void queue_pump_stream(struct device *device, struct virtio_queue *queue)
+{
+    enum virtio_stream status = VIRTIO_STREAM_MORE;
+
+    virtqueue_kicks_off(&queue->ring);
+    for (unsigned round = 0; round < STREAM_ROUNDS_A_TURN; round++) {
+        status = device->model->virtio.stream(device, queue->index);
+        if (status != VIRTIO_STREAM_EMPTY || !queue_running(device, queue) ||
+            !virtqueue_kicks_on(&queue->ring)) {
+            break;
+        }
+        status = VIRTIO_STREAM_MORE; /* unless there is another round */
+    }
+    if (status == VIRTIO_STREAM_MORE) {
+        event_add(queue->again, &next_turn);
+    }
+    virtio_queue_signal(device, queue->index);
+}
+
+struct virtqueue *virtio_queue_ring(struct device *device, unsigned index)
+{
+    struct virtio_queue *queue = &device->virtio->queues[index];
+    return queue_running(device, queue) ? &queue->ring : NULL;
+}
+
 void virtio_queue_pump(struct device *device, unsigned index)
 {
     struct virtio_queue *queue = &device->virtio->queues[index];
     unsigned budget = REQUESTS_A_TURN;
 
     if (!queue_running(device, queue)) {
+        return;
+    }
+    if (queue_is_stream(device, index)) {
+        queue_pump_stream(device, queue);
         return;
     }
     virtqueue_kicks_off(&queue->ring);
@@ -136,7 +173,7 @@ void virtio_device_fail(struct device *device, const char *fault)
     if (device_may_complain(device)) {
         log_warning("the driver broke a rule (%s): device needs a reset", fault);
     }
-    for (unsigned i = 0; i < device->model->virtio.queue_count; i++) {
+    for (unsigned i = 0; i < device->virtio->queue_count; i++) {
         if (!virtio->queues[i].ring.fault) {
             virtio->queues[i].ring.fault = fault;
         }
@@ -159,6 +196,11 @@ void virtio_config_answer(struct device *device, size_t offset, const void *byte
         state->config_length = (uint32_t)(offset + size);
     }
     atomic_store(&state->generation, generation + 2);
+}
+
+void virtio_config_announce(struct device *device)
+{
+    signal_descriptor(device->virtio->config_call);
 }
 
 void virtio_config_set(struct device *device, size_t offset, const void *bytes, size_t size)
@@ -214,6 +256,10 @@ static int queue_resubmit(struct device *device, struct virtio_queue *queue)
     uint16_t heads[VIRTIO_QUEUE_SIZE_MAX];
     unsigned count;
     struct virtqueue_chain *chain = &device->virtio->chain;
+
+    if (queue_is_stream(device, queue->index)) {
+        return virtqueue_recover_stream(&queue->ring);
+    }
     int status = virtqueue_recover(&queue->ring, heads, &count);
 
     if (status == 0 && count) {
@@ -233,7 +279,7 @@ static int device_attach_queues(struct device *device)
     struct virtio_device *virtio = device->virtio;
     bool live[VIRTIO_QUEUES_MAX] = {false};
     bool resumed = false;
-    unsigned count = device->model->virtio.queue_count;
+    unsigned count = virtio->queue_count;
 
     for (unsigned i = 0; i < count; i++) {
         int status = queue_open(device, &virtio->queues[i]);
@@ -364,16 +410,28 @@ static int queue_attach(struct device *device, unsigned index,
     return 0;
 }
 
+/* How many queues from the first on have a doorbell. */
+static unsigned kicks_count(const struct device_descriptors *descriptors)
+{
+    unsigned count = 0;
+    while (count < VIRTIO_QUEUES_MAX && descriptors->kick[count] >= 0) {
+        count++;
+    }
+    return count;
+}
+
 int virtio_device_open(struct device *device, struct device_descriptors *descriptors,
                        struct error *err)
 {
-    unsigned count = device->model->virtio.queue_count;
+    unsigned wanted = device->model->virtio.queue_count;
+    unsigned count = wanted ? wanted : kicks_count(descriptors);
     struct virtio_device *virtio = calloc(1, sizeof(*virtio));
 
     if (!virtio) {
         return error_set(err, ERROR_INTERNAL, ENOMEM, "no memory for device %s", device->id);
     }
     device->virtio = virtio;
+    virtio->queue_count = count;
     virtio->features = device->model->virtio.features | RING_FEATURES;
     virtio->config_call = take_descriptor(&descriptors->call[count]);
     for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++) {
@@ -394,7 +452,7 @@ static bool state_resumes(struct device *device, bool restart)
     uint32_t status = atomic_load(&state->status);
     bool live = false;
 
-    for (unsigned i = 0; i < device->model->virtio.queue_count; i++) {
+    for (unsigned i = 0; i < device->virtio->queue_count; i++) {
         if (status == 0 || !restart) {
             virtqueue_clear(&state->queues[i]);
         }
@@ -410,9 +468,9 @@ int virtio_device_start(struct device *device, bool restart, struct error *err)
     const struct virtio_operations *operations = &device->model->virtio;
 
     state->device_id = operations->device_id;
-    state->queue_count = operations->queue_count;
+    state->queue_count = virtio->queue_count;
     state->device_features = virtio->features;
-    for (unsigned i = 0; i < operations->queue_count; i++) {
+    for (unsigned i = 0; i < virtio->queue_count; i++) {
         state->queues[i].size_max = operations->queue_size;
     }
     if (state_resumes(device, restart) && virtio_device_activate(device) < 0) {

@@ -14,6 +14,7 @@ struct virtio_device {
     struct virtio_state *state; /* shared with the transport and with the next process */
     uint64_t features;          /* offered; init may add */
     uint64_t driver_features;   /* negotiated, valid while active */
+    unsigned queue_count;
     bool active;
     void (*reset_done)(void *context);
     void *reset_context;
@@ -52,11 +53,16 @@ void virtio_queue_pump(struct device *device, unsigned queue);
 void virtio_request_complete(struct device *device, unsigned queue,
                              const struct virtqueue_chain *chain, uint32_t written);
 void virtio_queue_signal(struct device *device, unsigned queue);
+/* A queue to peek at and publish to, for streams; NULL while it is not to be touched. */
+struct virtqueue *virtio_queue_ring(struct device *device, unsigned queue);
 /* The driver broke a rule: needs-reset, and no more work until it does. */
 void virtio_device_fail(struct device *device, const char *fault);
 /* Set configuration bytes during init, or later (then the driver is told). */
 void virtio_config_set(struct device *device, size_t offset, const void *bytes, size_t size);
-/* The same in answer to a write of the driver, which waits for it: no interrupt tells it. */
+/* Have the driver look at the configuration, which a process before this one may have changed. */
+void virtio_config_announce(struct device *device);
+/* The same as virtio_config_set in answer to a write of the driver, which waits for it: no
+ * interrupt tells it. */
 void virtio_config_answer(struct device *device, size_t offset, const void *bytes, size_t size);
 
 #endif

@@ -41,6 +41,8 @@ $(BUILD)/lib/%.a:
 LIBS := -levent -levent_pthreads -lnanomsg -lprotobuf-c -lfdt -ljansson -lxxhash -lseccomp -lm
 # Only vcpud disassembles host code (and the tests, which are linked with all of it).
 LIBS_VCPU := -lcapstone
+# Only devd has a network's router in it.
+LIBS_DEVD := -lslirp
 # Only jitd, and the tests of what it makes, are linked with LLVM.
 LLVM := /usr/lib/llvm-19
 LIBS_JITD := -L$(LLVM)/lib -Wl,--as-needed -lLLVM-19 -Wl,--no-as-needed
@@ -60,6 +62,7 @@ $(BUILD)/bin/vmctl: $(call objects,cli/main.c) $(LIB_CLI) $(LIB_SHARED)
 
 $(BUILD)/bin/vcpud: LIBS += $(LIBS_VCPU)
 $(BUILD)/bin/jitd: LIBS += $(LIBS_JITD)
+$(BUILD)/bin/devd: LIBS += $(LIBS_DEVD)
 
 # Devices and commands register themselves in linker sections, so whole archives are linked.
 $(PROGRAMS):

@@ -18,7 +18,7 @@ $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(LIB_VCPU) $(LIB_DEVD) $(LIB
     $(LIB_SHARED)
 	@mkdir -p $(@D)
 	$(QUIET_LD)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) \
-	    -Wl,--start-group $(filter %.a,$^) -Wl,--end-group -lcheck -lsubunit -lrt $(LIBS) $(LIBS_VCPU) $(LIBS_JITD)
+	    -Wl,--start-group $(filter %.a,$^) -Wl,--end-group -lcheck -lsubunit -lrt $(LIBS) $(LIBS_VCPU) $(LIBS_JITD) $(LIBS_DEVD)
 
 # Programs that tests put in jitd's place.
 JIT_DOUBLES := $(addprefix $(BUILD)/tests/jitd/,jitd_double jitd_garbage)

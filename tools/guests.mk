@@ -9,6 +9,7 @@ $(RISCV64)/vmlinux: tools/fetch-kernel tools/guest-apt
 	@touch $@
 
 $(RISCV64)/initrd.cpio.gz: $(RISCV64)/vmlinux tools/make-initrd tests/guests/init tests/guests/load-modules tests/guests/power-key \
+    tests/guests/udhcpc-script \
     $(GUEST_SCRIPTS)
 	tools/make-initrd $(RISCV64) $@ $(foreach s,$(GUEST_SCRIPTS),$(s)=scripts/$(notdir $(s)))
 

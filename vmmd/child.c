@@ -327,6 +327,7 @@ void child_heartbeat_stop(struct child *child)
 void child_kill(struct child *child)
 {
     if (child->pid && child->running) {
+        child->put_down = true;
         pidfd_send_signal(child->pidfd, SIGKILL, NULL, 0);
     }
 }

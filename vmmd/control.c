@@ -588,6 +588,21 @@ static void control_device_restart(struct request *request, const Polyvisor__Req
     request_answer_machines(request, machine, 1, false);
 }
 
+static void control_link(struct request *request, const Polyvisor__Request *message)
+{
+    struct machine *machine = control_machine(request, message->link->name);
+    struct error err;
+
+    if (!machine) {
+        return;
+    }
+    if (machine_set_link(machine, message->link->card, message->link->up, &err)) {
+        request_fail(request, &err);
+        return;
+    }
+    request_answer_machines(request, machine, 1, false);
+}
+
 static const struct {
     Polyvisor__Request__BodyCase body;
     void (*handle)(struct request *request, const Polyvisor__Request *message);
@@ -606,6 +621,7 @@ static const struct {
     {POLYVISOR__REQUEST__BODY_STATS, control_stats, true},
     {POLYVISOR__REQUEST__BODY_CODE, control_code, true},
     {POLYVISOR__REQUEST__BODY_DEVICE_RESTART, control_device_restart, false},
+    {POLYVISOR__REQUEST__BODY_LINK, control_link, false},
 };
 
 /* ---- the socket ---- */

@@ -108,6 +108,10 @@ int machine_ask_stats(struct machine *machine, child_reply_fn *reply, uint64_t c
 int machine_ask_code(struct machine *machine, const Polyvisor__CodeRequest *code,
                      child_reply_fn *reply, uint64_t context, struct error *err);
 
+/* Plug or pull the cable of card `id` ("net0"). It stays so until the machine ends. 0 or a negative
+ * code. */
+int machine_set_link(struct machine *machine, const char *id, bool up, struct error *err);
+
 /* No processes: created, stopped or crashed. */
 bool machine_is_idle(const struct machine *machine);
 /* Memory that it was promised and has not touched. */
@@ -123,6 +127,7 @@ struct machine_view {
     Polyvisor__ProcessInfo *process_list[MACHINE_PROCESSES_MAX];
     Polyvisor__DeviceInfo devices[DEVICES_MAX], *device_list[DEVICES_MAX];
     char confinement[MACHINE_PROCESSES_MAX][CONFINEMENT_TEXT_MAX];
+    char *links_down[CONFIG_NETS_MAX];
 };
 void machine_view_init(struct machine_view *view, struct machine *machine);
 /* Add how each process is confined, which takes a look at each. */

@@ -5,6 +5,7 @@
 #include "libshared/mmio/channel.h"
 #include "libshared/virtio/state.h"
 #include "vmmd/storage.h"
+#include "vmmd/tap.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -39,14 +40,35 @@ static const struct machine_device_kind device_disk = {
     .queue_count = 1,
 };
 
-_Static_assert(sizeof(device_fixed) / sizeof(device_fixed[0]) + CONFIG_DISKS_MAX == DEVICES_MAX,
+static const struct machine_device_kind device_net = {
+    .id = "net",
+    .kind = "virtio-net",
+    .is_virtio = true,
+};
+
+/* Its process may make sockets. */
+static const struct machine_device_kind device_net_user = {
+    .id = "net",
+    .kind = "virtio-net",
+    .model = "virtio-net-user",
+    .is_virtio = true,
+};
+
+#define DISK_SLOT 3u
+#define NET_SLOT  (DISK_SLOT + CONFIG_DISKS_MAX)
+
+_Static_assert(sizeof(device_fixed) / sizeof(device_fixed[0]) + CONFIG_DISKS_MAX +
+                       CONFIG_NETS_MAX ==
+                   DEVICES_MAX,
                "room for every device");
+_Static_assert(NET_SLOT + CONFIG_NETS_MAX <= 31, "a slot for every device, power0 in the last");
 
 static void device_init(struct machine_device *device, const struct machine_device_kind *kind,
                         const char *id, const char *directory)
 {
     memset(device, 0, sizeof(*device));
     device->kind = kind;
+    device->queue_count = kind->queue_count;
     snprintf(device->id, sizeof(device->id), "%s", id);
     device->state_fd = device->reply_fd = device->backend_fd = device->console_fd = -1;
     memset(device->kick_fds, -1, sizeof(device->kick_fds));
@@ -60,6 +82,17 @@ static void device_init(struct machine_device *device, const struct machine_devi
         snprintf(device->console_path, DEVICE_PATH_MAX, "%s/%s.console.sock", directory,
                  device->id);
     }
+}
+
+static void device_init_numbered(struct machine_device *device,
+                                 const struct machine_device_kind *kind, size_t number,
+                                 unsigned first_slot, const char *directory)
+{
+    char id[16];
+
+    snprintf(id, sizeof(id), "%s%zu", kind->id, number);
+    device_init(device, kind, id, directory);
+    device->pci_slot = first_slot + (unsigned)number;
 }
 
 size_t machine_device_plan(struct machine_device *devices, const Polyvisor__MachineConfig *config,
@@ -77,11 +110,17 @@ size_t machine_device_plan(struct machine_device *devices, const Polyvisor__Mach
     }
     for (size_t i = 0; i < config->n_disks && count < DEVICES_MAX; i++) {
         struct machine_device *device = &devices[count++];
-        char id[16];
-        snprintf(id, sizeof(id), "%s%zu", device_disk.id, i);
-        device_init(device, &device_disk, id, directory);
-        device->pci_slot = slot++;
+        device_init_numbered(device, &device_disk, i, DISK_SLOT, directory);
         device->disk = config->disks[i];
+    }
+    for (size_t i = 0; i < config->n_net && count < DEVICES_MAX; i++) {
+        struct machine_device *device = &devices[count++];
+        struct net_setting setting;
+        net_setting_parse(config->net[i], ERROR_CONFIG, &setting, NULL); /* was checked */
+        device_init_numbered(device, setting.kind == NET_USER ? &device_net_user : &device_net, i,
+                             NET_SLOT, directory);
+        device->net = config->net[i];
+        device->queue_count = 2 * setting.queues + 1;
     }
     return count;
 }
@@ -90,12 +129,12 @@ size_t machine_device_plan(struct machine_device *devices, const Polyvisor__Mach
  * configuration. */
 static unsigned device_kick_count(const struct machine_device *device)
 {
-    return device->kind->is_virtio ? device->kind->queue_count : 1;
+    return device->kind->is_virtio ? device->queue_count : 1;
 }
 
 static unsigned device_call_count(const struct machine_device *device)
 {
-    return device->kind->is_virtio ? device->kind->queue_count + 1 : 1;
+    return device->kind->is_virtio ? device->queue_count + 1 : 1;
 }
 
 static int device_open_eventfds(struct machine_device *device)
@@ -157,7 +196,43 @@ static int device_open_console(struct machine_device *device)
     return 0;
 }
 
-int machine_device_open(struct machine_device *device, struct error *err)
+/* What a network card needs of the host. */
+static int device_open_net(struct machine_device *device, struct event_base *base,
+                           struct error *err)
+{
+    struct net_setting setting;
+    int result = net_setting_parse(device->net, ERROR_CONFIG, &setting, err);
+
+    if (result) {
+        return result;
+    }
+    switch (setting.kind) {
+    case NET_USER:
+        return network_check_forwards(&setting, err);
+    case NET_TAP:
+        device->backend_fd = tap_open(setting.ifname, err);
+        return device->backend_fd < 0 ? device->backend_fd : 0;
+    case NET_LINK:
+        device->link = link_create(setting.path, base, err);
+        return device->link ? 0 : -(int)err->code;
+    }
+    return 0;
+}
+
+const char *machine_device_model(const struct machine_device *device)
+{
+    return device->kind->model ? device->kind->model : device->kind->kind;
+}
+
+void machine_device_prepare(struct machine_device *device)
+{
+    device->ready = device->stopping = device->key_pressed = false;
+    if (device->link) {
+        link_repeat(device->link);
+    }
+}
+
+int machine_device_open(struct machine_device *device, struct event_base *base, struct error *err)
 {
     int result = device_open_state(device);
 
@@ -175,7 +250,7 @@ int machine_device_open(struct machine_device *device, struct error *err)
             return device->backend_fd;
         }
     }
-    return 0;
+    return device->net ? device_open_net(device, base, err) : 0;
 }
 
 static void device_close_fd(int *fd)
@@ -191,6 +266,8 @@ void machine_device_close(struct machine_device *device)
     device_close_fd(&device->state_fd);
     device_close_fd(&device->reply_fd);
     device_close_fd(&device->backend_fd);
+    link_destroy(device->link);
+    device->link = NULL;
     for (unsigned i = 0; i < DEVICE_QUEUES_MAX; i++) {
         device_close_fd(&device->kick_fds[i]);
     }
@@ -244,8 +321,9 @@ static int device_list_shared(const struct machine_device *device, struct fdlist
 int machine_device_list_own(const struct machine_device *device, struct fdlist *list)
 {
     int result = device_list_shared(device, list, "");
+    int backend = device->link ? link_device_fd(device->link) : device->backend_fd;
 
-    result = result ? result : device_list_fd(list, device->backend_fd, "", "backend");
+    result = result ? result : device_list_fd(list, backend, "", "backend");
     return result ? result : device_list_fd(list, device->console_fd, "", "console");
 }
 

@@ -5,7 +5,8 @@
  *
  * Every machine has, in this order: serial0, rtc0 (plain MMIO), rng0 in PCI slot 1, console0 in
  * slot 2, power0 in slot 31 (the last, out of the way of what is numbered), then disk0 and on from
- * slot 3.
+ * slot 3, and net0 and on from slot 19: a guest names its interfaces by their slots, and a further
+ * disk shall not rename them.
  */
 #ifndef POLYVISOR_VMMD_MACHINE_DEVICE_H
 #define POLYVISOR_VMMD_MACHINE_DEVICE_H
@@ -14,21 +15,24 @@
 #include "libshared/ipc/fdlist.h"
 #include "proto/control.pb-c.h"
 #include "vmmd/child.h"
+#include "vmmd/link.h"
+#include "vmmd/network.h"
 #include "vmmd/validate.h"
 #include <stdbool.h>
 #include <stddef.h>
 
-#define DEVICE_QUEUES_MAX 4
-#define DEVICES_MAX       (5 + CONFIG_DISKS_MAX)
+#define DEVICE_QUEUES_MAX (2 * NET_QUEUES_MAX + 1)
+#define DEVICES_MAX       (5 + CONFIG_DISKS_MAX + CONFIG_NETS_MAX)
 #define DEVICE_PATH_MAX   108 /* sun_path */
 
 struct machine_device_kind {
-    const char *id;   /* the id, or what a number is put after */
-    const char *kind; /* name in the messages */
-    bool is_virtio;   /* else plain MMIO */
+    const char *id;    /* the id, or what a number is put after */
+    const char *kind;  /* name in the messages to vcpud */
+    const char *model; /* name in those to devd, when it is another */
+    bool is_virtio;    /* else plain MMIO */
     bool has_console;
     bool is_power_key;
-    unsigned queue_count; /* virtio only */
+    unsigned queue_count; /* virtio only; 0: depends on its configuration */
     unsigned pci_slot;    /* 0: none, or the next that is free */
 };
 
@@ -37,6 +41,10 @@ struct machine;
 struct machine_device {
     const struct machine_device_kind *kind;
     const Polyvisor__DiskConfig *disk;              /* of the machine's configuration, or NULL */
+    const char *net;                                /* likewise: a network card's setting */
+    struct link *link;                              /* of a card that is linked to another */
+    bool link_down;                                 /* the card's cable was pulled */
+    unsigned queue_count;                           /* virtio only */
     char id[16];                                    /* "serial0", "disk0" */
     unsigned pci_slot;                              /* 0 for plain MMIO */
     int state_fd, reply_fd, backend_fd, console_fd; /* -1 where there is none */
@@ -64,9 +72,13 @@ struct machine_device {
  * most DEVICES_MAX). `config` must outlive them. */
 size_t machine_device_plan(struct machine_device *devices, const Polyvisor__MachineConfig *config,
                            const char *directory);
-/* Make what it owns: state, doorbells, disk, console. 0 or a negative error code; on error what
- * was made is still closed by machine_device_close. */
-int machine_device_open(struct machine_device *device, struct error *err);
+/* Make what it owns: state, doorbells, disk, console, network. `base` is the event loop. 0 or a
+ * negative error code; on error what was made is still closed by machine_device_close. */
+int machine_device_open(struct machine_device *device, struct event_base *base, struct error *err);
+/* What its process is told to be: "virtio-net-user". */
+const char *machine_device_model(const struct machine_device *device);
+/* Its process is about to be started (again). */
+void machine_device_prepare(struct machine_device *device);
 void machine_device_close(struct machine_device *device);
 /* Tell the guest's driver, while no process does, that the device failed, or that it is back:
  * DEVICE_NEEDS_RESET and a configuration interrupt (virtio 1.2, 2.1.1). Virtio devices only. */

@@ -114,6 +114,7 @@ void machine_view_init(struct machine_view *view, struct machine *machine)
     info->state = machine->state;
     info->processes = view->process_list;
     info->devices = view->device_list;
+    info->links_down = view->links_down;
     info->started_ns = machine->started_ns;
     info->end_reason = (char *)machine->end_reason;
     info->guest_code = machine->guest_code;
@@ -123,6 +124,9 @@ void machine_view_init(struct machine_view *view, struct machine *machine)
         machine_view_add(view, &device->child);
         if (!machine_is_idle(machine)) {
             machine_view_add_device(view, device);
+        }
+        if (device->link_down && info->n_links_down < CONFIG_NETS_MAX) {
+            info->links_down[info->n_links_down++] = device->id;
         }
         if (device->console_path[0] && !info->console_path[0]) {
             info->console_path = device->console_path;

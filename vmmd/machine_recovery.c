@@ -3,9 +3,10 @@
 #include "libshared/base/clock.h"
 #include "proto/vcpu.pb-c.h"
 #include "vmmd/machine_internal.h"
+#include <signal.h>
 #include <string.h>
 
-#define RECOVERY_DEATHS_MAX 5              /* in a row; after that the device stays dead */
+#define RECOVERY_DEATHS_MAX 5              /* of itself, in a row; then the device stays dead */
 #define RECOVERY_STABLE_NS  60000000000ull /* a life that long ends the row */
 #define RECOVERY_DELAY_NS   100000000ull   /* before the second restart; doubles */
 #define RECOVERY_TELL_MS    5000
@@ -41,9 +42,17 @@ void machine_device_stuck(struct machine *machine, const char *id)
     }
 }
 
+/* Somebody else killed it: no reason to think that the next one will die, too. */
+static bool recovery_was_murder(const struct child *child)
+{
+    return child->exit_signal == SIGKILL && !child->put_down;
+}
+
 /* Its process has ended: take note, decide when to try again. */
 static void recovery_note_death(struct machine_device *device, uint64_t now)
 {
+    bool counts = !recovery_was_murder(&device->child);
+    bool worked = device->ready;
     char text[64];
 
     child_describe_end(&device->child, text, sizeof(text));
@@ -56,8 +65,11 @@ static void recovery_note_death(struct machine_device *device, uint64_t now)
     if (now - device->started_ns >= RECOVERY_STABLE_NS) {
         device->deaths = 0;
     }
-    device->deaths++;
-    uint64_t delay = device->deaths > 1 ? RECOVERY_DELAY_NS << (device->deaths - 2) : 0;
+    device->deaths += counts;
+    uint64_t delay = worked ? 0 : RECOVERY_DELAY_NS; /* who kills at once shall not keep us busy */
+    if (counts) {
+        delay = device->deaths > 1 ? RECOVERY_DELAY_NS << (device->deaths - 2) : 0;
+    }
     device->restart_ns = now + delay;
 }
 

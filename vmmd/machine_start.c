@@ -78,7 +78,7 @@ static int machine_open_devices(struct machine *machine, struct error *err)
         machine_device_plan(machine->devices, machine->config, machine->directory);
     for (size_t i = 0; i < machine->device_count; i++) {
         machine->devices[i].machine = machine;
-        int result = machine_device_open(&machine->devices[i], err);
+        int result = machine_device_open(&machine->devices[i], machine->host->base, err);
         if (result) {
             return result;
         }
@@ -193,13 +193,13 @@ static int machine_spawn_device(struct machine_device *device, struct spawn_gate
         .callbacks = &machine_device_callbacks,
         .owner = device,
         .argv = {"devd", "--control", device->control_path, "--id", device->id, "--kind",
-                 (char *)device->kind->kind},
+                 (char *)machine_device_model(device)},
     };
     char role[sizeof(device->child.role)];
     int result = machine_list_device(device, &process.list);
 
     snprintf(role, sizeof(role), "devd/%s", device->id);
-    device->ready = device->stopping = device->key_pressed = false;
+    machine_device_prepare(device);
     return result ? result : machine_spawn(device->machine, gate, &process, role, &device->child);
 }
 
@@ -224,7 +224,7 @@ static int machine_configure_vcpu(struct machine *machine)
         devices[i].kind = (char *)device->kind->kind;
         devices[i].transport_path = device->transport_path;
         devices[i].pci_slot = device->pci_slot;
-        devices[i].queue_count = device->kind->queue_count;
+        devices[i].queue_count = device->queue_count;
         list[i] = &devices[i];
     }
     configure.name = config->name;
@@ -253,7 +253,7 @@ static int machine_configure_device(struct machine_device *device, bool restart)
 
     snprintf(serial, sizeof(serial), "polyvisor-%s", device->id);
     configure.id = device->id;
-    configure.kind = (char *)device->kind->kind;
+    configure.kind = (char *)machine_device_model(device);
     configure.transport_path = device->transport_path;
     configure.memory_base = machine_ram_base(machine);
     configure.memory_bytes = machine->config->memory_bytes;
@@ -261,6 +261,10 @@ static int machine_configure_device(struct machine_device *device, bool restart)
     if (device->disk) {
         configure.read_only = device->disk->read_only;
         configure.serial = serial;
+    }
+    if (device->net) {
+        configure.net = (char *)device->net;
+        configure.link_down = device->link_down;
     }
     request.body_case = POLYVISOR__DEVICE_REQUEST__BODY_CONFIGURE;
     request.configure = &configure;

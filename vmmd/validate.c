@@ -3,6 +3,7 @@
 #include "libshared/ipc/runtime.h"
 #include "vmmd/budget.h"
 #include "vmmd/message.h"
+#include "vmmd/network.h"
 #include "vmmd/storage.h"
 #include <inttypes.h>
 #include <limits.h>
@@ -244,16 +245,6 @@ static int config_check_disk_files(Polyvisor__MachineConfig *config, struct erro
     return result;
 }
 
-static int config_check_net(const Polyvisor__MachineConfig *config, struct error *err)
-{
-    if (!config->n_net) {
-        return 0;
-    }
-    error_set(err, ERROR_UNSUPPORTED, 0, "network devices are not implemented yet");
-    error_hint(err, "leave out --net");
-    return -ERROR_UNSUPPORTED;
-}
-
 int config_validate_form(Polyvisor__MachineConfig *config, const char *directory, struct error *err)
 {
     int result = config_check_name(config, directory, err);
@@ -265,7 +256,7 @@ int config_validate_form(Polyvisor__MachineConfig *config, const char *directory
     result = result ? result : config_check_append(config, err);
     result = result ? result : config_check_image_paths(config, err);
     result = result ? result : config_check_disk_paths(config, err);
-    result = result ? result : config_check_net(config, err);
+    result = result ? result : network_complete(config, directory, err);
     return result;
 }
 
@@ -276,5 +267,6 @@ int config_validate(Polyvisor__MachineConfig *config, const char *directory, str
     result = result ? result : budget_check(config->memory_bytes, 0, err);
     result = result ? result : config_check_image_files(config, err);
     result = result ? result : config_check_disk_files(config, err);
+    result = result ? result : network_check_host(config, err);
     return result;
 }

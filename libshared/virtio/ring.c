@@ -263,6 +263,34 @@ size_t virtqueue_chain_write(const struct virtqueue_chain *chain, uint64_t offse
 
 /* ---- Taking ---- */
 
+/* The head of entry `ahead` of those that wait: 1, 0 when there are not so many, or -EPROTO. */
+static int available_head(struct virtqueue *queue, unsigned ahead, uint16_t *head)
+{
+    if (queue->fault) {
+        return -EPROTO;
+    }
+    uint16_t waiting = guest_load(&queue->available[AREA_INDEX]) - queue->next_available;
+    if (waiting > queue->size) {
+        return queue_break(queue, "available index ran ahead");
+    }
+    if (ahead >= waiting) {
+        return 0;
+    }
+    uint16_t index = (uint16_t)(queue->next_available + ahead);
+    *head = guest_load(&queue->available[AREA_RING + index % queue->size]);
+    if (*head >= queue->size) {
+        return queue_break(queue, "head index out of range");
+    }
+    return 1;
+}
+
+unsigned virtqueue_waiting(struct virtqueue *queue)
+{
+    uint16_t waiting =
+        queue->fault ? 0 : guest_load(&queue->available[AREA_INDEX]) - queue->next_available;
+    return waiting <= queue->size ? waiting : 0;
+}
+
 bool virtqueue_available(struct virtqueue *queue)
 {
     return !queue->fault && guest_load(&queue->available[AREA_INDEX]) != queue->next_available;
@@ -270,25 +298,16 @@ bool virtqueue_available(struct virtqueue *queue)
 
 int virtqueue_take(struct virtqueue *queue, struct virtqueue_chain *chain)
 {
-    if (queue->fault) {
-        return -EPROTO;
-    }
-    uint16_t waiting = guest_load(&queue->available[AREA_INDEX]) - queue->next_available;
-    if (waiting == 0) {
-        return 0;
-    }
-    if (waiting > queue->size) {
-        return queue_break(queue, "available index ran ahead");
-    }
-    uint16_t head = guest_load(&queue->available[AREA_RING + queue->next_available % queue->size]);
-    if (head >= queue->size) {
-        return queue_break(queue, "head index out of range");
+    uint16_t head;
+    int status = available_head(queue, 0, &head);
+    if (status <= 0) {
+        return status;
     }
     struct virtio_inflight *entry = &queue->shared->inflight[head];
     if (atomic_load_explicit(&entry->status, memory_order_relaxed) != VIRTIO_FREE) {
         return queue_break(queue, "head offered while it is in flight");
     }
-    int status = chain_read(queue, head, chain);
+    status = chain_read(queue, head, chain);
     if (status < 0) {
         return status;
     }
@@ -350,6 +369,66 @@ void virtqueue_complete(struct virtqueue *queue, const struct virtqueue_chain *c
     atomic_store_explicit(&entry->status, VIRTIO_DONE, memory_order_release);
     VIRTQUEUE_STEP(); /* C2 */
     request_publish(queue, chain->head);
+}
+
+/* ---- Streams ---- */
+
+int virtqueue_peek(struct virtqueue *queue, unsigned ahead, struct virtqueue_chain *chain)
+{
+    uint16_t head;
+    int status = available_head(queue, ahead, &head);
+
+    if (status <= 0) {
+        return status;
+    }
+    status = chain_read(queue, head, chain);
+    return status < 0 ? status : 1;
+}
+
+void virtqueue_wrote(struct virtqueue *queue, const struct virtqueue_chain *chain, uint64_t bytes)
+{
+    unsigned end = chain->readable_count + chain->writable_count;
+    for (unsigned i = chain->readable_count; bytes && i < end; i++) {
+        uint64_t length = chain->segments[i].iov_len;
+        uint64_t part = length < bytes ? length : bytes;
+        memory_device_wrote(queue->memory, chain->addresses[i], part);
+        bytes -= part;
+    }
+}
+
+/* S3 and S4: the indexes follow used.idx, which is `used`. */
+static void stream_follow(struct virtqueue *queue, uint16_t used)
+{
+    struct virtio_queue_state *shared = queue->shared;
+    uint64_t order = shared->next_order;
+
+    order += (uint16_t)(used - (uint16_t)order);
+    __atomic_store_n(&shared->next_order, order, __ATOMIC_RELEASE);
+    queue->next_available = (uint16_t)order;
+    atomic_store_explicit(&shared->next_available, queue->next_available, memory_order_release);
+    VIRTQUEUE_STEP(); /* S3 */
+    queue->next_used = used;
+    atomic_store_explicit(&shared->next_used, used, memory_order_release);
+    VIRTQUEUE_STEP(); /* S4 */
+}
+
+void virtqueue_publish(struct virtqueue *queue, const struct virtqueue_used_element *elements,
+                       unsigned count)
+{
+    uint16_t used = (uint16_t)(queue->next_used + count);
+
+    if (queue->fault || !count) {
+        return;
+    }
+    for (unsigned i = 0; i < count; i++) {
+        memcpy(used_ring(queue, (uint16_t)(queue->next_used + i)), &elements[i],
+               sizeof(elements[i]));
+    }
+    memory_device_wrote(queue->memory, queue->device_area, used_bytes(queue->size));
+    VIRTQUEUE_STEP(); /* S1 */
+    guest_store(&queue->used[AREA_INDEX], used);
+    VIRTQUEUE_STEP(); /* S2 */
+    stream_follow(queue, used);
 }
 
 bool virtqueue_interrupt_wanted(struct virtqueue *queue)
@@ -487,6 +566,21 @@ int virtqueue_recover(struct virtqueue *queue, uint16_t heads[VIRTIO_QUEUE_SIZE_
         *count = found;
     }
     return status;
+}
+
+int virtqueue_recover_stream(struct virtqueue *queue)
+{
+    uint16_t used = guest_load(&queue->used[AREA_INDEX]);
+    uint16_t published = used - queue->next_used;
+
+    if (queue->fault) {
+        return -EPROTO;
+    }
+    if (published > queue->size) {
+        return queue_break(queue, "used index changed by the driver");
+    }
+    stream_follow(queue, used);
+    return 0;
 }
 
 int virtqueue_resume(struct virtqueue *queue, uint16_t head, struct virtqueue_chain *chain)

@@ -39,6 +39,18 @@
  * same single steps, so that dying during recovery is no different. A kick or an interrupt that
  * was lost with the process is made good by looking at every queue, and by interrupting, once
  * after recovery.
+ *
+ * Streams. A queue whose buffers are used strictly in order, and whose work may be lost or done
+ * twice (a network's frames), needs no log: it is read with virtqueue_peek, which changes nothing,
+ * and several buffers are given back at once with virtqueue_publish:
+ *
+ *   publish   S1  used.ring[next_used ...] = elements (guest buffers are written before)
+ *             S2  used.idx = next_used + count: all of them become visible in one store
+ *             S3  next_order = next_order + count, next_available its low 16 bits
+ *             S4  next_used = next_used + count
+ *
+ * What used.idx says is what happened, so virtqueue_recover_stream sets the rest by it. A queue is
+ * used one way or the other, never both, between two resets.
  */
 #ifndef POLYVISOR_VIRTIO_RING_H
 #define POLYVISOR_VIRTIO_RING_H
@@ -123,12 +135,28 @@ int virtqueue_resume(struct virtqueue *queue, uint16_t head, struct virtqueue_ch
 int virtqueue_take(struct virtqueue *queue, struct virtqueue_chain *chain);
 /* Whether virtqueue_take would find something; false on a broken queue. */
 bool virtqueue_available(struct virtqueue *queue);
+/* How many chains the driver has made available that were not taken yet. */
+unsigned virtqueue_waiting(struct virtqueue *queue);
 /* Publish a request that was taken, `written` bytes of its writable segments being valid. Does
  * nothing on a broken queue. */
 void virtqueue_complete(struct virtqueue *queue, const struct virtqueue_chain *chain,
                         uint32_t written);
 /* Whether the driver wants an interrupt for what was completed since the last call. */
 bool virtqueue_interrupt_wanted(struct virtqueue *queue);
+
+/* Read the chain `ahead` entries after the first that is not given back yet, without taking it. 1
+ * with *chain filled, 0 when the driver has not made so many available, -EPROTO when it broke a
+ * rule, now or before. */
+int virtqueue_peek(struct virtqueue *queue, unsigned ahead, struct virtqueue_chain *chain);
+/* Report that the first `bytes` of a peeked chain's writable segments were written. Before they are
+ * published. */
+void virtqueue_wrote(struct virtqueue *queue, const struct virtqueue_chain *chain, uint64_t bytes);
+/* Give back the first `count` buffers, in their order, all at once. Nothing on a broken queue. */
+void virtqueue_publish(struct virtqueue *queue, const struct virtqueue_used_element *elements,
+                       unsigned count);
+/* Go on with a stream that an earlier process left. 0, or -EPROTO when the driver changed what the
+ * device had written (the queue is broken then). Call right after open. */
+int virtqueue_recover_stream(struct virtqueue *queue);
 
 /* Ask the driver not to kick while the device looks by itself. A hint: kicks may still come. */
 void virtqueue_kicks_off(struct virtqueue *queue);

@@ -18,10 +18,11 @@
 #include <stdint.h>
 
 #define VIRTIO_STATE_MAGIC    0x53545650u /* "PVTS" */
-#define VIRTIO_STATE_VERSION  1u
+#define VIRTIO_STATE_VERSION  2u
 #define VIRTIO_QUEUES_MAX     16u
 #define VIRTIO_QUEUE_SIZE_MAX 256u
 #define VIRTIO_CONFIG_MAX     256u
+#define VIRTIO_SAVED_MAX      1024u
 
 /* One request between being taken from the ring and its used entry being visible (D). Indexed by
  * the head descriptor. */
@@ -65,6 +66,7 @@ struct virtio_state {
     _Atomic uint32_t needs_reset; /* enum virtio_needs_reset; D, V */
     uint8_t config[VIRTIO_CONFIG_MAX]; /* D; the transport only reads */
     struct virtio_queue_state queues[VIRTIO_QUEUES_MAX];
+    uint8_t saved[VIRTIO_SAVED_MAX]; /* D: what the driver told it besides, for the next process */
 };
 _Static_assert(sizeof(struct virtio_inflight) == 16, "shared layout");
 _Static_assert(offsetof(struct virtio_state, config) == 48, "shared layout");

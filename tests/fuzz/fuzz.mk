@@ -9,7 +9,7 @@ FUZZ_PROGRAMS := $(FUZZ_SOURCES:tests/fuzz/%.c=$(BUILD)/fuzz/%)
 $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(LIB_DEVD) $(LIB_SHARED)
 	@mkdir -p $(@D)
 	$(QUIET_LD)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $< -Wl,--whole-archive $(LIB_DEVD) \
-	    -Wl,--no-whole-archive $(LIB_SHARED) $(LIBS)
+	    -Wl,--no-whole-archive $(LIB_SHARED) $(LIBS) $(LIBS_DEVD)
 
 .PHONY: fuzz fuzz-programs
 fuzz-programs: $(FUZZ_PROGRAMS)

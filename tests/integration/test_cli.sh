@@ -202,7 +202,8 @@ printf 'QFI\xfb' | cat - /dev/zero | head -c 1M >"$work/qcow2"
 refuse "an image of another format" 16 unsupported 'qcow2' "${run[@]}" --kernel "$kernel" --disk "path=$work/qcow2"
 refuse "a disk named twice" 9 in-use '' "${run[@]}" --kernel "$kernel" \
     --disk "path=$work/disk" --disk "path=$work/disk"
-refuse "a network, which is not there yet" 16 unsupported '' "${run[@]}" --kernel "$kernel" --net user
+refuse "an interface that is not there" 6 bad-config "no interface 'pvnone'" "${run[@]}" --kernel "$kernel" \
+    --net tap,ifname=pvnone
 refuse "an architecture that is not there yet" 16 unsupported '' "${run[@]}" --kernel "$kernel" --arch arm64
 
 # ---- With a vmmd: names and states ----

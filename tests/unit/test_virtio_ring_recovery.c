@@ -215,6 +215,91 @@ START_TEST(damaged_logs_are_refused)
 }
 END_TEST
 
+/* ---- Streams ---- */
+
+#define STREAM_ROUNDS 40
+
+/* Publishes one, two or three buffers at a time until there are none; with each goes the number of
+ * the frame, which an earlier life may have begun. */
+static void stream_live(bool restart)
+{
+    ck_assert_int_eq(virtqueue_open(&queue, &driver.memory, &driver.state->queues[0], 0), 0);
+    if (restart) {
+        ck_assert_int_eq(virtqueue_recover_stream(&queue), 0);
+    }
+    ck_assert_uint_eq(queue.next_used, queue.next_available);
+    for (;;) {
+        struct virtqueue_used_element elements[3];
+        unsigned wanted = queue.next_used % 3u + 1, count = 0;
+        while (count < wanted && virtqueue_peek(&queue, count, &chains[0]) == 1) {
+            elements[count] = (struct virtqueue_used_element){chains[0].head, 100 + wanted};
+            count++;
+        }
+        ck_assert_ptr_null(queue.fault);
+        if (count < wanted) {
+            break;
+        }
+        virtqueue_publish(&queue, elements, count);
+    }
+}
+
+static bool stream_dies_after(long steps, bool restart)
+{
+    steps_to_live = steps;
+    if (setjmp(death)) {
+        return true;
+    }
+    stream_live(restart);
+    steps_to_live = 0;
+    return false;
+}
+
+/* The driver sees each buffer once, in order, and groups whole; it gives all back again. */
+START_TEST(a_stream_survives_death_at_each_step)
+{
+    volatile long steps;
+    volatile unsigned collected, offered;
+
+    for (steps = 1; steps < 60; steps++) {
+        driver_set_queues(&driver, DRIVER_QUEUE_SIZE);
+        virtqueue_clear(&driver.state->queues[0]);
+        for (uint16_t i = 0; i < DRIVER_QUEUE_SIZE; i++) {
+            driver_describe(&driver, 0, i, DRIVER_DATA + i * 64u, 64, VIRTQUEUE_WRITE, 0);
+        }
+        collected = offered = 0;
+        for (volatile unsigned round = 0; round < STREAM_ROUNDS; round++) {
+            struct virtqueue_used_element element;
+            while (offered < collected + DRIVER_QUEUE_SIZE) {
+                driver_offer(&driver, 0, (uint16_t)(offered++ % DRIVER_QUEUE_SIZE));
+            }
+            stream_dies_after(steps, round > 0);
+            unsigned left = 0;
+            while (driver_collect(&driver, 0, &element)) {
+                ck_assert_uint_eq(element.id, collected % DRIVER_QUEUE_SIZE);
+                left = left ? left : element.length - 100;
+                left--;
+                collected++;
+            }
+            ck_assert_uint_eq(left, 0); /* no part of a group */
+        }
+        /* A life of fewer steps ends before it can publish, or even take over. */
+        ck_assert(steps < 5 || collected > 0);
+    }
+}
+END_TEST
+
+START_TEST(a_stream_whose_used_index_was_changed)
+{
+    driver_set_queues(&driver, DRIVER_QUEUE_SIZE);
+    virtqueue_clear(&driver.state->queues[0]);
+    driver.queues[0].used[1] = DRIVER_QUEUE_SIZE + 1;
+    ck_assert_int_eq(virtqueue_open(&queue, &driver.memory, &driver.state->queues[0], 0), 0);
+    ck_assert_int_lt(virtqueue_recover_stream(&queue), 0);
+    ck_assert_ptr_nonnull(queue.fault);
+    ck_assert_int_lt(virtqueue_peek(&queue, 0, &chains[0]), 0);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("virtio ring recovery");
@@ -224,6 +309,8 @@ int main(void)
     tcase_set_timeout(tests, 120);
     tcase_add_test(tests, one_death_at_each_step);
     tcase_add_test(tests, two_deaths_at_each_pair_of_steps);
+    tcase_add_test(tests, a_stream_survives_death_at_each_step);
+    tcase_add_test(tests, a_stream_whose_used_index_was_changed);
     tcase_add_test(tests, a_process_that_dies_every_few_steps_gets_there);
     tcase_add_test(tests, damaged_logs_are_refused);
     suite_add_tcase(suite, tests);

@@ -333,6 +333,21 @@ START_TEST(a_killed_device_is_restarted_and_descriptors_stay_level)
 }
 END_TEST
 
+/* Killing one that works says nothing about the next: it never is given up for that. */
+START_TEST(a_device_that_is_killed_often_is_not_given_up)
+{
+    ck_assert_int_eq(ask_create("one", ""), ERROR_OK);
+    ck_assert_int_eq(ask_start("one", false), ERROR_OK);
+    for (unsigned i = 0; i < 12; i++) {
+        kill(pid_of("devd/console0"), SIGKILL);
+        await_event("device-restarted");
+        ck_assert_int_eq(ask_wait("one", 1), ERROR_OK);
+    }
+    ck_assert_int_eq(machine()->n_processes, 6);
+    ck_assert_int_eq(ask_stop("one", 0), ERROR_OK);
+}
+END_TEST
+
 /* vcpud says that a device holds up a reset: its process is ended, and vcpud is told. */
 START_TEST(a_stuck_device_is_replaced)
 {
@@ -578,6 +593,7 @@ int main(int argc, char **argv)
         a_dead_device_is_restarted,
         a_device_that_keeps_dying_is_given_up,
         a_killed_device_is_restarted_and_descriptors_stay_level,
+        a_device_that_is_killed_often_is_not_given_up,
         a_stuck_device_is_replaced,
         a_stuck_device_that_was_given_up_is_gone,
         a_long_request_does_not_hold_up_others,

@@ -1,14 +1,17 @@
 /* Each mistake in a machine's configuration is told by its own code, before anything starts. */
 #include "vmmd/budget.h"
 #include "vmmd/message.h"
+#include "vmmd/network.h"
 #include "vmmd/storage.h"
 #include "vmmd/validate.h"
+#include <arpa/inet.h>
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -323,7 +326,7 @@ START_TEST(one_disk_is_not_two)
 }
 END_TEST
 
-START_TEST(too_many_disks_and_networks)
+START_TEST(too_many_disks)
 {
     for (int i = 0; i <= CONFIG_DISKS_MAX; i++) {
         add_disk("/none");
@@ -332,10 +335,90 @@ START_TEST(too_many_disks_and_networks)
     while (config->n_disks > 0) {
         polyvisor__disk_config__free_unpacked(config->disks[--config->n_disks], NULL);
     }
-    config->net = calloc(1, sizeof(char *));
+}
+END_TEST
+
+static void add_net(const char *text)
+{
+    config->net = realloc(config->net, (config->n_net + 1) * sizeof(char *));
+    config->net[config->n_net++] = strdup(text);
+}
+
+START_TEST(network_cards_get_an_address_that_stays)
+{
+    char first[128], other[128];
+
+    add_net("user");
+    add_net("user,mac=52:54:00:00:00:01,hostfwd=tcp:[::1]:4430-:443,mtu=9000,queues=2");
+    ck_assert_int_eq(config_validate_form(config, base, &err), 0);
+    snprintf(first, sizeof(first), "%s", config->net[0]);
+    ck_assert_int_eq(strncmp(first, "user,mac=52:", 12), 0);
+    ck_assert_uint_eq(strlen(first), strlen("user,mac=52:00:00:00:00:00"));
+    ck_assert_str_eq(config->net[1], "user,hostfwd=tcp:[::1]:4430-:443,mac=52:54:00:00:00:01,"
+                                     "mtu=9000,queues=2");
+    /* What was completed is complete. */
+    ck_assert_int_eq(config_validate_form(config, base, &err), 0);
+    ck_assert_str_eq(config->net[0], first);
+    /* It is the same each time, and another for another card. */
+    free(config->net[0]);
     config->net[0] = strdup("user");
-    config->n_net = 1;
-    ck_assert_int_eq(validate(), -ERROR_UNSUPPORTED);
+    ck_assert_int_eq(config_validate_form(config, base, &err), 0);
+    ck_assert_str_eq(config->net[0], first);
+    free(config->net[1]);
+    config->net[1] = strdup("user");
+    ck_assert_int_eq(config_validate_form(config, base, &err), 0);
+    snprintf(other, sizeof(other), "%s", config->net[1]);
+    ck_assert_str_ne(first, other);
+}
+END_TEST
+
+START_TEST(bad_network_cards)
+{
+    static const struct {
+        const char *text;
+        int code;
+    } cases[] = {
+        {"bridge", ERROR_CONFIG},
+        {"link,path=relative", ERROR_CONFIG},
+        {"tap,ifname=pvnone0", ERROR_CONFIG},
+        {"user,mac=53:54:00:00:00:01", ERROR_CONFIG},
+        {"user,hostfwd=tcp:203.0.113.1:4711-:80", ERROR_CONFIG},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        add_net(cases[i].text);
+        ck_assert_msg(validate() == -cases[i].code, "%s: %s", cases[i].text, err.message);
+        free(config->net[--config->n_net]);
+    }
+    add_net("user,mac=52:54:00:00:00:01");
+    add_net("user,mac=52:54:00:00:00:01");
+    ck_assert_int_eq(validate(), -ERROR_CONFIG);
+    for (int i = 0; i < CONFIG_NETS_MAX; i++) {
+        add_net("user");
+    }
+    ck_assert_int_eq(validate(), -ERROR_CONFIG);
+}
+END_TEST
+
+START_TEST(a_port_that_is_in_use)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000001)};
+    socklen_t length = sizeof(address);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    char text[64];
+
+    ck_assert_int_eq(bind(fd, (struct sockaddr *)&address, length), 0);
+    ck_assert_int_eq(listen(fd, 1), 0);
+    getsockname(fd, (struct sockaddr *)&address, &length);
+    snprintf(text, sizeof(text), "user,hostfwd=tcp:127.0.0.1:%u-:80", ntohs(address.sin_port));
+    add_net(text);
+    ck_assert_int_eq(validate(), -ERROR_BUSY);
+    ck_assert(strstr(err.message, "is in use") != NULL);
+    ck_assert_uint_ne(strlen(err.hint), 0);
+    close(fd);
+    ck_assert_int_eq(validate(), 0);
+    /* Twice in one machine is no better. */
+    add_net(text);
+    ck_assert_int_eq(validate(), -ERROR_BUSY);
 }
 END_TEST
 
@@ -358,7 +441,10 @@ int main(void)
     tcase_add_test(tests, disks_are_locked);
     tcase_add_test(tests, a_lock_goes_with_its_last_holder);
     tcase_add_test(tests, one_disk_is_not_two);
-    tcase_add_test(tests, too_many_disks_and_networks);
+    tcase_add_test(tests, too_many_disks);
+    tcase_add_test(tests, network_cards_get_an_address_that_stays);
+    tcase_add_test(tests, bad_network_cards);
+    tcase_add_test(tests, a_port_that_is_in_use);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

@@ -1,0 +1,120 @@
+/* Frames from the guest. A frame is sent, then its buffer is given back: a process that dies in
+ * between sends that one frame twice, which Ethernet allows. */
+#include "devd/net/card.h"
+#include "devd/virtio.h"
+#include "libshared/base/log.h"
+#include <errno.h>
+#include <string.h>
+
+#define FRAMES_A_TURN 256u
+#define HEAD_BYTES    64u /* enough for the addresses and ports of a flow */
+
+/* What the driver may ask for, by feature. */
+static bool header_allowed(const struct net_card *card, const struct virtio_net_hdr_v1 *header)
+{
+    uint64_t features = card->device->virtio->driver_features;
+    unsigned type = header->gso_type & ~VIRTIO_NET_HDR_GSO_ECN;
+
+    if ((header->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) &&
+        !(features & NET_FEATURE(VIRTIO_NET_F_CSUM))) {
+        return false;
+    }
+    if ((header->gso_type & VIRTIO_NET_HDR_GSO_ECN) &&
+        !(features & NET_FEATURE(VIRTIO_NET_F_HOST_ECN))) {
+        return false;
+    }
+    return type == VIRTIO_NET_HDR_GSO_NONE ||
+           (type == VIRTIO_NET_HDR_GSO_TCPV4 && (features & NET_FEATURE(VIRTIO_NET_F_HOST_TSO4))) ||
+           (type == VIRTIO_NET_HDR_GSO_TCPV6 && (features & NET_FEATURE(VIRTIO_NET_F_HOST_TSO6)));
+}
+
+/* The segments of the chain without its first bytes, in place. Their number. */
+static unsigned parts_skip(struct virtqueue_chain *chain, size_t skip, struct iovec **parts)
+{
+    unsigned first = 0;
+
+    while (skip >= chain->segments[first].iov_len) {
+        skip -= chain->segments[first++].iov_len;
+    }
+    chain->segments[first].iov_base = (uint8_t *)chain->segments[first].iov_base + skip;
+    chain->segments[first].iov_len -= skip;
+    *parts = chain->segments + first;
+    return chain->readable_count - first;
+}
+
+static void flow_note(struct net_card *card, unsigned pair)
+{
+    uint8_t head[HEAD_BYTES];
+    size_t length = virtqueue_chain_read(&card->sending, NET_HEADER_BYTES, head, sizeof(head));
+
+    card->flows[net_flow(head, length)] = (uint8_t)pair;
+}
+
+/* The chain in card->sending: 0, or -EAGAIN. */
+static int frame_send(struct net_card *card, unsigned pair)
+{
+    struct virtqueue_chain *chain = &card->sending;
+    uint64_t length = chain->readable_bytes - NET_HEADER_BYTES;
+    struct virtio_net_hdr_v1 header;
+    struct iovec *parts;
+
+    if (chain->readable_bytes < NET_HEADER_BYTES + NET_FRAME_MIN || length > NET_FRAME_MAX) {
+        return 0;
+    }
+    virtqueue_chain_read(chain, 0, &header, sizeof(header));
+    header.flags &= VIRTIO_NET_HDR_F_NEEDS_CSUM;
+    header.num_buffers = 0;
+    if (!header_allowed(card, &header) || !net_header_valid(&header, (size_t)length)) {
+        if (device_may_complain(card->device)) {
+            log_warning("the driver sent a frame whose header makes no sense: dropped");
+        }
+        return 0;
+    }
+    if (!card->cable || !card->carrier) {
+        return 0;
+    }
+    if (card->pairs > 1) {
+        flow_note(card, pair);
+    }
+    unsigned count = parts_skip(chain, NET_HEADER_BYTES, &parts);
+    return card->operations->send(card->backend, &header, parts, count, (size_t)length);
+}
+
+enum virtio_stream net_card_transmit(struct net_card *card, unsigned queue)
+{
+    struct virtqueue *ring = virtio_queue_ring(card->device, queue);
+    enum virtio_stream result = VIRTIO_STREAM_MORE;
+
+    for (unsigned sent = 0; ring && sent < FRAMES_A_TURN; sent++) {
+        if (card->refused) {
+            result = VIRTIO_STREAM_BLOCKED;
+            break;
+        }
+        int status = virtqueue_peek(ring, 0, &card->sending);
+        if (status < 0) {
+            virtio_device_fail(card->device, ring->fault);
+        }
+        if (status <= 0) {
+            result = VIRTIO_STREAM_EMPTY;
+            break;
+        }
+        if (frame_send(card, queue / 2) == -EAGAIN) {
+            card->refused = true;
+            continue;
+        }
+        const struct virtqueue_used_element element = {.id = card->sending.head};
+        virtqueue_publish(ring, &element, 1);
+    }
+    net_card_received(card); /* what the backend answered at once */
+    return ring ? result : VIRTIO_STREAM_BLOCKED;
+}
+
+void net_card_writable(void *context)
+{
+    struct net_card *card = context;
+
+    card->refused = false;
+    for (unsigned pair = 0; pair < card->pairs && !card->refused; pair++) {
+        virtio_queue_pump(card->device, net_transmit_queue(pair));
+    }
+}

@@ -1,0 +1,263 @@
+#!/usr/bin/env bash
+# A guest's network: user networking both ways, links between machines, cards whose process is
+# killed meanwhile. What is transferred is compared by checksum.
+. "$(dirname "$0")/lib.sh"
+
+mib=4 kills=20 rounds=20
+slow_build && mib=1 kills=4 rounds=4
+data=$work/data
+head -c "${mib}M" /dev/urandom >"$data"
+sum=$(sha256sum <"$data" | cut -d' ' -f1)
+
+free_port() { # a port that nobody has now
+    python3 -c 'import socket; s=socket.socket(); s.bind(("127.0.0.1",0)); print(s.getsockname()[1])'
+}
+machine() { # NAME OPTION...: with a shell on its console
+    local name=$1
+    shift
+    "$vmctl" create "$name" --arch riscv64 --kernel "$guest/vmlinux" --memory 192M \
+        --initrd "$guest/test-initrd.cpio.gz" --append "quiet script=commands ${append:-}" "$@" >/dev/null &&
+        "$vmctl" start "$name" >/dev/null || return 1
+    [ -p "$work/$name.in" ] || mkfifo "$work/$name.in"
+    : >"$work/$name.out"
+    sleep 10000 >"$work/$name.in" &
+    holders+=($!)
+    "$vmctl" console "$name" <"$work/$name.in" >"$work/$name.out" 2>/dev/null &
+}
+holders=()
+answers() { # NAME: how many
+    tr -d '\r' <"$work/$1.out" 2>/dev/null | grep -c '^status '
+}
+answered() { # NAME COUNT
+    [ "$(answers "$1")" -ge "$2" ]
+}
+tell() { # NAME COMMAND: start it in the guest
+    asked=$(($(answers "$1") + 1))
+    echo "$2" >"$work/$1.in"
+}
+outcome() { # NAME: wait for what was told to end, print its output; its status
+    wait_for 180 answered "$1" "$asked" || return 99
+    tr -d '\r' <"$work/$1.out" | awk -v n="$asked" '/^status /{c++; if (c == n) {s = $2; exit}; next}
+        c == n - 1 {print} END {exit s}'
+}
+ask() { # NAME COMMAND
+    tell "$1" "$2"
+    outcome "$1"
+}
+pid_of() { # NAME ROLE
+    "$vmctl" --json show "$1" | tr -d ' \n' | sed -nE "s/.*\"role\":\"${2//\//\\/}\",\"pid\":([0-9]+).*/\1/p;t
+        s/.*\"pid\":([0-9]+),\"role\":\"${2//\//\\/}\".*/\1/p"
+}
+kill_card() { # NAME: its network card's process; true when another one took its place
+    local pid
+    pid=$(pid_of "$1" devd/net0)
+    [ -n "$pid" ] && kill -9 "$pid" && wait_for 10 card_replaced "$1" "$pid"
+}
+card_replaced() { # NAME PID
+    local now
+    now=$(pid_of "$1" devd/net0)
+    [ -n "$now" ] && [ "$now" != "$2" ]
+}
+sum_is() { # OUTPUT: of sha256sum
+    case $1 in "$sum"*) true ;; *) echo "    got: $1"; false ;; esac
+}
+clean_dmesg() { # NAME
+    ! ask "$1" 'dmesg | grep -iE "virtio|net eth|BUG|not a head|lockup|unexpected" | grep -vE "input: |enabling device"'
+}
+end() { # NAME
+    "$vmctl" kill "$1" >/dev/null 2>&1
+    "$vmctl" rm "$1" >/dev/null 2>&1
+}
+
+daemon_start
+
+# ---- User networking ----
+
+web=$(free_port) tcp=$(free_port) udp=$(free_port) tcp6=$(free_port)
+(cd "$work" && exec python3 -u -m http.server --bind 127.0.0.1 "$web" >"$work/http.log" 2>&1) &
+holders+=($!)
+disown $!
+machine user --net "user,hostfwd=tcp:127.0.0.1:$tcp-:80,hostfwd=udp:127.0.0.1:$udp-:9,hostfwd=tcp:[::1]:$tcp6-:80"
+check "the guest is up" wait_for 120 answered user 1
+check "it got its address by DHCP" sh -c "echo '$(ask user 'ip -4 address show eth0')' | grep -q 'inet 10.0.2.15/24'"
+check "and a route and a name server" \
+    sh -c "echo '$(ask user 'ip route; cat /etc/resolv.conf')' | tr '\n' ' ' | grep -q 'via 10.0.2.2 .*nameserver 10.0.2.3'"
+check "it reaches the host" ask user 'ping -c 2 -W 5 10.0.2.2 >/dev/null'
+check "$mib MiB come from a server on the host" \
+    sum_is "$(ask user "wget -q -O - http://10.0.2.2:$web/data | sha256sum")"
+
+ask user 'mkdir /tmp/www; httpd -p 80 -h /tmp/www' >/dev/null
+ask user "wget -q -O /tmp/www/data http://10.0.2.2:$web/data"
+from_guest() { # URL: its checksum
+    python3 - "$1" <<'END'
+import hashlib, sys, urllib.request
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+print(hashlib.sha256(opener.open(sys.argv[1], timeout=60).read()).hexdigest())
+END
+}
+check "$mib MiB go out by a forwarded port" sum_is "$(from_guest "http://127.0.0.1:$tcp/data")"
+has_ip6() {
+    ask user 'ip -6 address show eth0' | grep -q 'inet6 fec0'
+}
+check "the guest has an IPv6 address" wait_for 30 has_ip6
+check "a port of the host's IPv6 leads to the guest's" sum_is "$(from_guest "http://[::1]:$tcp6/data")"
+
+# A datagram there and back, large enough to be cut in pieces on the guest's side.
+cat >"$work/datagram.py" <<'END'
+import os, socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(1)
+data = os.urandom(int(sys.argv[2]))
+for _ in range(20):
+    s.sendto(data, ("127.0.0.1", int(sys.argv[1])))
+    try:
+        sys.exit(0 if s.recv(65536) == data else 1)
+    except TimeoutError:
+        pass
+sys.exit(1)
+END
+for bytes in 6 1472 1473 9000; do
+    tell user 'datagram 9 >/dev/null'
+    check "a datagram of $bytes bytes goes there and back by a forwarded UDP port" \
+        python3 "$work/datagram.py" "$udp" $bytes
+    outcome user
+done
+
+# The other direction of data, by the guest's own connection: the host listens.
+sink=$(free_port)
+socat -u "TCP4-LISTEN:$sink,bind=127.0.0.1" "CREATE:$work/sunk" &
+sinker=$!
+sleep 0.5
+ask user "nc 10.0.2.2 $sink </tmp/www/data"
+wait $sinker
+check "$mib MiB go to a server on the host" sum_is "$(sha256sum <"$work/sunk")"
+
+# Its process dies: the interface, its address and new connections go on.
+replaced=0
+for _ in $(seq 3); do
+    kill_card user && replaced=$((replaced + 1))
+done
+check "its process is replaced three times" test $replaced -eq 3
+check "the guest still has its address" sh -c "echo '$(ask user 'ip -4 address show eth0')' | grep -q 'inet 10.0.2.15/24'"
+check "a new connection works" sum_is "$(ask user "wget -q -O - http://10.0.2.2:$web/data | sha256sum")"
+check "so does a forwarded port" sum_is "$(from_guest "http://127.0.0.1:$tcp/data")"
+check "and a renewal of the lease" ask user 'udhcpc -q -n -i eth0 -r 10.0.2.15 >/dev/null 2>&1'
+check "the guest's kernel has nothing to complain of" clean_dmesg user
+
+# ---- Several queues, a larger MTU, and the cable ----
+
+append=nodhcp machine many --cpus 2 --net user,queues=2,mtu=9000,mac=52:54:00:12:34:56 --net user
+check "a machine with two cards is up" wait_for 120 answered many 1
+check "the card has the address and MTU it was given" \
+    sh -c "echo '$(ask many 'ip link show eth0')' | tr '\n' ' ' | grep -q 'mtu 9000 .*52:54:00:12:34:56'"
+check "and two pairs of queues" test "$(ask many 'ls -d /sys/class/net/eth0/queues/?x-* | wc -l')" = 4
+check "there is a second card" ask many 'test -e /sys/class/net/eth1'
+ask many 'ip address add 10.0.2.15/24 dev eth0; ip link set eth0 up' >/dev/null
+check "it works" ask many 'ping -c 2 -W 5 10.0.2.2 >/dev/null'
+check "vmctl show lists the cards" sh -c "'$vmctl' show many | grep -q 'user,mac=52:54:00:12:34:56,mtu=9000,queues=2'"
+carrier_is() { # 0 or 1
+    [ "$(ask many 'cat /sys/class/net/eth0/carrier')" = "$1" ]
+}
+check "the cable is pulled" "$vmctl" link many net0 down
+check "the guest notices" wait_for 20 carrier_is 0
+check "show says so" sh -c "'$vmctl' show many | grep -q 'net0.*down'"
+kill_card many
+check "it stays pulled when the process is replaced" carrier_is 0
+check "the cable is plugged in again" "$vmctl" link many net0 up
+check "the guest notices that, too" wait_for 20 carrier_is 1
+check "and the network goes on" ask many 'ping -c 2 -W 5 10.0.2.2 >/dev/null'
+check "a card that is not there" sh -c "! '$vmctl' link many net7 up 2>/dev/null"
+end many
+end user
+
+# ---- A link between two machines ----
+
+append=nodhcp machine left --net "link,path=$work/cable"
+append=nodhcp machine right --net "link,path=$work/cable"
+wait_for 120 answered left 1
+wait_for 120 answered right 1
+"$vmctl" create third --kernel "$guest/vmlinux" --net "link,path=$work/cable" >/dev/null
+third=$("$vmctl" start third 2>&1)
+check "a third machine finds no end of the link" sh -c "echo '$third' | grep -q 'has two ends already.*in-use'"
+ask left 'ip address add 192.168.7.1/24 dev eth0; ip link set eth0 up' >/dev/null
+ask right 'ip address add 192.168.7.2/24 dev eth0; ip link set eth0 up' >/dev/null
+check "two linked machines reach each other" ask left 'ping -c 3 -W 5 192.168.7.2 >/dev/null'
+ask left "dd if=/dev/urandom of=/tmp/data bs=1M count=$((mib * 4)) 2>/dev/null; httpd -p 80 -h /tmp"
+guest_sum=$(ask left 'sha256sum </tmp/data')
+far_sum=$(ask right 'wget -q -O - http://192.168.7.1/data | sha256sum')
+check "$((mib * 4)) MiB cross the link" test -n "$far_sum" -a "$far_sum" = "$guest_sum"
+
+# The same again and again, while both ends' processes are killed in turn.
+tell right "for i in $(seq -s ' ' $rounds); do wget -q -O - http://192.168.7.1/data | sha256sum; done | sort | uniq -c"
+replaced=0
+for i in $(seq $kills); do
+    if [ $((i % 2)) -eq 0 ]; then kill_card left; else kill_card right; fi && replaced=$((replaced + 1))
+    sleep 0.$((RANDOM % 5))
+done
+check "$kills killed processes are replaced" test $replaced -eq $kills
+check "while data crossed the link" test "$(answers right)" -lt "$asked"
+far_sum=$(outcome right)
+check "all that crossed the link meanwhile is right" test "$far_sum" = "$(printf '%7d %s' "$rounds" "$guest_sum")"
+check "the left guest's kernel has nothing to complain of" clean_dmesg left
+check "nor has the right one's" clean_dmesg right
+
+# One machine ends: the other's cable has no other end, until there is one again.
+carrier() { # NAME 0|1
+    [ "$(ask "$1" 'cat /sys/class/net/eth0/carrier')" = "$2" ]
+}
+"$vmctl" kill right >/dev/null
+check "when one machine ends, the other has no carrier" wait_for 20 carrier left 0
+"$vmctl" start right >/dev/null
+check "when it is back, the carrier is" wait_for 60 carrier left 1
+end third
+end left
+end right
+check "nothing is left of the link" test ! -e "$work/cable" -a ! -e "$work/cable.lock"
+
+# ---- A tap, where this user may make one ----
+
+tap=pvt$$
+if ip tuntap add "$tap" mode tap 2>/dev/null; then
+    ip address add 192.168.213.1/24 dev "$tap" && ip link set "$tap" up
+    append=nodhcp machine tapped --net "tap,ifname=$tap"
+    wait_for 120 answered tapped 1
+    ask tapped 'ip address add 192.168.213.2/24 dev eth0; ip link set eth0 up' >/dev/null
+    check "the host answers on a tap" ask tapped 'ping -c 3 -W 5 192.168.213.1 >/dev/null'
+    second=$("$vmctl" create rival --kernel "$guest/vmlinux" --net "tap,ifname=$tap" 2>&1)
+    check "a second machine cannot have it" sh -c "echo '$second' | grep -q in-use"
+    (cd "$work" && exec python3 -u -m http.server --bind 192.168.213.1 "$web" >>"$work/http.log" 2>&1) &
+    holders+=($!)
+    sleep 1
+    tell tapped "wget -q -O - http://192.168.213.1:$web/data | sha256sum"
+    kill_card tapped
+    check "$mib MiB come by the tap, whose process is killed meanwhile" sum_is "$(outcome tapped)"
+    end tapped
+    ip link delete "$tap"
+else
+    echo "skip - a tap (this user may not make one)"
+fi
+
+# ---- What cannot be ----
+
+refused() { # NAME CODE PATTERN OPTION...
+    local name=$1 code=$2 pattern=$3
+    shift 3
+    local said
+    said=$("$vmctl" create refused --kernel "$guest/vmlinux" "$@" 2>&1)
+    if grep -q "\[$code\]" <<<"$said" && grep -qE -- "$pattern" <<<"$said" && grep -q 'hint:' <<<"$said"; then
+        ok "$name"
+    else
+        not_ok "$name" "$said"
+    fi
+    "$vmctl" rm refused >/dev/null 2>&1
+}
+refused "a port that is in use" in-use "TCP port 127.0.0.1:$web is in use" --net "user,hostfwd=tcp:127.0.0.1:$web-:80"
+refused "an address of another host" bad-config 'no address of this host' --net user,hostfwd=tcp:203.0.113.9:8080-:80
+refused "an interface that is not there" bad-config "no interface 'pvnone'" --net tap,ifname=pvnone
+refused "an unknown kind" usage "unknown kind of network 'bridge'" --net bridge
+refused "a group's address" usage "group's address" --net user,mac=01:00:5e:00:00:01
+"$vmctl" create nowhere --kernel "$guest/vmlinux" --net "link,path=$work/none/cable" >/dev/null
+check "a link in a folder that is not there" sh -c "'$vmctl' start nowhere 2>&1 | grep -q 'cannot make link.*bad-config'"
+end nowhere
+
+kill "${holders[@]}" 2>/dev/null
