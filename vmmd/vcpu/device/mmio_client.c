@@ -2,6 +2,7 @@
 #include "libshared/base/clock.h"
 #include "libshared/base/log.h"
 #include "vmmd/vcpu/device/doorbell.h"
+#include "vmmd/vcpu/device/kick.h"
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
@@ -51,8 +52,7 @@ struct mmio_client {
     uint64_t sequence;    /* of the last read asked */
     uint32_t dead_tail;   /* where the device stood when it was given up */
     unsigned misses;      /* deadlines in a row */
-    bool kicked;          /* and the device has not moved from kicked_tail since */
-    uint32_t kicked_tail;
+    struct kick_memory kick;
     uint32_t shadow_from; /* shadows hold once the device has taken all before this index */
 };
 
@@ -79,24 +79,15 @@ static uint32_t ring_waiting(const struct mmio_client *client)
     return client->head - atomic_load(&client->config.channel->tail);
 }
 
-/* Wake the device if it sleeps. Its eventfd stays readable until it has taken the access it was
- * kicked for, and before it sleeps again it looks at `head`: a second kick before that is wasted.
- */
+/* Wake the device if it sleeps. */
 static void ring_kick(struct mmio_client *client)
 {
     struct mmio_channel *channel = client->config.channel;
     uint32_t tail = atomic_load(&channel->tail);
-    if (tail == client->head) {
-        client->kicked = false; /* taken already: the next access needs a kick of its own */
-        return;
-    }
-    if (client->kicked && tail == client->kicked_tail) {
-        return;
-    }
-    client->kicked = atomic_load(&channel->device_sleeps) != 0;
-    client->kicked_tail = tail;
-    if (client->kicked && doorbell_ring(client->config.kick) != 0) {
-        client->kicked = false; /* full: it is readable anyway */
+    bool sleeps = atomic_load(&channel->device_sleeps) != 0;
+    if (kick_wanted(&client->kick, client->head, tail, sleeps) &&
+        doorbell_ring(client->config.kick) != 0) {
+        client->kick.given = false; /* full: it is readable anyway */
     }
 }
 
