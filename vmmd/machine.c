@@ -391,6 +391,9 @@ static void machine_on_notice(struct child *child, const ProtobufCMessage *messa
         machine->guest_ended = true;
         break;
     case POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_GUEST_FAILURE:
+        if (machine->guest_ended) {
+            break; /* it is told until we act */
+        }
         machine->guest_ended = true;
         machine->guest_code = notice->guest_code ? notice->guest_code : 1;
         machine_event(machine, "guest-failure", child->role, "code %u", machine->guest_code);

@@ -45,6 +45,7 @@ struct control {
     struct guest *guest;
     control_confine *confine; /* NULL: nothing to do */
     enum control_state state;
+    struct notice ending;     /* how the guest ended; of kind NONE before */
     uint64_t reset_report_ns; /* while a reset waits: when to tell vmmd who it waits for */
 };
 
@@ -145,10 +146,15 @@ static int do_device_gone(struct control *control, const Polyvisor__VcpuRequest 
     return 0;
 }
 
+/* A notice that was sent may have died with the vmmd that it was sent to. That the guest has ended
+ * must not be lost: as long as vmmd asks rather than acts, it is told again. */
 static int do_ping(struct control *control, const Polyvisor__VcpuRequest *request,
                    Polyvisor__VcpuReply *reply, struct error *err)
 {
-    (void)control;
+    const struct notice *ending = &control->ending;
+    if (ending->kind != POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_NONE) {
+        notices_post(&control->outbox, ending->kind, ending->guest_code, NULL);
+    }
     (void)request;
     (void)reply;
     (void)err;
@@ -277,7 +283,9 @@ static bool end_guest(struct control *control)
 static void reset_failed(struct control *control, const struct error *err)
 {
     log_error("the guest cannot be reset: %s", err->message);
-    notices_post(&control->outbox, POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_GUEST_FAILURE, 1, NULL);
+    control->ending = (struct notice){
+        .kind = POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_GUEST_FAILURE, .guest_code = 1};
+    notices_post(&control->outbox, control->ending.kind, 1, NULL);
 }
 
 static bool reset_guest(struct control *control)
@@ -339,6 +347,9 @@ static void on_notice(evutil_socket_t fd, short what, void *context)
             continue;
         }
         if (REACTIONS[notice.kind](control)) {
+            if (control->state == CONTROL_ENDED) {
+                control->ending = notice;
+            }
             notices_post(&control->outbox, notice.kind, notice.guest_code, notice.device);
         }
         flush_outbox(control); /* each by itself: equal ones that wait together become one */
