@@ -25,6 +25,7 @@
     X(stats)                                                                                       \
     X(disas)                                                                                       \
     X(device)                                                                                      \
+    X(cache)                                                                                       \
     X(version)                                                                                     \
     X(shutdown)                                                                                    \
     X(help)
@@ -55,7 +56,8 @@ enum positional_kind {
     POSITIONAL_NONE,
     POSITIONAL_MACHINE,
     POSITIONAL_NEW_MACHINE,
-    POSITIONAL_COMMAND
+    POSITIONAL_COMMAND,
+    POSITIONAL_ACTION, /* one of command->actions */
 };
 
 struct command_example {
@@ -73,6 +75,7 @@ struct command {
     const struct option_spec *options; /* ends with a NULL name; may be empty, not NULL */
     size_t settings_size;
     enum positional_kind positional;
+    const char *actions; /* "show|clear" for POSITIONAL_ACTION, else NULL */
     unsigned positionals_min, positionals_max;
     struct command_example examples[COMMAND_EXAMPLES_MAX]; /* ends with a NULL line */
     /* Do it. Returns vmctl's exit status (0 or more), or a negative code with *err set. */

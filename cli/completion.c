@@ -16,6 +16,14 @@ static void print_words(FILE *file, const struct option_spec *options,
     }
 }
 
+/* "a|b" as words. */
+static void print_choices(FILE *file, const char *choices)
+{
+    for (const char *c = choices; *c != '\0'; c++) {
+        fputc(*c == '|' ? ' ' : *c, file);
+    }
+}
+
 /* What may follow an option that takes a value. */
 static void print_bash_value(FILE *file, const struct option_spec *option)
 {
@@ -25,9 +33,7 @@ static void print_bash_value(FILE *file, const struct option_spec *option)
     fprintf(file, "    --%s) ", option->name);
     if (option->choices != NULL) {
         fputs("COMPREPLY=($(compgen -W '", file);
-        for (const char *c = option->choices; *c != '\0'; c++) {
-            fputc(*c == '|' ? ' ' : *c, file);
-        }
+        print_choices(file, option->choices);
         fputs("' -- \"$current\")); return ;;\n", file);
     } else if (option->type->completion == OPTION_COMPLETE_NOTHING) {
         fputs("return ;;\n", file);
@@ -121,7 +127,15 @@ void completion_print_bash(FILE *file)
             first = false;
         }
     }
-    fputs(") _vmctl_machines ;;\n    esac\n}\n\ncomplete -F _vmctl vmctl\n", file);
+    fputs(") _vmctl_machines ;;\n", file);
+    for (size_t i = 0; commands[i] != NULL; i++) {
+        if (commands[i]->positional == POSITIONAL_ACTION) {
+            fprintf(file, "    %s) mapfile -t COMPREPLY < <(compgen -W '", commands[i]->name);
+            print_choices(file, commands[i]->actions);
+            fputs("' -- \"$current\") ;;\n", file);
+        }
+    }
+    fputs("    esac\n}\n\ncomplete -F _vmctl vmctl\n", file);
 }
 
 /* ---- zsh ---- */
@@ -155,9 +169,7 @@ static void print_zsh_option(FILE *file, const struct option_spec *option, const
         fputs(":value:", file);
         if (option->choices != NULL) {
             fputc('(', file);
-            for (const char *c = option->choices; *c != '\0'; c++) {
-                fputc(*c == '|' ? ' ' : *c, file);
-            }
+            print_choices(file, option->choices);
             fputc(')', file);
         } else {
             fputs(actions[option->type->completion], file);
@@ -173,6 +185,7 @@ static void print_zsh_command(FILE *file, const struct command *command)
         [POSITIONAL_MACHINE] = "        '*:machine:_vmctl_machines'\n",
         [POSITIONAL_NEW_MACHINE] = "        '*:new name: '\n",
         [POSITIONAL_COMMAND] = "        '*:command:_vmctl_commands'\n",
+        [POSITIONAL_ACTION] = "",
     };
     fprintf(file, "    %s)\n        rules=(\n", command->name);
     for (const struct option_spec *option = command->options; option->name != NULL; option++) {
@@ -182,6 +195,11 @@ static void print_zsh_command(FILE *file, const struct command *command)
         if (!help_is_shadowed(command, option)) {
             print_zsh_option(file, option, "");
         }
+    }
+    if (command->positional == POSITIONAL_ACTION) {
+        fputs("        '1:action:(", file);
+        print_choices(file, command->actions);
+        fputs(")'\n", file);
     }
     fprintf(file, "%s        ) ;;\n", positionals[command->positional]);
 }

@@ -97,6 +97,8 @@ check "and installed" at_least first regions_installed 1
 check "and ran" at_least first retired_optimised 1
 cold=$(statistic first jit_regions_compiled)
 check "the cache has them" at_least first jit_cache_entries "$cold"
+check "vmctl cache shows them" sh -c "'$vmctl' --json cache show | grep -q '\"entries\": [1-9]'"
+check "and finds them sound" "$vmctl" cache verify
 forget first
 daemon_stop
 no_jitd() {
@@ -133,6 +135,17 @@ mkdir -p "$POLYVISOR_CACHE_DIR/code/0123456789abcdef" "$POLYVISOR_CACHE_DIR/code
 for file in $(files); do # another host's, in a folder of its own
     cp "$file" "$POLYVISOR_CACHE_DIR/code/0123456789abcdef/"
 done
+cp -r "$POLYVISOR_CACHE_DIR" "$work/copy"
+refused() { # CODE VMCTL-ARGUMENT...
+    local code=$1
+    shift
+    ! "$vmctl" "$@" >/dev/null 2>"$work/refused" && grep -q "\[$code\]" "$work/refused" &&
+        grep -q "hint:" "$work/refused"
+}
+check "vmctl cache finds the damage" refused io cache verify --directory "$work/copy"
+check "and removes it" "$vmctl" cache verify --directory "$work/copy"
+check "clear removes the rest" "$vmctl" cache clear --directory "$work/copy"
+check "all of it" sh -c "'$vmctl' --json cache show --directory '$work/copy' | grep -q '\"entries\": 0'"
 daemon_start
 machine damaged
 check "with a damaged cache the guest computes" wait_for $limit computed damaged
