@@ -5,20 +5,14 @@
 
 /* --- out ------------------------------------------------------------------------------------ */
 
+/* The ways out that all share: cpu->retired is exact in memory. */
 static void count_optimised(struct lowering *l)
 {
     size_t offset = offsetof(struct cpu, retired_optimised);
-    LLVMValueRef retired = LLVMBuildLoad2(l->builder, l->i64, l->retired, "");
+    LLVMValueRef retired = lower_load_field(l, l->i64, offsetof(struct cpu, retired));
     LLVMValueRef done = LLVMBuildSub(l->builder, retired, l->retired_before, "");
-    done = LLVMBuildAdd(l->builder, done, lower_constant(l, l->insns), "");
     done = LLVMBuildAdd(l->builder, lower_load_field(l, l->i64, offset), done, "");
     lower_store_field(l, offset, done);
-}
-
-void lower_return(struct lowering *l)
-{
-    count_optimised(l);
-    LLVMBuildRetVoid(l->builder);
 }
 
 /* Become `function`, with the present TLB. */
@@ -39,17 +33,13 @@ static void tail_call(struct lowering *l, LLVMValueRef function, LLVMValueRef ta
     LLVMBuildRetVoid(l->builder);
 }
 
-static void follow_exit(struct lowering *l, unsigned exit)
+static void build_return(struct lowering *l)
 {
-    LLVMValueRef index = lower_constant(l, exit);
-    LLVMValueRef slot = LLVMBuildInBoundsGEP2(l->builder, l->ptr, l->exits, &index, 1, "");
-    LLVMValueRef target = LLVMBuildLoad2(l->builder, l->ptr, slot, "");
     count_optimised(l);
-    tail_call(l, LLVMBuildLoad2(l->builder, l->ptr, target, ""), target);
+    LLVMBuildRetVoid(l->builder);
 }
-_Static_assert(offsetof(struct code_target, entry) == 0, "loaded so");
 
-static void jump_by_runtime(struct lowering *l)
+static void build_jump(struct lowering *l)
 {
     LLVMValueRef index = lower_constant(l, offsetof(struct region_runtime, jump));
     LLVMValueRef runtime = lower_load_field(l, l->ptr, offsetof(struct cpu, runtime));
@@ -57,6 +47,49 @@ static void jump_by_runtime(struct lowering *l)
     LLVMValueRef function = LLVMBuildLoad2(l->builder, l->ptr, slot, "");
     count_optimised(l);
     tail_call(l, function, LLVMGetPoison(l->ptr));
+}
+
+static void build_exit(struct lowering *l)
+{
+    l->exit_target = LLVMBuildPhi(l->builder, l->ptr, "target");
+    count_optimised(l);
+    tail_call(l, LLVMBuildLoad2(l->builder, l->ptr, l->exit_target, ""), l->exit_target);
+}
+_Static_assert(offsetof(struct code_target, entry) == 0, "loaded so");
+
+/* The block of that kind, which the first who needs it makes. */
+static LLVMBasicBlockRef shared_way(struct lowering *l, LLVMBasicBlockRef *block, const char *name,
+                                    void (*build)(struct lowering *l))
+{
+    if (!*block) {
+        LLVMBasicBlockRef here = LLVMGetInsertBlock(l->builder);
+        *block = lower_new_block(l, name);
+        lower_at(l, *block);
+        build(l);
+        lower_at(l, here);
+    }
+    return *block;
+}
+
+void lower_return(struct lowering *l)
+{
+    LLVMBuildBr(l->builder, shared_way(l, &l->return_way, "return", build_return));
+}
+
+static void jump_by_runtime(struct lowering *l)
+{
+    LLVMBuildBr(l->builder, shared_way(l, &l->jump_way, "jump", build_jump));
+}
+
+static void follow_exit(struct lowering *l, unsigned exit)
+{
+    LLVMBasicBlockRef way = shared_way(l, &l->exit_way, "follow", build_exit);
+    LLVMBasicBlockRef here = LLVMGetInsertBlock(l->builder);
+    LLVMValueRef index = lower_constant(l, exit);
+    LLVMValueRef slot = LLVMBuildInBoundsGEP2(l->builder, l->ptr, l->exits, &index, 1, "");
+    LLVMValueRef target = LLVMBuildLoad2(l->builder, l->ptr, slot, "");
+    LLVMAddIncoming(l->exit_target, &target, &here, 1);
+    LLVMBuildBr(l->builder, way);
 }
 
 static LLVMValueRef address_of(struct lowering *l, int64_t offset)

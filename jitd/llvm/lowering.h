@@ -59,6 +59,8 @@ struct lowering {
     LLVMValueRef page_base, retired_before;
     LLVMValueRef first_load; /* variables are made in front of it */
     LLVMBasicBlockRef blocks[REGION_BLOCKS_MAX];
+    LLVMBasicBlockRef return_way, jump_way, exit_way; /* out of the region; NULL: not used yet */
+    LLVMValueRef exit_target;                         /* phi of exit_way */
 
     /* the block */
     unsigned index;

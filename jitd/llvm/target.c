@@ -1,16 +1,21 @@
 #include "jitd/llvm/target.h"
 #include <llvm-c/Error.h>
+#include <llvm-c/Support.h>
 #include <llvm-c/Target.h>
 #include <llvm-c/Transforms/PassBuilder.h>
 #include <pthread.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-/* What is worth its time: measured by tests/bench of regions (docs/design/jit.md). */
+/* What is worth its time (docs/design/jit.md has the figures). */
 #define PASSES                                                                                     \
     "function(mem2reg,early-cse,instcombine<no-verify-fixpoint>,simplifycfg,gvn,"                  \
-    "instcombine<no-verify-fixpoint>,dse,simplifycfg)"
+    "instcombine<no-verify-fixpoint>,simplifycfg)"
+/* Of the code generator's passes, those that cost more than they bring on a host that runs
+ * instructions out of order. */
+static const char *const without[] = {"polyvisor", "-disable-post-ra", "-enable-misched=false",
+                                      "-disable-lsr"};
+#define WITHOUT_COUNT (sizeof(without) / sizeof(without[0]))
 
 /* Filled by target_setup, constant afterwards. */
 static struct {
@@ -32,6 +37,7 @@ static bool has_feature(const char *feature)
 static void find_host(void)
 {
     char *message = NULL;
+    LLVMParseCommandLineOptions(WITHOUT_COUNT, without, NULL);
     LLVMInitializeX86TargetInfo();
     LLVMInitializeX86Target();
     LLVMInitializeX86TargetMC();
@@ -51,6 +57,11 @@ static void find_host(void)
     LLVMGetVersion(&major, &minor, &patch);
     int length = snprintf(host.description, sizeof(host.description), "LLVM %u.%u.%u %s %s %s %s",
                           major, minor, patch, host.triple, host.cpu, host.features, PASSES);
+    for (size_t i = 1; i < WITHOUT_COUNT && length > 0 && length < (int)sizeof(host.description);
+         i++) {
+        length += snprintf(host.description + length, sizeof(host.description) - (size_t)length,
+                           " %s", without[i]);
+    }
     host.ready = length > 0 && (size_t)length < sizeof(host.description);
 }
 
@@ -87,8 +98,7 @@ LLVMTargetMachineRef target_create(struct error *err)
 bool target_optimise(LLVMTargetMachineRef machine, LLVMModuleRef module, struct error *err)
 {
     LLVMPassBuilderOptionsRef options = LLVMCreatePassBuilderOptions();
-    const char *passes = getenv("POLYVISOR_PASSES");
-    LLVMErrorRef failure = LLVMRunPasses(module, passes ? passes : PASSES, machine, options);
+    LLVMErrorRef failure = LLVMRunPasses(module, PASSES, machine, options);
     LLVMDisposePassBuilderOptions(options);
     if (failure) {
         char *message = LLVMGetErrorMessage(failure);
