@@ -91,6 +91,10 @@
  * least that part as hot as the entry. */
 #define ENGINE_REGION_EDGE_SHARE 16u
 #define ENGINE_REGION_HEAT_SHARE 32u
+/* Others are followed when so many blocks on they come back, and they are at least this part of the
+ * hottest edge: the way out of a loop that is in another. */
+#define ENGINE_REGION_PATH       16u
+#define ENGINE_REGION_PATH_SHARE 256u
 /* Times that a region is formed anew because its exits are hot. */
 #define ENGINE_REGION_REFORMS 3u
 /* Ticks before what was refused is asked for again; doubled each time. */

@@ -1,6 +1,7 @@
 /*
  * Forming a region: from its head along the edges that are taken often, the hottest first, across
- * calls and returns, until nothing hot is left or a limit is met.
+ * calls and returns, until nothing hot is left or a limit is met; then along rarer ones that soon
+ * come back, so that a loop is in one region with those around it.
  *
  * What is in a region is what the engine has decoded: only live blocks are taken, with the bytes
  * that memory holds while the watch lock keeps them from changing.
@@ -139,7 +140,7 @@ static const struct profile_edge *next_edge(struct forming *forming, unsigned *f
     return best;
 }
 
-static void grow(struct forming *forming)
+static void grow_hot(struct forming *forming)
 {
     const struct profile *profile = forming->engine->profile;
     const struct profile_edge *edge;
@@ -150,6 +151,88 @@ static void grow(struct forming *forming)
         const struct region_block *block = &forming->region->blocks[from];
         if (to && index_of(forming, edge->physical) < 0) {
             add_block(forming, to, (int64_t)forming->region->page_delta[block->page] + edge->delta);
+        }
+    }
+}
+
+/* --- ways back ------------------------------------------------------------------------------ */
+
+struct path {
+    const struct profile_node *nodes[ENGINE_REGION_PATH];
+    int64_t deltas[ENGINE_REGION_PATH];
+    unsigned count;
+};
+
+static bool is_on(const struct path *path, uint64_t physical)
+{
+    for (unsigned i = 0; i < path->count; i++) {
+        if (path->nodes[i]->key.physical == physical) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Where it mostly goes on from the end of the path without going round on it. */
+static const struct profile_edge *way_on(const struct path *path)
+{
+    const struct profile_edge *best = NULL;
+    for (unsigned i = 0; i < ENGINE_PROFILE_EDGES; i++) {
+        const struct profile_edge *edge = &path->nodes[path->count - 1]->edges[i];
+        if (edge->heat > (best ? best->heat : 0) && !is_on(path, edge->physical)) {
+            best = edge;
+        }
+    }
+    return best;
+}
+
+/* Whether what follows the edge comes back into the region; then *path is the way. */
+static bool find_way_back(const struct forming *forming, unsigned from,
+                          const struct profile_edge *edge, struct path *path)
+{
+    int64_t delta = forming->region->page_delta[forming->region->blocks[from].page];
+    path->count = 0;
+    while (edge && index_of(forming, edge->physical) < 0) {
+        struct profile_key key = {edge->physical, forming->region->mode};
+        const struct profile_node *node = profile_find(forming->engine->profile, key);
+        if (!node || path->count == ENGINE_REGION_PATH) {
+            return false;
+        }
+        delta += edge->delta;
+        path->deltas[path->count] = delta;
+        path->nodes[path->count++] = node;
+        edge = way_on(path);
+    }
+    return edge != NULL && path->count > 0;
+}
+
+/* Take in the ways back from the edges of one block. */
+static bool add_ways_back(struct forming *forming, unsigned from)
+{
+    bool added = false;
+    for (unsigned e = 0; e < ENGINE_PROFILE_EDGES; e++) {
+        const struct profile_edge *edge = &forming->nodes[from]->edges[e];
+        struct path path;
+        if (!edge->heat || (uint64_t)edge->heat * ENGINE_REGION_PATH_SHARE < forming->hottest ||
+            !find_way_back(forming, from, edge, &path)) {
+            continue;
+        }
+        for (unsigned i = 0; i < path.count && add_block(forming, path.nodes[i], path.deltas[i]);
+             i++) {
+            added = true;
+        }
+    }
+    return added;
+}
+
+static void grow(struct forming *forming)
+{
+    bool more = true;
+    while (more) {
+        grow_hot(forming);
+        more = false;
+        for (unsigned i = 0; i < forming->region->block_count && !more; i++) {
+            more = add_ways_back(forming, i);
         }
     }
 }

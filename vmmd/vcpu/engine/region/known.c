@@ -50,6 +50,7 @@ static bool is_known(const struct engine *engine, const struct block *block, con
 static void want(struct profile *profile, const struct fetch *fetch)
 {
     pthread_mutex_lock(&profile->lock);
+    profile->new_fetches += profile->fetches[profile->fetch_at].state != FETCH_NEW;
     profile->fetches[profile->fetch_at] = *fetch;
     profile->fetch_at = (profile->fetch_at + 1) % ENGINE_FETCHES;
     pthread_mutex_unlock(&profile->lock);
@@ -142,11 +143,15 @@ bool engine_next_fetch(struct engine *engine, uint64_t *fingerprint)
         return false;
     }
     bool found = false;
+    if (atomic_load_explicit(&profile->new_fetches, memory_order_relaxed) == 0) {
+        return false;
+    }
     pthread_mutex_lock(&profile->lock);
     for (unsigned i = 0; i < ENGINE_FETCHES && !found; i++) {
         struct fetch *fetch = &profile->fetches[(profile->fetch_at + i) % ENGINE_FETCHES];
         if (fetch->state == FETCH_NEW) {
             fetch->state = FETCH_ASKED;
+            profile->new_fetches--;
             *fingerprint = fetch->fingerprint;
             found = true;
         }

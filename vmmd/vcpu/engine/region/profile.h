@@ -100,7 +100,8 @@ struct profile {
     struct ticket tickets[ENGINE_TICKETS];
     uint64_t last_ticket;
     struct fetch fetches[ENGINE_FETCHES];
-    unsigned fetch_at;               /* the next one to be written */
+    unsigned fetch_at; /* the next one to be written */
+    _Atomic unsigned new_fetches;
     struct duration_histogram waits; /* from hot to installed */
 
     /* Watch lock: a set of fingerprints, open addressing, 0 is empty. NULL: none known. */

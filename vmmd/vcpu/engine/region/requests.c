@@ -232,5 +232,6 @@ void engine_regions_forget(struct engine *engine)
     for (unsigned i = 0; i < ENGINE_FETCHES; i++) {
         profile->fetches[i].state = FETCH_FREE;
     }
+    profile->new_fetches = 0;
     pthread_mutex_unlock(&profile->lock);
 }
