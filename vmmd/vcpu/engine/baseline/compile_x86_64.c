@@ -36,6 +36,7 @@ static void emit_interpreted_entry(struct emitter *e)
 {
     emit_arithmetic_memory_constant(e, false, HOST_CMP, CPU_FIELD(attention), 0);
     uint32_t leave = emit_jump_if(e, HOST_NOT_EQUAL);
+    emit_store(e, 3, CPU_FIELD(block), RDX);
     emit_address(e, true, REG_SCRATCH, host_at(RDX, offsetof(struct block, code)));
     emit_jump_memory(e, host_at(REG_SCRATCH, 0));
     emit_land(e, leave);
