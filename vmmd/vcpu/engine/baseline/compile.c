@@ -449,7 +449,9 @@ struct baseline *baseline_create(const struct isa *isa, struct error *err)
         error_set(err, ERROR_MEMORY, ENOMEM, "no memory for the baseline compiler");
         return NULL;
     }
-    baseline->memory = code_memory_create(ENGINE_CODE_BYTES_MAX, err);
+    uint64_t limit = ENGINE_CODE_BYTES_MAX;
+    limit = limit < HOST_CODE_BYTES_MAX ? limit : HOST_CODE_BYTES_MAX;
+    baseline->memory = code_memory_create(limit, err);
     unsigned globals = ir_global_count(isa->globals);
     if (!baseline->memory || globals > GLOBALS_MAX) {
         if (baseline->memory) {

@@ -15,25 +15,19 @@ struct host_features compile_features(void)
 
 /* --- entering --------------------------------------------------------------------------------- */
 
-/* Leave with pc = page base + x0. */
-static void emit_leave(struct emitter *e)
-{
-    emit_load64(e, 1, CPU_FIELD(page_base));
-    emit_arithmetic(e, true, HOST_ADD, 0, 0, 1);
-    emit_store(e, 3, CPU_FIELD(pc), 0);
-    emit_return(e);
-}
-
 void compile_entry(struct compiler *c)
 {
     emit_load(c->hot, 2, false, HOST_X17, CPU_FIELD(attention));
     uint32_t at = emit_jump_zero(c->hot, false, true, HOST_X17);
     compile_fixup(c, SECTION_HOT, at, SECTION_COLD, c->cold->at);
-    emit_constant(c->cold, 0, c->ir->start);
-    emit_leave(c->cold);
+    emit_constant(c->cold, REG_AWAY, c->ir->start);
+    compile_fixup(c, SECTION_COLD, emit_jump(c->cold), SECTION_SHARED, SHARED_LEAVE);
     c->entry_at = c->hot->at;
 }
 
+/* --- what blocks share ------------------------------------------------------------------------ */
+
+/* The block is in REG_TARGET. Falls into SHARED_LEAVE. */
 static void emit_interpreted_entry(struct emitter *e)
 {
     emit_load(e, 2, false, HOST_X17, CPU_FIELD(attention));
@@ -43,72 +37,120 @@ static void emit_interpreted_entry(struct emitter *e)
     emit_load64(e, HOST_X17, host_at(REG_SCRATCH, 0));
     emit_jump_register(e, HOST_X17);
     emit_land(e, leave);
-    emit_load(e, 1, false, 0, host_at(REG_TARGET, offsetof(struct block, start)));
-    emit_leave(e);
+    emit_load(e, 1, false, REG_AWAY, host_at(REG_TARGET, offsetof(struct block, start)));
 }
-
-/* Only the entry: ends of retreats and probes are the blocks' own. */
-void compile_shared(struct emitter *e, uint32_t at[SHARED_COUNT])
-{
-    at[SHARED_INTERPRETED] = e->at;
-    emit_interpreted_entry(e);
-}
-
-/* No exit to another page can be linked (op_control), so none asks for it. */
-uint32_t compile_guard(struct emitter *e, const uint8_t *execute, const uint8_t *host_page,
-                       unsigned start, const struct shared_stubs *shared)
-{
-    (void)execute, (void)host_page, (void)start, (void)shared;
-    return emit_jump(e);
-}
-
-/* --- retreating ------------------------------------------------------------------------------- */
 
 /* Reaching code by a patched jump does not order what is read then behind what was written before
  * the jump was patched; unless publishing has seen to it, this does. */
-static void emit_order_reads(const struct compiler *c, struct emitter *e)
+static void emit_order_reads(const struct host_features *features, struct emitter *e)
 {
-    if (!c->features.publish_is_barrier) {
+    if (!features->publish_is_barrier) {
         emit_fetch_barrier(e);
         emit_fence(e, HOST_FENCE_LOADS);
     }
 }
 
-/* x0 is the block. Its count of crossings goes down; at zero it is dropped. */
-static void emit_count_crossing(struct emitter *e)
+/* Of retreats: x0 is the block, REG_STEP the offset of the step. The first one's handler is not in
+ * the step. */
+static void emit_run_step(struct emitter *e, const struct host_features *features)
 {
-    enum { BLOCK = 19 };
-    struct host_memory crossings = host_at(0, offsetof(struct block, crossings));
-    emit_load(e, 2, false, 2, crossings);
-    emit_arithmetic_constant(e, false, HOST_SUB, 2, 2, 1);
-    emit_store(e, 2, crossings, 2);
-    uint32_t few = emit_jump_zero(e, false, true, 2);
+    emit_store(e, 3, CPU_FIELD(block), REG_AWAY);
+    emit_order_reads(features, e);
+    emit_arithmetic_constant(e, true, HOST_ADD, REG_SCRATCH, REG_AWAY,
+                             offsetof(struct block, code));
+    emit_arithmetic(e, true, HOST_ADD, REG_SCRATCH, REG_SCRATCH, REG_STEP);
+    uint32_t first = emit_jump_zero(e, true, false, REG_STEP);
+    emit_load64(e, HOST_X17, host_at(REG_SCRATCH, 0));
+    emit_jump_register(e, HOST_X17);
+    emit_land(e, first);
+    emit_load64(e, HOST_X17, host_at(REG_AWAY, offsetof(struct block, first_handler)));
+    emit_jump_register(e, HOST_X17);
+}
+
+static void emit_crossing(struct emitter *e)
+{
+    enum { COUNT = 2, BLOCK = 19, STEP = 24 }; /* called code keeps the latter two */
+    struct host_memory crossings = host_at(REG_AWAY, offsetof(struct block, crossings));
+    emit_load(e, 2, false, COUNT, crossings);
+    emit_arithmetic_constant(e, false, HOST_SUB, COUNT, COUNT, 1);
+    emit_store(e, 2, crossings, COUNT);
+    uint32_t few = emit_jump_zero(e, false, true, COUNT);
+    emit_store(e, 3, CPU_FIELD(block), REG_AWAY);
     emit_push(e, HOST_LINK, HOST_ZERO);
-    emit_move(e, true, BLOCK, 0);
+    emit_move(e, true, BLOCK, REG_AWAY);
+    emit_move(e, true, STEP, REG_STEP);
     emit_move(e, true, 0, REG_CPU);
     emit_constant(e, HOST_X17, (uint64_t)(uintptr_t)compile_regroup);
     emit_call_register(e, HOST_X17);
-    emit_move(e, true, 0, BLOCK);
+    emit_move(e, true, REG_AWAY, BLOCK);
+    emit_move(e, true, REG_STEP, STEP);
     emit_pop(e, HOST_LINK, HOST_ZERO);
     emit_land(e, few);
 }
 
+void compile_shared(struct emitter *e, uint32_t at[SHARED_COUNT])
+{
+    struct host_features features = compile_features();
+    at[SHARED_INTERPRETED] = e->at;
+    emit_interpreted_entry(e);
+    at[SHARED_LEAVE] = e->at;
+    emit_load64(e, HOST_X17, CPU_FIELD(page_base));
+    emit_arithmetic(e, true, HOST_ADD, REG_AWAY, REG_AWAY, HOST_X17);
+    at[SHARED_MISS] = e->at;
+    emit_store(e, 3, CPU_FIELD(pc), REG_AWAY);
+    emit_return(e);
+    at[SHARED_PROBE] = e->at;
+    uint32_t misses[2];
+    compile_probe(e, misses);
+    emit_land_at(e, misses[0], at[SHARED_MISS]);
+    emit_land_at(e, misses[1], at[SHARED_MISS]);
+    at[SHARED_CROSSING] = e->at;
+    emit_crossing(e);
+    at[SHARED_RETREAT] = e->at;
+    emit_run_step(e, &features);
+}
+
+/* The address is in REG_AWAY. Conditional jumps do not reach the shared probe. */
+uint32_t compile_guard(struct emitter *e, const uint8_t *execute, const uint8_t *host_page,
+                       unsigned start, const struct shared_stubs *shared)
+{
+    enum { ENTRY = 1, TABLE = 2, PAGE = 3, TAG = 4, ADDEND = 5, EXPECTED = 6 };
+    emit_load64(e, ENTRY, CPU_FIELD(tlb_exec_mask));
+    emit_arithmetic_shifted(e, true, HOST_AND, ENTRY, ENTRY, REG_AWAY, HOST_SHR, MEMORY_PAGE_SHIFT);
+    emit_load64(e, TABLE, CPU_FIELD(tlb_exec));
+    _Static_assert(sizeof(struct tlb_entry) == 32, "an index is shifted by 5");
+    emit_arithmetic_shifted(e, true, HOST_ADD, ENTRY, TABLE, ENTRY, HOST_SHL, 5);
+    emit_load64(e, TAG, host_at(ENTRY, offsetof(struct tlb_entry, tag_exec)));
+    emit_load64(e, ADDEND, host_at(ENTRY, offsetof(struct tlb_entry, addend)));
+    emit_arithmetic_constant(e, true, HOST_SUB, PAGE, REG_AWAY, start);
+    emit_constant(e, EXPECTED, (uint64_t)(uintptr_t)host_page);
+    emit_arithmetic(e, true, HOST_SUB, EXPECTED, EXPECTED, PAGE);
+    uint32_t other[2];
+    emit_compare(e, true, TAG, PAGE);
+    other[0] = emit_jump_if(e, HOST_NOT_EQUAL);
+    emit_compare(e, true, ADDEND, EXPECTED);
+    other[1] = emit_jump_if(e, HOST_NOT_EQUAL);
+    emit_store(e, 3, CPU_FIELD(page_base), PAGE);
+    uint32_t exit = emit_jump(e);
+    emit_land(e, other[0]);
+    emit_land(e, other[1]);
+    uint32_t probe = emit_jump(e);
+    const uint8_t *target = shared->span.execute + shared->at[SHARED_PROBE];
+    emit_displace(e->bytes + probe, (int32_t)(target - (execute + probe)));
+    return exit;
+}
+
+/* --- retreating ------------------------------------------------------------------------------- */
+
 uint32_t compile_retreat_tail(struct compiler *c, bool crossing, bool first)
 {
-    struct emitter *e = c->cold;
-    uint32_t at = e->at;
-    emit_constant(e, 0, (uint64_t)(uintptr_t)c->block);
-    emit_store(e, 3, CPU_FIELD(block), 0);
-    emit_order_reads(c, e);
-    emit_arithmetic_constant(e, true, HOST_ADD, REG_SCRATCH, 0, offsetof(struct block, code));
-    emit_arithmetic(e, true, HOST_ADD, REG_SCRATCH, REG_SCRATCH, REG_STEP);
-    if (crossing) {
-        emit_count_crossing(e);
+    if (first && c->tail_wanted[crossing][false]) {
+        return c->tail_at[crossing][false]; /* the step tells */
     }
-    emit_load64(e, HOST_X17,
-                first ? host_at(0, offsetof(struct block, first_handler))
-                      : host_at(REG_SCRATCH, 0));
-    emit_jump_register(e, HOST_X17);
+    uint32_t at = c->cold->at;
+    emit_constant(c->cold, REG_AWAY, (uint64_t)(uintptr_t)c->block);
+    compile_fixup(c, SECTION_COLD, emit_jump(c->cold), SECTION_SHARED,
+                  crossing ? SHARED_CROSSING : SHARED_RETREAT);
     return at;
 }
 
@@ -149,7 +191,7 @@ void compile_begin_count(struct emitter *e)
 
 uint32_t compile_run_steps(const struct compiler *c, struct emitter *e)
 {
-    emit_order_reads(c, e);
+    emit_order_reads(&c->features, e);
     uint32_t at = emit_address_of(e, REG_SCRATCH);
     emit_load64(e, HOST_X17, host_at(REG_SCRATCH, 0));
     emit_jump_register(e, HOST_X17);

@@ -2,7 +2,8 @@
  * The host that the compiler makes code for. HAS_BASELINE: there is a back end for it.
  *
  * host_<host>.h names the registers with fixed roles (REG_CPU, REG_SCRATCH and the host's own),
- * says how many registers a file has (HOST_REGISTERS), which optional instructions matter (struct
+ * says how many registers a file has (HOST_REGISTERS) and
+ * how far its jumps reach (HOST_CODE_BYTES_MAX), which optional instructions matter (struct
  * host_features), and includes the assembler.
  */
 #ifndef POLYVISOR_VCPU_ENGINE_BASELINE_HOST_H

@@ -15,14 +15,22 @@
 #define REG_SCRATCH    21u
 #define REG_TLB        22u
 #define REG_TLB_MASK   23u
-#define REG_LOOP_COUNT 15u /* of loops, which it has none of */
-#define REG_TARGET     26u /* the block, on arrival at code_target.entry; otherwise it holds values */
-#define REG_STEP       1u /* at retreats; otherwise it holds values */
 #define FLOAT_SCRATCH  31u
+#define REG_LOOP_COUNT 15u
+/* At certain places only; otherwise they hold values. */
+#define REG_AWAY   0u  /* when a block is left: the guest address, or what its stub wants */
+#define REG_STEP   1u  /* at retreats */
+#define REG_TARGET 26u /* the block, on arrival at code_target.entry */
+
+/* What a jump (B) reaches. */
+#define HOST_CODE_BYTES_MAX (UINT64_C(128) << 20)
 
 struct host_features {
     bool lse;                /* atomic instructions */
     bool publish_is_barrier; /* code_memory.h */
 };
+
+/* Probe the jump cache for the guest address in REG_AWAY and go there; else `misses` are taken. */
+void compile_probe(struct emitter *e, uint32_t misses[2]);
 
 #endif

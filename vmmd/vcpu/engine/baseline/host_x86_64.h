@@ -18,6 +18,9 @@
 #define XMM_SCRATCH    15u
 #define REG_LOOP_COUNT R11
 
+/* What a jump reaches. */
+#define HOST_CODE_BYTES_MAX (UINT64_C(1) << 31)
+
 struct host_features {
     bool bmi1, bmi2, lzcnt, popcnt, fma;
 };
