@@ -2,6 +2,7 @@
 #
 #   make lockstep           the long proof: random streams of a million blocks, whole boots
 #   make lockstep SEED=2    another one
+#   make lockstep REGION_BLOCKS=1000000   of the optimised tier, too: an hour
 #
 # `make check` runs a bounded part of the same: tests/integration/test_lockstep.sh.
 
@@ -43,10 +44,12 @@ endif
 
 .PHONY: lockstep
 SEED ?= 1
+REGION_BLOCKS ?= 100000
 lockstep:
 	@$(MAKE) --no-print-directory deps
 	@$(MAKE) --no-print-directory -j$$(nproc) $(LOCKSTEP_PROGRAMS) guests test-guests
-	@BUILD=$(BUILD) LOCKSTEP_SEED=$(SEED) LOCKSTEP_BLOCKS=1000000 LOCKSTEP_SHARE=10 LOCKSTEP_BOOT_INSTRUCTIONS=0 \
+	@BUILD=$(BUILD) LOCKSTEP_SEED=$(SEED) LOCKSTEP_BLOCKS=1000000 LOCKSTEP_REGION_BLOCKS=$(REGION_BLOCKS) LOCKSTEP_SHARE=10 \
+	    LOCKSTEP_BOOT_INSTRUCTIONS=0 \
 	    tests/integration/test_lockstep.sh
 
 # Regions are tested with the same streams.

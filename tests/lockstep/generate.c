@@ -52,11 +52,12 @@ static const struct unit units[] = {
     {call_and_return, 2},
     {compressed_call, 1},
     {loop, 2},
-    {swap_instructions, 1},
     {call_function, 4},
-    {patch_function, 1},
     {choose_target, 2},
 };
+
+/* In streams that go round often they would keep most code from becoming hot. */
+static const struct unit modifying_units[] = {{swap_instructions, 1}, {patch_function, 1}};
 
 static const struct unit trapping_units[] = {
     {trap_access, 4},  {trap_atomic, 1},   {trap_instruction, 2},   {trap_fetch, 1},
@@ -67,6 +68,9 @@ enum {
     UNIT_KINDS = sizeof(units) / sizeof(units[0]),
     TRAPPING_UNIT_KINDS = sizeof(trapping_units) / sizeof(trapping_units[0]),
     TRAPPING_ONE_IN = 8,
+    MODIFYING_UNIT_KINDS = sizeof(modifying_units) / sizeof(modifying_units[0]),
+    MODIFYING_ONE_IN = 100,
+    MODIFYING_HOT_ONE_IN = 2000,
 };
 
 static void emit_one_of(struct generator *generator, const struct unit *table, unsigned count)
@@ -86,7 +90,9 @@ static void emit_one_of(struct generator *generator, const struct unit *table, u
 
 static void emit_unit(struct generator *generator)
 {
-    if (generator->kind != STREAM_PORTABLE && one_in(generator, TRAPPING_ONE_IN)) {
+    if (one_in(generator, generator->hot ? MODIFYING_HOT_ONE_IN : MODIFYING_ONE_IN)) {
+        emit_one_of(generator, modifying_units, MODIFYING_UNIT_KINDS);
+    } else if (generator->kind != STREAM_PORTABLE && one_in(generator, TRAPPING_ONE_IN)) {
         emit_one_of(generator, trapping_units, TRAPPING_UNIT_KINDS);
     } else {
         emit_one_of(generator, units, UNIT_KINDS);
@@ -202,7 +208,8 @@ void stream_generate(struct stream *stream, enum stream_kind kind, bool hot, uin
                      uint64_t number, unsigned unit_limit)
 {
     memset(stream, 0, sizeof(*stream));
-    struct generator generator = {.random = {seed}, .kind = kind, .code = stream->request.code};
+    struct generator generator = {
+        .random = {seed}, .kind = kind, .hot = hot, .code = stream->request.code};
     generator.random.state ^= number * UINT64_C(0xd1342543de82ef95);
     random_next(&generator.random);
     fill_state(&stream->request, &generator.random);

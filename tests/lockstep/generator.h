@@ -35,6 +35,7 @@ struct function {
 struct generator {
     struct random random;
     enum stream_kind kind;
+    bool hot;
     uint8_t *code;
     uint32_t size;
     struct jump jumps[JUMPS_MAX];

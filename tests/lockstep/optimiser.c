@@ -30,9 +30,11 @@ static void compile(struct optimiser *optimiser, uint64_t ticket)
         return;
     }
     optimiser->counts.compiled++;
-    optimiser->counts.installed +=
-        engine_install_region(optimiser->engine, ticket, 0, &optimiser->region, compiled.bytes,
-                              compiled.size, &err) == REGION_INSTALLED;
+    if (engine_install_region(optimiser->engine, ticket, 0, &optimiser->region, compiled.bytes,
+                              compiled.size, &err) == REGION_INSTALLED) {
+        optimiser->counts.installed++;
+        optimiser->counts.blocks += optimiser->region.block_count;
+    }
     free(compiled.bytes);
 }
 
@@ -66,6 +68,11 @@ struct optimiser *optimiser_create(struct engine *engine, bool eager)
         return NULL;
     }
     return optimiser;
+}
+
+struct optimiser_counts optimiser_counts(const struct optimiser *optimiser)
+{
+    return optimiser->counts;
 }
 
 struct optimiser_counts optimiser_destroy(struct optimiser *optimiser)

@@ -12,6 +12,7 @@ struct optimiser;
 
 struct optimiser_counts {
     unsigned compiled, refused, installed;
+    uint64_t blocks; /* of installed regions */
 };
 
 /* For an engine of tier ENGINE_OPTIMISED, which outlives it, before its CPUs run. `eager`:
@@ -20,6 +21,7 @@ struct optimiser_counts {
 struct optimiser *optimiser_create(struct engine *engine, bool eager);
 /* Compile and install what the engine wants by now. Somebody has to tick (engine_profile_tick). */
 void optimiser_serve(struct optimiser *optimiser);
+struct optimiser_counts optimiser_counts(const struct optimiser *optimiser);
 struct optimiser_counts optimiser_destroy(struct optimiser *optimiser); /* NULL is allowed */
 
 /* Likewise, with a thread that ticks every `interval_us` and serves. */

@@ -197,7 +197,9 @@ static uint64_t leaf_flags(const struct subject *subject, uint64_t address)
     return 0;
 }
 
-/* All identical; accessed and dirty bits are left to the hardware. */
+/* All identical. Dirty bits, and accessed bits of data, are left to the hardware. Those of code may
+ * be set speculatively (volume II, "Addressing and Memory Protection"), and a region does so when
+ * it looks whether all its pages are there. */
 static void write_tables(struct subject *subject)
 {
     static uint64_t tables[TABLE_COUNT][ENTRIES];
@@ -211,6 +213,7 @@ static void write_tables(struct subject *subject)
     for (uint64_t i = 0; i < STREAM_SIZE >> 12; i++) {
         uint64_t address = STREAM_BASE + (i << 12);
         uint64_t flags = leaf_flags(subject, address);
+        flags |= flags & PTE_X ? PTE_A : 0;
         tables[RAM_LEAVES][i] = flags ? table_entry(address, flags) : 0;
     }
     bare_machine_write(subject->machine, TABLES, tables, sizeof(tables));
