@@ -6,6 +6,9 @@
 #include "jitd/replay.h"
 #include "libshared/base/log.h"
 #include "libshared/ipc/fdlist.h"
+#include "libshared/ipc/runtime.h"
+#include "libshared/ipc/sandbox.h"
+#include "libshared/jit/cache_files.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -20,12 +23,13 @@
 
 #define OPEN_FILES_MAX 2048
 #define MEMORY_MAX     (UINT64_C(4) << 30) /* of address space: LLVM may not eat the host */
-#define OOM_SCORE      "500"               /* rather this than a guest */
+#define NICE           2
+#define OOM_SCORE      "500" /* rather this than a guest */
 /* nanomsg sends from a thread of its own and drops what it has not sent when the socket closes. */
 #define LINGER_MS 20
 
 struct jitd {
-    const char *control_path, *replay_path;
+    const char *control_path, *replay_path, *cache_path;
     struct event_base *base;
     struct event *terminate, *leash;
     struct jit_control *control;
@@ -33,7 +37,7 @@ struct jitd {
     int leash_fd, journal_fd;
 };
 
-static const char usage[] = "usage: jitd --control SOCKET    (started by vmmd)\n"
+static const char usage[] = "usage: jitd --control SOCKET [--cache DIR]    (started by vmmd)\n"
                             "       jitd --replay FILE       compile a region that was kept and "
                             "print what becomes of it\n";
 
@@ -42,6 +46,7 @@ static bool parse_arguments(struct jitd *jitd, int argc, char **argv)
     static const struct option options[] = {
         {"control", required_argument, NULL, 'c'},
         {"replay", required_argument, NULL, 'r'},
+        {"cache", required_argument, NULL, 'd'},
         {NULL, 0, NULL, 0},
     };
     int option;
@@ -54,6 +59,9 @@ static bool parse_arguments(struct jitd *jitd, int argc, char **argv)
             break;
         case 'r':
             jitd->replay_path = optarg;
+            break;
+        case 'd':
+            jitd->cache_path = optarg;
             break;
         default:
             return false;
@@ -73,9 +81,35 @@ static void limit(int resource, rlim_t value)
     }
 }
 
+/* All of the file system that is left: the runtime directory, for its sockets, and the cache. */
+static bool isolate(const struct jitd *jitd, struct error *err)
+{
+    const char *const also[] = {jitd->cache_path, NULL};
+    const char *end = strrchr(jitd->control_path, '/');
+    char directory[RUNTIME_PATH_MAX];
+    const struct sandbox_isolation isolation = {
+        .directory = directory, .also = also, .keep_user = true, /* who owns the cache */
+    };
+    struct error ignored;
+
+    if (end == NULL || (size_t)(end - jitd->control_path) >= sizeof(directory)) {
+        error_set(err, ERROR_CONFIG, 0, "'%.100s' is no path of a socket", jitd->control_path);
+        return false;
+    }
+    snprintf(directory, sizeof(directory), "%.*s", (int)(end - jitd->control_path),
+             jitd->control_path);
+    if (jitd->cache_path) { /* what does not exist cannot be kept in view */
+        int fd = cache_open_directory(jitd->cache_path, true, &ignored);
+        if (fd >= 0) {
+            close(fd);
+        }
+    }
+    return sandbox_isolate(&isolation, err) == 0;
+}
+
 /* Give up what is not needed. Compilers are large: it is this process that goes first when the host
- * runs out of memory, since nobody depends on it. */
-static bool confine(struct error *err)
+ * runs out of memory, since nobody depends on it; and the guests' threads run before its own. */
+static bool confine(const struct jitd *jitd, struct error *err)
 {
     int score = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
 
@@ -85,17 +119,13 @@ static bool confine(struct error *err)
         }
         close(score);
     }
+    setpriority(PRIO_PROCESS, 0, NICE);
     limit(RLIMIT_CORE, 0);
     limit(RLIMIT_NOFILE, OPEN_FILES_MAX);
 #if !__has_feature(address_sanitizer) && !__has_feature(thread_sanitizer)
     limit(RLIMIT_AS, MEMORY_MAX);
 #endif
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) {
-        error_set(err, ERROR_PERMISSION, errno, "cannot give up gaining privileges: %s",
-                  strerror(errno));
-        return false;
-    }
-    return true;
+    return isolate(jitd, err);
 }
 
 static void on_terminate(evutil_socket_t number, short what, void *argument)
@@ -133,8 +163,11 @@ static bool serve(struct jitd *jitd, struct error *err)
     }
     jitd->leash_fd = fdlist_take(&descriptors, "leash");
     jitd->journal_fd = fdlist_take(&descriptors, "journal");
+    if (!confine(jitd, err)) {
+        return false;
+    }
     jitd->control = jit_control_open(jitd->control_path, err);
-    if (!jitd->control || !confine(err) || !open_events(jitd, err)) {
+    if (!jitd->control || !open_events(jitd, err)) {
         return false;
     }
     jitd->service = service_create(

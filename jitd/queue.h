@@ -34,7 +34,7 @@ struct job {
     /* What came of it, once it is finished. */
     uint8_t *blob; /* NULL: refused */
     size_t blob_size;
-    uint64_t compile_ns;
+    uint64_t compile_ns; /* processor time */
     char reason[120];
 };
 TAILQ_HEAD(job_list, job);

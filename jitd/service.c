@@ -6,6 +6,7 @@
 #include "jitd/session.h"
 #include "jitd/times.h"
 #include "libshared/base/log.h"
+#include "libshared/ipc/sandbox.h"
 #include "libshared/jit/cache.h"
 #include "libshared/jit/journal.h"
 #include "libshared/jit/region_message.h"
@@ -490,6 +491,10 @@ int service_configure(struct service *service, const Polyvisor__JitConfigure *co
     service->threads = compile_threads_start(choose_workers(configure->workers), service->queue,
                                              service->journal, service->cache, err);
     if (!service->threads) {
+        return -(int)err->code;
+    }
+    /* No machine has been heard yet. */
+    if (sandbox_seal(SANDBOX_COMPILER, err) < 0) {
         return -(int)err->code;
     }
     service->configured = true;

@@ -38,6 +38,7 @@ struct attachment {
 struct compiler {
     struct compiler_host host;
     char path[128];
+    char cache_path[CACHE_DIRECTORY_MAX]; /* empty: no cache */
     TAILQ_HEAD(, attachment) attachments;
     struct child child;
     bool ready;     /* configured */
@@ -129,14 +130,8 @@ static int send_configure(struct compiler *compiler)
 {
     Polyvisor__JitControl request = POLYVISOR__JIT_CONTROL__INIT;
     Polyvisor__JitConfigure configure = POLYVISOR__JIT_CONFIGURE__INIT;
-    char directory[CACHE_DIRECTORY_MAX];
-    struct error err;
 
-    if (cache_default_directory(directory, &err)) {
-        configure.cache_directory = directory;
-    } else {
-        log_warning("%s: going on without a cache of compiled code", err.message);
-    }
+    configure.cache_directory = compiler->cache_path;
     configure.crashed = compiler->crashed;
     request.body_case = POLYVISOR__JIT_CONTROL__BODY_CONFIGURE;
     request.configure = &configure;
@@ -183,12 +178,16 @@ static int make_descriptors(struct compiler *compiler, struct fdlist *list)
 
 static int spawn(struct compiler *compiler, const char *program)
 {
-    char *const argv[] = {(char *)"jitd", (char *)"--control", compiler->path, NULL};
+    char *argv[] = {(char *)"jitd", (char *)"--control", compiler->path, NULL, NULL, NULL};
     static struct fdlist list;
     struct spawn_gate gate;
     pid_t pid;
     int pidfd;
 
+    if (compiler->cache_path[0]) {
+        argv[3] = (char *)"--cache";
+        argv[4] = compiler->cache_path;
+    }
     list.count = 0;
     int result = make_descriptors(compiler, &list);
     if (result) {
@@ -424,6 +423,10 @@ struct compiler *compiler_open(const struct compiler_host *host, struct error *e
         compiler->journal_fd = compiler->leash_fds[0] = compiler->leash_fds[1] = -1;
         TAILQ_INIT(&compiler->attachments);
         snprintf(compiler->path, sizeof(compiler->path), "%s/" COMPILER_SOCKET, host->directory);
+        if (!cache_default_directory(compiler->cache_path, err)) {
+            log_warning("%s: going on without a cache of compiled code", err->message);
+            compiler->cache_path[0] = '\0';
+        }
         compiler->step_event = event_new(host->base, -1, 0, compiler_step, compiler);
         compiler->timer_event = evtimer_new(host->base, compiler_on_timer, compiler);
     }

@@ -129,6 +129,8 @@ const struct command command_device = {
         "a device's process, if there is one, and starts another, also of a device that was given "
         "up. The guest loses nothing by it.\n",
     .options = no_options,
+    .positional = POSITIONAL_ACTION,
+    .actions = "list|restart",
     .positionals_min = 2,
     .positionals_max = 3,
     .examples = {{"vmctl device list build1", "Show build1's devices"},
