@@ -18,7 +18,8 @@
 #include <unistd.h>
 
 #define TICK_MS         500
-#define IDLE_TICKS      4 /* without a job: memory goes back to the host */
+#define IDLE_TICKS      4  /* without a job: memory goes back to the host */
+#define REST_TICKS      60 /* and then all of it: the process ends, until it is wanted again */
 #define END_MS          200
 #define WORKERS_DEFAULT 4
 
@@ -42,7 +43,7 @@ struct service {
     struct times times;
     uint64_t compiled, refusals, code_bytes, hits, misses, cancelled;
     uint64_t job_limit_ns;
-    unsigned idle_ticks;
+    unsigned idle_ticks, rest_ticks;
     bool configured, hangs;
 };
 
@@ -141,6 +142,7 @@ static void on_compile(void *context, struct session *session, uint64_t id,
     struct region region;
     struct error err;
 
+    service->idle_ticks = 0;
     if (!region_from_message(&region, request->region, &err)) {
         refuse(session, id, err.message);
         return;
@@ -217,6 +219,8 @@ static void on_fetch(void *context, struct session *session, uint64_t id, uint64
     struct service *service = context;
     struct region region;
     size_t size = 0;
+
+    service->idle_ticks = 0;
     uint8_t *blob =
         service->cache ? cache_fetch(service->cache, fingerprint, skip, &region, &size) : NULL;
 
@@ -317,6 +321,8 @@ static void on_tick(evutil_socket_t fd, short what, void *argument)
         service->idle_ticks = 0;
     } else if (++service->idle_ticks == IDLE_TICKS) {
         malloc_trim(0); /* what LLVM used for its last job */
+    } else if (service->idle_ticks >= service->rest_ticks) {
+        event_base_loopexit(service->options.base, NULL);
     }
 }
 
@@ -338,6 +344,7 @@ struct service *service_create(const struct service_options *options, struct err
     }
     service->options = *options;
     service->job_limit_ns = SERVICE_JOB_LIMIT_NS;
+    service->rest_ticks = REST_TICKS;
     TAILQ_INIT(&service->sessions);
     if (options->journal_fd >= 0) {
         service->journal = journal_map(options->journal_fd);
@@ -482,6 +489,9 @@ int service_configure(struct service *service, const Polyvisor__JitConfigure *co
     }
     if (configure->job_limit_ms) {
         service->job_limit_ns = (uint64_t)configure->job_limit_ms * 1000000;
+    }
+    if (configure->rest_ms) {
+        service->rest_ticks = configure->rest_ms / TICK_MS + 1;
     }
     open_cache(service, configure);
     if (service->journal) {

@@ -54,7 +54,7 @@ struct child {
     int pidfd;
     uint64_t start_time; /* of process_start_time */
     bool running;
-    bool put_down; /* by child_kill */
+    bool put_down;              /* by child_kill */
     int exit_code, exit_signal; /* once it has ended: status, or the signal that killed it */
     void *owner;
 

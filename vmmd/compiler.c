@@ -43,6 +43,7 @@ struct compiler {
     struct child child;
     bool ready;     /* configured */
     bool dismissed; /* ended by us, because nobody wants it */
+    bool resting;   /* it ended because it had nothing to do */
     bool crashed;   /* the last one died of what it did */
     bool missing;   /* there is no such program, as the log says */
     unsigned deaths;
@@ -238,7 +239,7 @@ static void launch(struct compiler *compiler, uint64_t now)
         compiler->missing = true;
         return;
     }
-    compiler->ready = compiler->dismissed = false;
+    compiler->ready = compiler->dismissed = compiler->resting = false;
     compiler->started_ns = now;
     int result = spawn(compiler, program);
     if (result) {
@@ -267,10 +268,11 @@ static void note_end(struct compiler *compiler, uint64_t now)
     char text[64];
 
     child_describe_end(&compiler->child, text, sizeof(text));
-    if (compiler->dismissed) {
+    compiler->resting = !compiler->child.exit_signal && !compiler->child.exit_code;
+    if (compiler->dismissed || compiler->resting) {
         compiler->deaths = 0;
         compiler->crashed = false;
-        compiler->restart_ns = now;
+        compiler->restart_ns = compiler->resting ? 0 : now;
     } else {
         publisher_send(compiler->host.publisher, "jit-died", "", "jitd", "its process %s", text);
         log_info("jitd %s", text);
@@ -367,6 +369,15 @@ void compiler_attach(struct compiler *compiler, const char *name, const char *pa
         compiler->restart_ns = clock_monotonic_ns();
     }
     compiler_wake(compiler);
+}
+
+void compiler_wanted(struct compiler *compiler)
+{
+    if (compiler->resting && !compiler->child.pid) {
+        compiler->resting = false;
+        compiler->restart_ns = clock_monotonic_ns();
+        compiler_wake(compiler);
+    }
 }
 
 void compiler_detach(struct compiler *compiler, const char *name)

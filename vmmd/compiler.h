@@ -33,6 +33,9 @@ void compiler_close(struct compiler *compiler); /* NULL is allowed; ends the pro
 void compiler_attach(struct compiler *compiler, const char *name, const char *path,
                      const char *arch);
 void compiler_detach(struct compiler *compiler, const char *name);
+/* One of them has something to compile: a jitd that rests because there was nothing to do for a
+ * while is started again. */
+void compiler_wanted(struct compiler *compiler);
 /* The process that serves the machine, or NULL. */
 const struct child *compiler_process(const struct compiler *compiler, const char *name);
 /* What the host gave; the owner of the child in replies is the compiler. */

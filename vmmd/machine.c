@@ -408,6 +408,11 @@ static void machine_on_notice(struct child *child, const ProtobufCMessage *messa
     case POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_DEVICE_STUCK:
         machine_device_stuck(machine, notice->device);
         break;
+    case POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_COMPILER_WANTED:
+        if (machine_wants_compiler(machine)) {
+            compiler_wanted(machine->host->compiler);
+        }
+        break;
     default:
         log_warning("%s of '%s' sent an unknown notice", child->role, machine->config->name);
         break;

@@ -161,6 +161,15 @@ static void wait_until(const unsigned *counter, unsigned value)
     }
 }
 
+static unsigned wanted;
+
+static void note_wanted(void *context)
+{
+    pthread_mutex_lock(&engine.lock);
+    ++*(unsigned *)context;
+    pthread_mutex_unlock(&engine.lock);
+}
+
 static void setup(void)
 {
     struct error err;
@@ -172,7 +181,8 @@ static void setup(void)
     engine.result = REGION_INSTALLED;
     snprintf(path, sizeof(path), "/tmp/pv-link.%ld.sock", (long)getpid());
     unlink(path);
-    link_ = jit_link_create(&operations, &engine, path, &err);
+    wanted = 0;
+    link_ = jit_link_create(&operations, &engine, path, note_wanted, &wanted, &err);
     ck_assert_msg(link_ != NULL, "%s", err.message);
     jitd = channel_connect(CHANNEL_JIT, NN_PAIR, path);
     ck_assert_ptr_nonnull(jitd);
@@ -453,6 +463,10 @@ START_TEST(it_ends_while_nobody_listens)
     channel_close(jitd);
     unsigned ticks = read_count(&engine.ticks);
     wait_until(&engine.ticks, ticks + 20);
+    pthread_mutex_lock(&engine.lock);
+    engine.unwanted = 1; /* so that there is room to ask */
+    pthread_mutex_unlock(&engine.lock);
+    wait_until(&wanted, 1);
     jitd = channel_connect(CHANNEL_JIT, NN_PAIR, path);
     welcome(0, true, false);
     protobuf_c_message_free_unpacked(&next_request()->base, NULL);

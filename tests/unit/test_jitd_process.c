@@ -25,6 +25,7 @@ static int journal_fd, leash[2];
 static pid_t jitd;
 static struct channel *control;
 static uint64_t last_id;
+static uint32_t rest_ms;
 
 static void find_program(void)
 {
@@ -46,6 +47,7 @@ static void setup(void)
     ck_assert_int_eq(pipe(leash), 0);
     jitd = 0;
     last_id = 0;
+    rest_ms = 0;
 }
 
 static int wait_for_end(void)
@@ -122,6 +124,7 @@ static Polyvisor__JitControlReply *configure(bool crashed)
     message.crashed = crashed;
     message.workers = 2;
     message.job_limit_ms = 300;
+    message.rest_ms = rest_ms;
     request.body_case = POLYVISOR__JIT_CONTROL__BODY_CONFIGURE;
     request.configure = &message;
     Polyvisor__JitControlReply *reply = ask(&request);
@@ -523,6 +526,21 @@ START_TEST(it_ends_when_asked_and_with_vmmd)
 }
 END_TEST
 
+START_TEST(it_rests_when_there_is_nothing_to_do)
+{
+    rest_ms = 600;
+    start("");
+    struct channel *machine = attach("one", NULL);
+    for (uint64_t id = 1; id <= 10; id++) { /* longer than that, but busy */
+        send_compile(machine, id, (uint32_t)id, 10);
+        drop(answer_to(machine, id, POLYVISOR__JIT_STATUS__JIT_DONE));
+        usleep(100000);
+    }
+    ck_assert_int_eq(wait_for_end(), 0);
+    channel_close(machine);
+}
+END_TEST
+
 START_TEST(no_cache_is_no_error)
 {
     struct channel *machine;
@@ -555,6 +573,7 @@ int main(void)
     tcase_add_test(tests, a_job_that_kills_twice_is_poisoned);
     tcase_add_test(tests, a_job_without_end_is_found);
     tcase_add_test(tests, it_ends_when_asked_and_with_vmmd);
+    tcase_add_test(tests, it_rests_when_there_is_nothing_to_do);
     tcase_add_test(tests, no_cache_is_no_error);
     suite_add_tcase(suite, tests);
 

@@ -44,6 +44,13 @@ static void machine_event(void *context, enum machine_event event, unsigned gues
     notices_post(guest->notices, kinds[event], guest_code, NULL);
 }
 
+/* On the thread that talks to jitd, which may be resting. */
+static void compiler_wanted(void *context)
+{
+    struct guest *guest = context;
+    notices_post(guest->notices, POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_COMPILER_WANTED, 0, NULL);
+}
+
 static const struct machine_model *find_model(const Polyvisor__VcpuConfigure *configure,
                                               struct error *err)
 {
@@ -173,8 +180,8 @@ static int build(struct guest *guest, const Polyvisor__VcpuConfigure *configure,
         result = take_perf_map(guest, descriptors, err);
     }
     if (result == 0 && tier == ENGINE_OPTIMISED && configure->jit_path[0]) {
-        guest->jit =
-            jit_link_create(&jit_link_engine, guest->machine->engine, configure->jit_path, err);
+        guest->jit = jit_link_create(&jit_link_engine, guest->machine->engine, configure->jit_path,
+                                     compiler_wanted, guest, err);
         result = guest->jit ? 0 : -ERROR_INTERNAL;
     }
     if (result == 0) {

@@ -45,6 +45,8 @@ struct later {
 struct jit_link {
     const struct jit_link_engine *operations;
     struct engine *engine;
+    void (*wanted)(void *context);
+    void *wanted_context;
     struct channel *channel;
     int stop_event;
     pthread_t thread;
@@ -218,6 +220,7 @@ static void ask(struct jit_link *link, uint64_t now)
     link->pause_ns = now + TUNABLE_JIT_LOOK_MS * NS_PER_MS;
     link->alive = now - link->heard_ns < TUNABLE_JIT_SILENCE_MS * NS_PER_MS;
     forget_all(link);
+    link->wanted(link->wanted_context);
 }
 
 /* ---- answers ---- */
@@ -454,7 +457,8 @@ static void *link_main(void *argument)
 /* ---- life ---- */
 
 struct jit_link *jit_link_create(const struct jit_link_engine *operations, struct engine *engine,
-                                 const char *path, struct error *err)
+                                 const char *path, void (*wanted)(void *context), void *context,
+                                 struct error *err)
 {
     struct jit_link *link = calloc(1, sizeof(*link));
 
@@ -464,6 +468,8 @@ struct jit_link *jit_link_create(const struct jit_link_engine *operations, struc
     }
     link->operations = operations;
     link->engine = engine;
+    link->wanted = wanted;
+    link->wanted_context = context;
     link->stop_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     link->channel = channel_bind(CHANNEL_JIT, NN_PAIR, path);
     if (link->stop_event < 0 || !link->channel) {

@@ -33,9 +33,11 @@ extern const struct jit_link_engine jit_link_engine; /* the real one */
 
 struct jit_link;
 
-/* Bind the socket `path` and start the thread. `engine` must outlive it. NULL with *err set. */
+/* Bind the socket `path` and start the thread. `engine` must outlive it. `wanted` is called on the
+ * thread when there is something to ask and nobody takes it. NULL with *err set. */
 struct jit_link *jit_link_create(const struct jit_link_engine *operations, struct engine *engine,
-                                 const char *path, struct error *err);
+                                 const char *path, void (*wanted)(void *context), void *context,
+                                 struct error *err);
 void jit_link_destroy(struct jit_link *link); /* NULL is allowed */
 
 struct jit_link_stats {
