@@ -95,6 +95,9 @@
  * hottest edge: the way out of a loop that is in another. */
 #define ENGINE_REGION_PATH       16u
 #define ENGINE_REGION_PATH_SHARE 256u
+/* Guest instructions of a region, within REGION_INSNS_MAX: compiling takes longer than in proportion
+ * to them, and what lies far from the head is seldom reached in one go. */
+#define ENGINE_REGION_INSNS 384u
 /* Times that a region is formed anew because its exits are hot. */
 #define ENGINE_REGION_REFORMS 3u
 /* Ticks before what was refused is asked for again; doubled each time. */

@@ -80,7 +80,7 @@ static bool add_block(struct forming *forming, const struct profile_node *node, 
         block_cache_find(forming->engine, node->key.physical, node->key.mode, UINT64_MAX);
     if (!block || block->straddles || index == REGION_BLOCKS_MAX ||
         region->byte_count + block->length > REGION_BYTES_MAX ||
-        forming->insns + block->insn_count > REGION_INSNS_MAX) {
+        forming->insns + block->insn_count > ENGINE_REGION_INSNS) {
         return false;
     }
     int page = page_at(forming, block->pages[0]->index, delta);
