@@ -11,7 +11,8 @@ CROSS := --target=aarch64-linux-gnu --sysroot=$(ARM64_SYSROOT)/root
 CFLAGS += $(CROSS)
 LDFLAGS += $(CROSS)
 WITHOUT_LLVM := 1
-ifeq ($(shell test $(ARM64_SYSROOT)/fetched -nt tools/arm64-sysroot && echo is new),)
+ifeq ($(shell test $(ARM64_SYSROOT)/fetched -nt tools/arm64-sysroot -a $(ARM64_SYSROOT)/fetched -nt tools/packages.list && \
+    echo is new),)
 $(shell tools/arm64-sysroot $(ARM64_SYSROOT) >&2)
 endif
 else ifneq ($(HOST),)

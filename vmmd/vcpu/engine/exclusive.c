@@ -151,6 +151,7 @@ bool exclusive_amo(struct cpu *cpu, uint64_t va, unsigned aux, uint64_t operand,
         return false;
     }
     *old = exclusive_apply(host, aux >> IR_MEM_AMO_SHIFT, aux & IR_MEM_SIZE, operand);
+    exclusive_settle();
     end_write(self, locked);
     return true;
 }
@@ -165,6 +166,7 @@ bool exclusive_compare_swap(struct cpu *cpu, uint64_t va, unsigned aux, uint64_t
         return false;
     }
     *old = exclusive_exchange(host, aux & IR_MEM_SIZE, expected, desired);
+    exclusive_settle();
     end_write(self, locked);
     return true;
 }
@@ -302,6 +304,7 @@ bool exclusive_store_conditional(struct cpu *cpu, uint64_t va, unsigned aux, uin
         end_write(self, locked);
     }
     self->reservation.kind = RESERVATION_NONE;
+    exclusive_settle();
     return resolved;
 }
 

@@ -22,6 +22,15 @@ bool exclusive_compare_swap(struct cpu *cpu, uint64_t va, unsigned aux, uint64_t
 void exclusive_store_seen(struct engine *engine, struct engine_cpu *self, uint64_t index,
                           uint64_t physical, unsigned size);
 
+/* A guest's acquire holds back what follows until the whole operation was done, its store included.
+ * The host's atomics do so themselves (x86-64), or their store may be late (arm64's exclusives). */
+static inline void exclusive_settle(void)
+{
+#if !defined(__x86_64__)
+    atomic_thread_fence(memory_order_seq_cst);
+#endif
+}
+
 /* The host's atomic read-modify-write; `host` is aligned. */
 uint64_t exclusive_apply(uint8_t *host, unsigned operation, unsigned size_log2, uint64_t operand);
 /* Compare-and-swap; returns the old value. */

@@ -43,6 +43,7 @@ static INTERP_CALL void amo_slow(INTERP_PARAMETERS)
         type *at = (type *)(void *)tlb_host(entry, va);                                            \
         type b = (type)SLOT(ip->b);                                                                \
         SLOT(ip->d) = (uint64_t)(int64_t)(stype)(expression);                                      \
+        exclusive_settle();                                                                        \
         INTERP_NEXT();                                                                             \
     }
 
@@ -179,6 +180,7 @@ static INTERP_CALL void conditional_slow(INTERP_PARAMETERS)
         reservation->kind = RESERVATION_NONE;                                                      \
         SLOT(ip->d) =                                                                              \
             !__sync_bool_compare_and_swap((type *)(void *)host, expected, (type)SLOT(ip->b));      \
+        exclusive_settle();                                                                        \
         INTERP_NEXT();                                                                             \
     }
 
