@@ -1,5 +1,7 @@
 # make bench [ENGINE=interp|baseline|auto[,...]] [BENCH_FLAGS="--json --only NAME... --no-real"]
 #
+# make bench-net [BENCH_FLAGS="--repetitions N --cpus N"]: the network, by iperf3.
+#
 # The disk has programs of Debian packages (some 90 MB are fetched once) and what they work on.
 
 ENGINE ?= auto
@@ -16,4 +18,11 @@ bench:
 	@{ $(MAKE) --no-print-directory deps && \
 	    $(MAKE) --no-print-directory all guests test-guests $(BENCH_DISK); } >&2
 	@python3 -B tests/bench/bench.py --vmctl $(BUILD)/bin/vmctl --engine $(ENGINE) --disk $(BENCH_DISK) \
+	    --kernel $(RISCV64)/vmlinux --initrd $(RISCV64)/test-initrd.cpio.gz $(BENCH_FLAGS)
+
+.PHONY: bench-net
+bench-net:
+	@{ $(MAKE) --no-print-directory deps && \
+	    $(MAKE) --no-print-directory all guests test-guests $(BENCH_DISK); } >&2
+	@python3 -B tests/bench/net.py --vmctl $(BUILD)/bin/vmctl --engine $(ENGINE) --disk $(BENCH_DISK) \
 	    --kernel $(RISCV64)/vmlinux --initrd $(RISCV64)/test-initrd.cpio.gz $(BENCH_FLAGS)

@@ -453,6 +453,28 @@ static int user_forward(struct user *user, const struct net_forward *forward, st
                      strerror(cause));
 }
 
+/*
+ * libslirp looks up the host's name server when the guest first asks for one, and remembers it for
+ * as long as the file it is named in stays the same. This process will not be allowed to open files
+ * by then, so it is made to look now: by an empty datagram of the guest's to its name server.
+ */
+static void user_find_name_server(struct user *user, const struct net_setting *setting)
+{
+    uint8_t frame[42] = {0x52, 0x55, 10, 0, 2, 3}; /* the address libslirp has for 10.0.2.3 */
+    static const uint8_t packet[] = {
+        0x08, 0x00, /* IPv4 */
+        0x45, 0,    0, 28, 0, 0,    0,    0, 64, 17, 0, 0, 10, 0, 2,
+        15,   10,   0, 2,  3, 0xff, 0xfe, 0, 53, 0,  8, 0, 0, /* UDP without data or checksum */
+    };
+    struct virtio_net_hdr_v1 header = {
+        .flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .csum_start = 14, .csum_offset = 10};
+
+    memcpy(frame + 6, setting->mac, NET_MAC_BYTES);
+    memcpy(frame + 12, packet, sizeof(packet));
+    net_checksum_complete(&header, frame, 34); /* of the IP header */
+    slirp_input(user->slirp, frame, sizeof(frame));
+}
+
 static int user_start(struct user *user, const struct net_setting *setting, struct error *err)
 {
     SlirpConfig config = {
@@ -476,6 +498,7 @@ static int user_start(struct user *user, const struct net_setting *setting, stru
     if (!user->slirp) {
         return error_set(err, ERROR_INTERNAL, 0, "libslirp cannot start");
     }
+    user_find_name_server(user, setting);
     int status = 0;
     for (size_t i = 0; i < setting->forward_count && status == 0; i++) {
         status = user_forward(user, &setting->forwards[i], err);

@@ -195,6 +195,15 @@ static int fill_root(const struct sandbox_isolation *isolation, const struct kep
     return 0;
 }
 
+/* With folders that the user can pass whom root becomes, whatever the umask it was started with. */
+static int fill_root_for_all(const struct sandbox_isolation *isolation, const struct kept *kept)
+{
+    mode_t before = umask(022);
+    int result = fill_root(isolation, kept);
+    umask(before);
+    return result;
+}
+
 /* The old root goes away altogether, the new one becomes read-only. */
 static int change_root(void)
 {
@@ -219,7 +228,7 @@ static int shrink_file_system(const struct sandbox_isolation *isolation, struct 
             0 ||
         chdir(STAGE) < 0) {
         result = failed(err, "an empty file system");
-    } else if (fill_root(isolation, &kept) < 0) {
+    } else if (fill_root_for_all(isolation, &kept) < 0) {
         result = failed(err, "its directory");
     } else if (change_root() < 0) {
         result = failed(err, "its root");

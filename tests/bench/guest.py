@@ -42,33 +42,37 @@ class Measurement:
     instructions: int | None
 
 
-def qemu_command(setup, append, disk):
+def qemu_command(setup, append, disk, net):
     command = ["qemu-system-riscv64", "-M", "virt", "-cpu", "rv64", "-smp", str(setup.cpus), "-m", setup.memory,
                "-nographic", "-no-reboot", "-kernel", setup.kernel, "-initrd", setup.initrd, "-append", append]
     if disk:
         command += ["-drive", f"file={disk},format=raw,readonly=on,if=none,id=disk",
                     "-device", "virtio-blk-pci,drive=disk"]
+    if net:
+        command += ["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net"]
     return command
 
 
-def polyvisor_command(setup, engine, append, disk):
+def polyvisor_command(setup, engine, append, disk, net):
     command = [setup.vmctl, "run", "--quiet", "--name", "bench", "--arch", "riscv64", "--cpus", str(setup.cpus),
                "--memory", setup.memory, "--kernel", setup.kernel, "--initrd", setup.initrd, "--append", append,
                "--engine", engine]
     if disk:
         command += ["--disk", f"path={disk},format=raw,readonly"]
+    if net:
+        command += ["--net", "user"]
     return command
 
 
 class Guest:
     """One boot. `peer` is "qemu" or the name of one of our engines."""
 
-    def __init__(self, setup, peer, script, disk=None):
+    def __init__(self, setup, peer, script, disk=None, net=False):
         self.setup, self.peer = setup, peer
         self.work = tempfile.mkdtemp(prefix="g", dir=setup.work)
         append = f"quiet script={script}"
-        command = (qemu_command(setup, append, disk) if peer == "qemu"
-                   else polyvisor_command(setup, peer, append, disk))
+        command = (qemu_command(setup, append, disk, net) if peer == "qemu"
+                   else polyvisor_command(setup, peer, append, disk, net))
         self.pending = b""
         self.last = ""
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,

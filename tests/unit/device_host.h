@@ -23,6 +23,7 @@ struct device_host {
     int kick[VIRTIO_QUEUES_MAX], call[VIRTIO_QUEUES_MAX + 1], reply, mmio_state, backend, listener;
     struct mmio_channel *channel;
     char console_path[64];
+    unsigned kicks; /* queues that the device gets doorbells for; 0: as many as there can be */
 };
 
 static inline void host_open(struct device_host *host)
@@ -110,7 +111,7 @@ static inline struct device *host_try_start(struct device_host *host,
     descriptors.state =
         fcntl(model->device_class == DEVICE_MMIO ? host->mmio_state : host->driver.state_fd,
               F_DUPFD_CLOEXEC, 0);
-    for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++) {
+    for (unsigned i = 0; i < (host->kicks ? host->kicks : VIRTIO_QUEUES_MAX); i++) {
         descriptors.kick[i] = fcntl(host->kick[i], F_DUPFD_CLOEXEC, 0);
     }
     for (unsigned i = 0; i < VIRTIO_QUEUES_MAX + 1; i++) {
