@@ -4,6 +4,7 @@
  * See side.h and pair.h for how, narrow.h for what is printed when they differ.
  */
 #include "tests/lockstep/narrow.h"
+#include "tests/lockstep/optimiser.h"
 #include "tests/lockstep/random.h"
 #include <fcntl.h>
 #include <getopt.h>
@@ -105,7 +106,7 @@ static int report(struct boot *boot, bool agree, double seconds)
                engine_tier_name(boot->options.tier));
         if (pair->defect) {
             narrow_print_defect(pair);
-            checkpoint_explain(&boot->checkpoint, side_position(&pair->subject));
+            (void)checkpoint_explain(&boot->checkpoint, side_position(&pair->subject));
         }
         return 1;
     }
@@ -138,7 +139,7 @@ static int compare_boot(struct boot *boot)
         .initrd_fd = open(options->initrd, O_RDONLY | O_CLOEXEC),
         .append = options->append,
         .memory_size = options->memory,
-        .spoiled = options->spoiled,
+        .spoiled = options->tier == ENGINE_OPTIMISED ? 0 : options->spoiled,
     };
     int status = 2;
     if (images.kernel_fd < 0 || images.initrd_fd < 0) {
@@ -146,6 +147,9 @@ static int compare_boot(struct boot *boot)
     } else if (pair_open(&boot->pair, &images, options->tier, options->seed)) {
         double start = now();
         boot->random.state = options->seed;
+        if (boot->pair.optimiser) {
+            optimiser_spoil(boot->pair.optimiser, (uint16_t)options->spoiled);
+        }
         narrow_watch_crashes();
         bool agree = run(boot);
         status = report(boot, agree, now() - start);

@@ -1,4 +1,6 @@
 #include "tests/lockstep/narrow.h"
+#include "libshared/jit/region.h"
+#include "tests/lockstep/optimiser.h"
 #include "tests/lockstep/state.h"
 #include "vmmd/vcpu/engine/inspect.h"
 #include <inttypes.h>
@@ -14,7 +16,12 @@
 enum { FIRST_SPAN = 1 << 20, SPAN_SHRINKS = 16, LAST_SPAN = 1 << 8 };
 enum { PRINTED_INSTRUCTIONS = 200, SLACK = 1 << 16, HANG_SECONDS = 300 };
 
+enum outcome { NOT_NEEDED = 0, FOUND = 1, NOT_FOUND = 3 };
+
 static bool make(struct checkpoint *checkpoint, struct pair *pair, uint64_t span);
+
+/* For the handler of crashes: the checkpoint that this process would wake. */
+static const struct checkpoint *latest;
 
 /* --- printing ------------------------------------------------------------------------------- */
 
@@ -95,10 +102,10 @@ static void examine(struct pair *pair, uint64_t until)
         if (known) {
             print_ir(&code);
         }
-        finish(1);
+        finish(FOUND);
     }
     printf("looked at block by block the difference does not show\n");
-    finish(1);
+    finish(NOT_FOUND);
 }
 
 static void narrow(struct pair *pair, uint64_t until, uint64_t span)
@@ -115,7 +122,7 @@ static void narrow(struct pair *pair, uint64_t until, uint64_t span)
             }
             checkpoint_drop(&checkpoint);
             if (!make(&checkpoint, pair, span / SPAN_SHRINKS)) {
-                finish(1);
+                finish(NOT_FOUND);
             }
             next = pair_position(pair) + span;
         }
@@ -124,18 +131,101 @@ static void narrow(struct pair *pair, uint64_t until, uint64_t span)
         }
     }
     if (pair->defect || !pair_compare_memory(pair)) {
-        checkpoint_explain(&checkpoint, pair_position(pair));
-    } else {
-        printf("run block by block, %" PRIu64 " positions and no difference\n",
-               pair_position(pair));
+        finish(checkpoint_explain(&checkpoint, pair_position(pair)) ? FOUND : NOT_FOUND);
     }
-    finish(1);
+    printf("run block by block up to position %" PRIu64 " there is no difference\n",
+           pair_position(pair));
+    finish(NOT_FOUND);
+}
+
+static int wait_for(pid_t pid)
+{
+    int status;
+    bool exited = pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status);
+    return exited ? WEXITSTATUS(status) : FOUND; /* it crashed */
+}
+
+/* --- regions -------------------------------------------------------------------------------- */
+
+/* Run on with regions [first, end) only. Does not return. */
+static void run_freely(struct pair *pair, uint64_t until, unsigned first, unsigned end)
+{
+    latest = NULL;
+    alarm(HANG_SECONDS);
+    pair_after_fork(pair);
+    optimiser_replay(pair->optimiser, first, end);
+    if (!pair_restart_kicker(pair, until)) {
+        finish(NOT_FOUND);
+    }
+    while (pair_position(pair) < until + SLACK && !pair->subject.ended) {
+        if (!pair_advance(pair, PAIR_FREE)) {
+            finish(FOUND);
+        }
+    }
+    finish(pair_compare_memory(pair) ? NOT_FOUND : FOUND);
+}
+
+/* As it depends on the moments at which the subject is stopped: more than once. */
+static bool differs_with(struct pair *pair, uint64_t until, unsigned first, unsigned end)
+{
+    enum { TRIES = 3 };
+    for (unsigned i = 0; i < TRIES && first < end; i++) {
+        fflush(NULL);
+        pid_t pid = fork();
+        if (pid == 0) {
+            run_freely(pair, until, first, end);
+        }
+        if (wait_for(pid) == FOUND) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void print_region(const struct region *region, unsigned index)
+{
+    printf("region %u: mode %#x, %u pages, %u blocks\n", index, region->mode, region->page_count,
+           region->block_count);
+    for (unsigned i = 0; i < region->block_count; i++) {
+        const struct region_block *block = &region->blocks[i];
+        printf(" block %u, page %+d:\n", i, region->page_delta[block->page]);
+        for (unsigned at = 0; at < block->length;) {
+            char text[128] = "";
+            const uint8_t *bytes = region->bytes + block->bytes + at;
+            unsigned length = isa_riscv64.disassemble(bytes, block->length - at, block->start + at,
+                                                      text, sizeof(text));
+            printf("  %03x  %s\n", block->start + at, text);
+            at += length ? length : 2;
+        }
+    }
+}
+
+/* Halve the set of regions while one half is enough. */
+static void blame_regions(struct pair *pair, uint64_t until)
+{
+    unsigned first = 0, end = optimiser_kept(pair->optimiser);
+    if (!differs_with(pair, until, first, end)) {
+        printf("run again with its %u regions there is no difference\n", end);
+        finish(NOT_FOUND);
+    }
+    while (end - first > 1) {
+        unsigned middle = first + (end - first) / 2;
+        if (differs_with(pair, until, first, middle)) {
+            end = middle;
+        } else if (differs_with(pair, until, middle, end)) {
+            first = middle;
+        } else {
+            break;
+        }
+    }
+    printf("it takes %u regions to make the difference:\n", end - first);
+    for (unsigned i = first; i < end; i++) {
+        print_region(optimiser_region(pair->optimiser, i), i);
+    }
+    finish(FOUND);
 }
 
 /* --- checkpoints ---------------------------------------------------------------------------- */
-
-/* For the handler of crashes: the checkpoint that this process would wake. */
-static const struct checkpoint *latest;
 
 /* The copy: sleep, and at a word from the parent go over it again. */
 static void sleep_and_narrow(int wake, struct pair *pair, uint64_t span)
@@ -143,11 +233,18 @@ static void sleep_and_narrow(int wake, struct pair *pair, uint64_t span)
     uint64_t until;
     latest = NULL;
     if (read(wake, &until, sizeof(until)) != (ssize_t)sizeof(until)) {
-        _exit(0); /* not needed any more */
+        _exit(NOT_NEEDED);
     }
     close(wake);
-    pair_after_fork(pair);
-    narrow(pair, until, span);
+    pid_t pid = pair->optimiser && span == FIRST_SPAN ? fork() : 0;
+    if (pid == 0) {
+        pair_after_fork(pair);
+        narrow(pair, until, span);
+    }
+    if (wait_for(pid) == NOT_FOUND) {
+        blame_regions(pair, until);
+    }
+    finish(FOUND);
 }
 
 static bool make(struct checkpoint *checkpoint, struct pair *pair, uint64_t span)
@@ -190,13 +287,12 @@ void checkpoint_drop(struct checkpoint *checkpoint)
     }
 }
 
-void checkpoint_explain(const struct checkpoint *checkpoint, uint64_t until)
+bool checkpoint_explain(const struct checkpoint *checkpoint, uint64_t until)
 {
     fflush(stdout);
-    if (checkpoint->pid != 0 &&
-        write(checkpoint->wake, &until, sizeof(until)) == (ssize_t)sizeof(until)) {
-        waitpid(checkpoint->pid, NULL, 0);
-    }
+    return checkpoint->pid != 0 &&
+           write(checkpoint->wake, &until, sizeof(until)) == (ssize_t)sizeof(until) &&
+           wait_for(checkpoint->pid) == FOUND;
 }
 
 /* --- crashes -------------------------------------------------------------------------------- */

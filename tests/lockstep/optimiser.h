@@ -9,6 +9,7 @@
 #include <stdbool.h>
 
 struct optimiser;
+struct region;
 
 struct optimiser_counts {
     unsigned compiled, refused, installed;
@@ -23,6 +24,18 @@ struct optimiser *optimiser_create(struct engine *engine, bool eager);
 void optimiser_serve(struct optimiser *optimiser);
 struct optimiser_counts optimiser_counts(const struct optimiser *optimiser);
 struct optimiser_counts optimiser_destroy(struct optimiser *optimiser); /* NULL is allowed */
+
+/* To test tests: regions are compiled with bit 3 of this 16-bit instruction flipped. */
+void optimiser_spoil(struct optimiser *optimiser, uint16_t instruction);
+
+/* --- finding the region that is wrong --- */
+/* From now on remember all that is installed. */
+void optimiser_keep(struct optimiser *optimiser);
+unsigned optimiser_kept(const struct optimiser *optimiser);
+const struct region *optimiser_region(const struct optimiser *optimiser, unsigned index);
+/* Drop all code, compile nothing any more, but install regions [first, end) of those remembered
+ * when their entries are decoded again. */
+void optimiser_replay(struct optimiser *optimiser, unsigned first, unsigned end);
 
 /* Likewise, with a thread that ticks every `interval_us` and serves. */
 struct optimiser *optimiser_start(struct engine *engine, unsigned interval_us, bool eager);

@@ -26,6 +26,33 @@ struct optimiser_counts optimiser_destroy(struct optimiser *optimiser)
     return (struct optimiser_counts){0};
 }
 
+void optimiser_spoil(struct optimiser *optimiser, uint16_t instruction)
+{
+    (void)optimiser, (void)instruction;
+}
+
+void optimiser_keep(struct optimiser *optimiser)
+{
+    (void)optimiser;
+}
+
+unsigned optimiser_kept(const struct optimiser *optimiser)
+{
+    (void)optimiser;
+    return 0;
+}
+
+const struct region *optimiser_region(const struct optimiser *optimiser, unsigned index)
+{
+    (void)optimiser, (void)index;
+    return NULL;
+}
+
+void optimiser_replay(struct optimiser *optimiser, unsigned first, unsigned end)
+{
+    (void)optimiser, (void)first, (void)end;
+}
+
 struct optimiser *optimiser_start(struct engine *engine, unsigned interval_us, bool eager)
 {
     (void)interval_us;

@@ -17,6 +17,7 @@ struct pair {
     struct kicker *kicker;       /* a thread that stops the subject at random moments; NULL: none */
     struct optimiser *optimiser; /* NULL: not this tier, or there is none any more */
     uint64_t slices, interrupts, comparisons;
+    uint64_t speculated;     /* accessed bits that the subject set early */
     const char *defect;      /* what differs; NULL while both agree */
     uint64_t defect_address; /* of RAM; 0: not there */
 };
@@ -28,6 +29,8 @@ void pair_close(struct pair *pair);
 /* For a process that was forked: the thread is not there, and code that is compiled may lie in
  * memory that is shared with the parent. */
 void pair_after_fork(struct pair *pair);
+/* In such a process: have a kicker again. */
+bool pair_restart_kicker(struct pair *pair, uint64_t seed);
 
 enum pair_pace {
     PAIR_FREE, /* linked code, until the kicker asks */
@@ -36,7 +39,9 @@ enum pair_pace {
 /* Run one slice. True: both agree and the guest goes on (or has ended: see subject.ended). False:
  * `defect` says why. */
 bool pair_advance(struct pair *pair, enum pair_pace pace);
-/* Compare all of RAM. False: `defect`. */
+/* Compare all of RAM. False: `defect`. Accessed bits of page-table entries may be set speculatively
+ * (volume II, "Addressing and Memory Protection"), and regions do so when they look whether all
+ * their pages are there: the oracle's are then set, too. */
 bool pair_compare_memory(struct pair *pair);
 
 static inline uint64_t pair_position(const struct pair *pair)
