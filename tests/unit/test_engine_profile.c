@@ -311,7 +311,7 @@ START_TEST(little_work_wakes_nobody)
         }
     }
     ck_assert(!readable());
-    __atomic_store_n(&toy_of(toy.cpus[0])->x[2], UINT64_C(3000000), __ATOMIC_RELAXED);
+    __atomic_store_n(&toy_of(toy.cpus[0])->x[2], UINT64_C(9000000), __ATOMIC_RELAXED);
     for (unsigned i = 0; i < 2; i++) {
         atomic_store(&toy_of(toy.cpus[0])->line, 1);
         engine_kick(toy.cpus[0], CPU_ATTENTION_INTERRUPT);

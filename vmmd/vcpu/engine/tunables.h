@@ -69,7 +69,7 @@
 /* Ticks in a row without a running CPU before nobody needs to tick; and how much a CPU must have run
  * since its last sample to end that: an idle guest wakes often, and does little. */
 #define ENGINE_PROFILE_IDLE_TICKS 10u
-#define ENGINE_PROFILE_REST_INSNS UINT64_C(1000000)
+#define ENGINE_PROFILE_REST_INSNS UINT64_C(4000000)
 /* Ticks after which all heat is halved. */
 #define ENGINE_PROFILE_DECAY_TICKS 512u
 
@@ -84,6 +84,10 @@
 #define ENGINE_HOT_LOOP_HEAT    32u
 #define ENGINE_HOT_SAMPLES      12u
 #define ENGINE_HOT_HEAT         24u
+/* While nothing is being compiled, every so many ticks the hottest block is taken that was seen in at
+ * least so many samples. */
+#define ENGINE_WARM_TICKS   32u
+#define ENGINE_WARM_SAMPLES 6u
 /* Hot blocks that wait for a region to be formed; regions that are being compiled. */
 #define ENGINE_CANDIDATES 64u
 #define ENGINE_TICKETS    64u

@@ -188,6 +188,32 @@ static bool is_awaited(const struct profile *profile, const struct profile_node 
     return false;
 }
 
+/* Whoever compiles has nothing to do: then the hottest of what is merely warm. */
+static void nominate_warm(struct profile *profile)
+{
+    struct profile_node *best = NULL;
+    for (unsigned i = 0; i < NODES; i++) {
+        struct profile_node *node = &profile->nodes[i];
+        if (node->used && !node->candidate && node->samples >= ENGINE_WARM_SAMPLES &&
+            (int32_t)(profile->ticks - node->quiet) >= 0 && (!best || node->heat > best->heat)) {
+            best = node;
+        }
+    }
+    if (best) {
+        profile_nominate(profile, best);
+    }
+}
+
+static bool is_idle(const struct profile *profile)
+{
+    for (unsigned i = 0; i < ENGINE_TICKETS; i++) {
+        if (profile->tickets[i].id) {
+            return false;
+        }
+    }
+    return profile->candidate_count == 0;
+}
+
 void profile_nominate(struct profile *profile, struct profile_node *node)
 {
     if (node->candidate || profile->candidate_count == ENGINE_CANDIDATES) {
@@ -344,6 +370,9 @@ bool engine_profile_tick(struct engine *engine)
     pthread_mutex_lock(&profile->lock);
     if (++profile->ticks % ENGINE_PROFILE_DECAY_TICKS == 0) {
         decay(profile);
+    }
+    if (profile->ticks % ENGINE_WARM_TICKS == 0 && is_idle(profile)) {
+        nominate_warm(profile);
     }
     pthread_mutex_unlock(&profile->lock);
     if (ask_for_samples(engine)) {
