@@ -120,7 +120,7 @@ static void serve_machine(struct channel *channel)
 
 int main(int argc, char **argv)
 {
-    if (argc != 3 || strcmp(argv[1], "--control")) {
+    if (argc < 3 || strcmp(argv[1], "--control")) {
         return 2;
     }
     log_open("jitd_garbage");
