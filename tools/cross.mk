@@ -20,7 +20,7 @@ $(error HOST=$(HOST) is not known: arm64, or none for this machine's own)
 endif
 
 # What test_arm64_host.sh runs: all that depends on the host's instructions, and what proves it.
-HOST_TESTS := $(addprefix $(BUILD)/tests/unit/test_,emit_arm64 fp engine engine_code engine_ops engine_smp code_memory)
+HOST_TESTS := $(addprefix $(BUILD)/tests/unit/test_,emit_arm64 fp engine engine_full engine_code engine_ops engine_smp code_memory)
 HOST_TESTS += $(addprefix $(BUILD)/tests/lockstep/,lockstep torture boot)
 .PHONY: host-tests arm64-tests
 host-tests: $(HOST_TESTS)

@@ -48,6 +48,7 @@ unit() {
 unit test_emit_arm64 "assembler"
 unit test_fp
 unit test_engine
+unit test_engine_full
 unit test_engine_code
 unit test_engine_ops
 unit test_engine_smp

@@ -9,7 +9,7 @@
 #if defined(__aarch64__)
 
 #include "vmmd/vcpu/engine/baseline/code_memory.h"
-#include "vmmd/vcpu/engine/baseline/emit_arm64.h"
+#include "vmmd/vcpu/engine/baseline/host.h"
 #include <stddef.h>
 #include <string.h>
 
@@ -281,6 +281,19 @@ START_TEST(test_jumps_both_ways)
 }
 END_TEST
 
+/* As far as code memory goes: bits 25 to 0 count words. */
+START_TEST(test_jumps_reach_all_code)
+{
+    const int32_t reach = (int32_t)(HOST_CODE_BYTES_MAX - 4);
+    const int32_t far[] = {reach, -reach, 4, -4, 0};
+    for (unsigned i = 0; i < sizeof(far) / sizeof(far[0]); i++) {
+        uint32_t word = emit_jump_word(far[i]);
+        ck_assert_uint_eq(word >> 26, 5);
+        ck_assert_int_eq((int32_t)(word << 6) >> 4, far[i]);
+    }
+}
+END_TEST
+
 static Suite *suite(void)
 {
     Suite *s = suite_create("arm64 assembler");
@@ -294,6 +307,7 @@ static Suite *suite(void)
     tcase_add_test(tcase, test_far_constants_are_refused);
     tcase_add_test(tcase, test_shifts_by_constants);
     tcase_add_test(tcase, test_jumps_both_ways);
+    tcase_add_test(tcase, test_jumps_reach_all_code);
     suite_add_tcase(s, tcase);
     return s;
 }

@@ -2,6 +2,7 @@
 #include "tests/unit/engine_toy.h"
 #include "vmmd/vcpu/engine/baseline/baseline.h"
 #include "vmmd/vcpu/engine/baseline/code_memory.h"
+#include "vmmd/vcpu/engine/baseline/host.h"
 #include "vmmd/vcpu/engine/core.h"
 #include "vmmd/vcpu/engine/stats.h"
 
@@ -62,12 +63,28 @@ START_TEST(faults_are_precise_without_room)
 }
 END_TEST
 
+START_TEST(jumps_reach_all_code)
+{
+    if (!engine_tier_available(ENGINE_BASELINE)) {
+        return;
+    }
+    toy_start(1, ENGINE_BASELINE);
+    uint64_t limit = code_memory_limit(baseline_memory(toy.engine->baseline));
+    ck_assert_uint_le(limit, ENGINE_CODE_BYTES_MAX);
+#if HAS_BASELINE
+    ck_assert_uint_le(limit, HOST_CODE_BYTES_MAX);
+#endif
+    toy_finish();
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("engine: no room for code");
     TCase *tests = tcase_create("full");
     tcase_set_timeout(tests, 60);
     tcase_add_test(tests, faults_are_precise_without_room);
+    tcase_add_test(tests, jumps_reach_all_code);
     suite_add_tcase(suite, tests);
     return toy_main(suite);
 }
