@@ -10,9 +10,9 @@ check "a machine runs" test "$("$vmctl" show box | sed -nE 's/^State: *//p')" = 
 
 # The compiler is started beside the machine, which does not wait for it.
 compiler_is_ready() {
-    "$vmctl" show box | grep 'jitd (' | grep -qE 'seccomp|not confined'
+    "$vmctl" show box | grep -q 'jitd (.*seccomp'
 }
-wait_for 60 compiler_is_ready
+wait_for 20 compiler_is_ready
 "$vmctl" show box >"$work/show"
 "$vmctl" --json show box >"$work/json"
 pids=$(sed -nE 's/^ *"pid": ([0-9]+).*/\1/p' "$work/json" | sort -u)
