@@ -1,6 +1,7 @@
 #include "vmmd/vcpu/engine/engine.h"
 #include "libshared/base/log.h"
 #include "vmmd/vcpu/engine/baseline/baseline.h"
+#include "vmmd/vcpu/engine/baseline/code_memory.h"
 #include "vmmd/vcpu/engine/block_cache.h"
 #include "vmmd/vcpu/engine/core.h"
 #include "vmmd/vcpu/engine/quiesce.h"
@@ -70,6 +71,7 @@ static void host_fetch_barrier(struct cpu *cpu)
     struct engine_cpu *self = engine_cpu_of(cpu);
     device_wrote(self->engine, self);
     atomic_thread_fence(memory_order_seq_cst);
+    code_memory_fetch_anew();
 }
 
 /* Firmware may wait for other CPUs, by flushing or by a lock that one of them holds. */

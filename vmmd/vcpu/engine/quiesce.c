@@ -18,6 +18,7 @@
  * only when it does so between blocks.
  */
 #include "vmmd/vcpu/engine/quiesce.h"
+#include "vmmd/vcpu/engine/baseline/code_memory.h"
 #include "vmmd/vcpu/engine/block_cache.h"
 #include "vmmd/vcpu/engine/region/profile.h"
 #include "vmmd/vcpu/engine/soft_mmu.h"
@@ -89,6 +90,7 @@ void quiesce_border(struct engine_cpu *self)
     }
     block_cache_purge(self);
     atomic_store(&self->border, serve_requests(self));
+    code_memory_fetch_anew(); /* jumps to dropped code were redirected before this was asked for */
     notify_waiters(self);
 }
 

@@ -57,6 +57,14 @@ bool code_memory_publish_is_barrier(void);
 /* arm64: let a change of published code reach other CPUs, sooner or later. */
 void code_memory_refresh(const uint8_t *write, const uint8_t *execute, uint32_t size);
 
+/* arm64: run nothing that was fetched before: what others have refreshed meanwhile is seen. */
+static inline void code_memory_fetch_anew(void)
+{
+#if defined(__aarch64__)
+    __asm__ volatile("isb" : : : "memory");
+#endif
+}
+
 /* Bytes in spans; the bound; the largest span that an allocation would surely find; frees that did
  * not fit an allocation (a defect of the caller: always 0). */
 uint64_t code_memory_used(const struct code_memory *memory);
