@@ -426,6 +426,14 @@ static inline bool host_region_holds(struct region_host *host, const struct host
     return true;
 }
 
+/* Nothing of this frame may need a register that the region uses. */
+__attribute__((noinline, no_sanitize("address"))) static void host_call(struct cpu *cpu,
+                                                                        code_function *entry)
+{
+    entry(cpu, NULL, (char *)cpu->tlb_data, cpu->tlb_data_mask * sizeof(struct tlb_entry), 0, 0,
+          NULL);
+}
+
 /* Run the region from its entry until it leaves; an exception is delivered. */
 static inline void host_enter(struct region_host *host, const struct host_region *installed)
 {
@@ -433,8 +441,7 @@ static inline void host_enter(struct region_host *host, const struct host_region
     cpu->runtime = &region_host_runtime;
     cpu->page_base = installed->pc & ~UINT64_C(4095);
     fp_host_begin();
-    installed->entry(cpu, NULL, (char *)cpu->tlb_data,
-                     cpu->tlb_data_mask * sizeof(struct tlb_entry), 0, 0, NULL);
+    host_call(cpu, installed->entry);
     cpu->fp_flags |= fp_collect_host_flags();
     if (cpu->exception) {
         isa_riscv64.deliver_exception(cpu);
