@@ -347,6 +347,187 @@ START_TEST(nobody_follows_a_link_to_a_flushed_page)
 }
 END_TEST
 
+/* --- victims ---------------------------------------------------------------------------------- */
+
+/* Two pages that can never be in the TLB's table together. */
+#define ONE_VA UINT64_C(0x10000000)
+#define TWO_VA UINT64_C(0x20000000)
+
+/* Reads both pages, x1 and x2, over and over: x3 and x4. Then writes x5 to the first when x6 is
+ * not zero. */
+static void begin_victims(int tier, unsigned flags)
+{
+    toy_start(1, tier);
+    toy_map(5, CODE_VA, TOY_RAM_BASE, 4096, 5);
+    toy_map(5, ONE_VA, TOY_RAM_BASE + 0x11000, 4096, 3 | flags);
+    toy_map(5, TWO_VA, TOY_RAM_BASE + 0x12000, 4096, 3 | flags);
+    for (unsigned i = 1; i < 8; i++) {
+        *frame(i) = i * 10;
+    }
+    uint64_t loop = toy_emit(toy_load(SIZE64, 3, 1, 0));
+    toy_emit(toy_load(SIZE64, 4, 2, 0));
+    toy_emit(toy_addi(7, 7, -1));
+    toy_emit(toy_branch_imm(IR_NE, 7, 0, (int32_t)(loop - toy.next_code)));
+    toy_emit(toy_branch_imm(IR_EQ, 6, 0, 32));
+    toy_emit(toy_store(SIZE64, 1, 5, 0));
+    toy_emit(toy_halt());
+    switch_to(5);
+}
+
+static void check_victims(uint64_t one, uint64_t two)
+{
+    struct toy_cpu *cpu = toy_of(toy.cpus[0]);
+    cpu->x[1] = ONE_VA;
+    cpu->x[2] = TWO_VA;
+    cpu->x[7] = 10;
+    toy_run(CODE_VA);
+    ck_assert_uint_eq(cpu->x[3], one);
+    ck_assert_uint_eq(cpu->x[4], two);
+}
+
+START_TEST(victims_save_walks)
+{
+    begin_victims(_i, 0);
+    check_victims(10, 20);
+    struct engine_stats before = stats_now();
+    check_victims(10, 20);
+    struct engine_stats after = stats_now();
+    ck_assert_uint_eq(after.tlb_misses - before.tlb_misses, 20);
+    ck_assert_uint_eq(after.tlb_victims - before.tlb_victims, 20);
+    toy_finish();
+}
+END_TEST
+
+START_TEST(victims_are_flushed)
+{
+    begin_victims(_i, 0);
+    check_victims(10, 20);
+    for (unsigned i = 3; i < 7; i++) { /* the second page is in the table, the first is a victim */
+        toy_map(5, ONE_VA, TOY_RAM_BASE + 0x10000 + i * 0x1000, 4096, 3);
+        switch (i) {
+        case 3:
+            flush_root(5, false, ONE_VA);
+            break;
+        case 4:
+            flush_root(5, true, 0);
+            break;
+        case 5:
+            flush_all_roots(false, ONE_VA);
+            break;
+        default:
+            flush_all_roots(true, 0);
+            break;
+        }
+        check_victims(i * 10, 20);
+    }
+    /* Both are gone, and none comes back with what was in the table's other entries. */
+    toy_map(5, TWO_VA, TOY_RAM_BASE + 0x11000, 4096, 3);
+    flush_root(5, false, ONE_VA);
+    flush_root(5, false, TWO_VA);
+    check_victims(60, 10);
+    toy_finish();
+}
+END_TEST
+
+START_TEST(global_victims_outlast_what_global_entries_do)
+{
+    begin_victims(_i, GLOBAL);
+    check_victims(10, 20);
+    struct engine_stats before = stats_now();
+    flush_root(5, true, 0);
+    check_victims(10, 20);
+    struct engine_stats after = stats_now();
+    uint64_t walks =
+        (after.tlb_misses - before.tlb_misses) - (after.tlb_victims - before.tlb_victims);
+    ck_assert_uint_eq(walks, 1); /* the code's page is not global */
+    toy_map(5, ONE_VA, TOY_RAM_BASE + 0x13000, 4096, 3 | GLOBAL);
+    flush_all_roots(true, 0);
+    check_victims(30, 20);
+    toy_finish();
+}
+END_TEST
+
+/* A victim that was writable comes back writable only if nobody watches its page by then. */
+START_TEST(victims_do_not_write_to_code_unseen)
+{
+    begin_victims(_i, 0);
+    struct toy_cpu *cpu = toy_of(toy.cpus[0]);
+    toy_map(5, 0x70000, TOY_RAM_BASE + 0x11000, 4096, 5);
+    toy.next_code = TOY_RAM_BASE + 0x11000;
+    toy_emit(toy_li(9, 1));
+    toy_emit(toy_halt());
+    for (uint64_t i = 2; i < 6; i++) {
+        struct toy_insn insn = toy_li(9, 0);
+        insn.d = (uint8_t)(8 + i); /* in the first eight bytes */
+        uint64_t word;
+        memcpy(&word, &insn, sizeof(word));
+        cpu->x[5] = word;
+        cpu->x[6] = 1; /* store: the entry allows writes, and is a victim next time */
+        cpu->x[1] = ONE_VA;
+        cpu->x[2] = TWO_VA;
+        cpu->x[7] = 3;
+        toy_run(CODE_VA);
+        cpu->x[8 + i] = 99;
+        toy_run(0x70000);
+        ck_assert_uint_eq(cpu->x[8 + i], 1); /* its immediate: the rest of the instruction */
+        cpu->x[6] = 0;
+        cpu->x[7] = 3;
+        toy_run(CODE_VA);
+    }
+    toy_finish();
+}
+END_TEST
+
+/* As nobody_uses_a_flushed_translation, with a page between that takes the entry each time. */
+START_TEST(nobody_uses_a_flushed_victim)
+{
+    const int32_t last = 60;
+    const uint64_t published = TOY_RAM_BASE + 0x9000;
+    toy_start(3, _i);
+    toy_map(5, TOY_RAM_BASE, TOY_RAM_BASE, 0x10000, 7);
+    toy_map(5, TWO_VA, TOY_RAM_BASE + 0xa000, 4096, 3);
+    toy_map(5, ONE_VA, FRAMES, 4096, 3);
+    unsigned mapping = atomic_load(&toy.mapping_count) - 1;
+    for (unsigned i = 0; i <= (unsigned)last; i++) {
+        *(uint64_t *)toy_ram(FRAMES + i * 0x1000) = i;
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        struct toy_cpu *cpu = toy_of(toy.cpus[i]);
+        cpu->root = 5;
+        toy_switch(&cpu->cpu);
+        cpu->cpu.pc = TOY_RAM_BASE + (i ? 0x1000 : 0);
+        cpu->x[7] = published;
+        cpu->x[5] = ONE_VA;
+        cpu->x[8] = TWO_VA;
+    }
+    struct toy_cpu *mover = toy_of(toy.cpus[0]);
+    mover->x[2] = mapping;
+    mover->x[3] = FRAMES;
+    mover->x[4] = 7;
+    uint64_t loop = toy_emit(toy_addi(1, 1, 1));
+    toy_emit(toy_addi(3, 3, 4096));
+    toy_emit(toy_call_helper(TOY_REMAP, TOY_NONE, 2, 3, 0));
+    toy_emit(toy_call_helper(TOY_REMOTE_FLUSH, TOY_NONE, 4, 5, 0));
+    toy_emit(toy_store(SIZE64, 7, 1, 0));
+    toy_emit(toy_branch_imm(IR_NE, 1, last, (int32_t)(loop - toy.next_code)));
+    toy_emit(toy_halt());
+    toy.next_code = TOY_RAM_BASE + 0x1000;
+    loop = toy_emit(toy_load(SIZE64, 1, 7, 0));
+    toy_emit(toy_load(SIZE64, 9, 8, 0));
+    toy_emit(toy_load(SIZE64, 2, 5, 0));
+    toy_emit(toy_op(IR_setcc, IR_LTU, 3, 2, 1, 0));
+    toy_emit(toy_op(IR_add, 0, 6, 6, 3, 0));
+    toy_emit(toy_branch_imm(IR_NE, 1, last, (int32_t)(loop - toy.next_code)));
+    toy_emit(toy_halt());
+    toy_run_all();
+    for (unsigned i = 1; i < 3; i++) {
+        ck_assert_uint_eq(toy_of(toy.cpus[i])->x[6], 0);
+        ck_assert_uint_eq(toy_of(toy.cpus[i])->x[2], last);
+    }
+    toy_finish();
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("engine: mappings");
@@ -362,6 +543,11 @@ int main(void)
     toy_add(tests, far_links_end_when_code_changes);
     toy_add(tests, far_links_can_be_interrupted);
     toy_add(tests, nobody_follows_a_link_to_a_flushed_page);
+    toy_add(tests, victims_save_walks);
+    toy_add(tests, victims_are_flushed);
+    toy_add(tests, global_victims_outlast_what_global_entries_do);
+    toy_add(tests, victims_do_not_write_to_code_unseen);
+    toy_add(tests, nobody_uses_a_flushed_victim);
     suite_add_tcase(suite, tests);
     return toy_main(suite);
 }

@@ -319,6 +319,7 @@ void guest_device_gone(struct guest *guest, const char *id)
     X(blocks_dropped)                                                                              \
     X(lookups)                                                                                     \
     X(tlb_misses)                                                                                  \
+    X(tlb_victims)                                                                                 \
     X(slow_accesses)                                                                               \
     X(exceptions)                                                                                  \
     X(interrupts)                                                                                  \

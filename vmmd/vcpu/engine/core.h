@@ -42,6 +42,18 @@ struct large_range {
     uint64_t base, mask;
 };
 
+/* Translations whose entries were taken by others: they may be used again instead of a walk. */
+struct tlb_victims {
+    uint64_t pages[ENGINE_TLB_VICTIMS]; /* virtual addresses, NO_VICTIM: none; looked through */
+    struct {
+        uint64_t addend;
+        bool read, write, execute, global, device; /* as the entry had them */
+    } entries[ENGINE_TLB_VICTIMS];
+    unsigned next;
+    bool used; /* otherwise nothing above is valid */
+};
+#define NO_VICTIM UINT64_MAX
+
 /* Translations under one mmu_key. Owner thread, but for what `tlb_lock` and tag_write allow. */
 struct mmu_context {
     struct mmu_key key;
@@ -50,6 +62,7 @@ struct mmu_context {
     uint64_t used;                                /* entries filled since the last flush */
     uint64_t global_used;                         /* those of them that hold global translations: */
     uint64_t global[ENGINE_TLB_ENTRIES_MAX / 64]; /* a bit an entry */
+    struct tlb_victims victims;
     uint64_t fills, window; /* replacing fills, and `retired` when their count began */
     unsigned sparse_flushes;
     struct large_range large[ENGINE_LARGE_RANGES]; /* all large leaves lie in one of them */

@@ -245,6 +245,29 @@ static void context_resize(struct engine_cpu *self, struct mmu_context *context,
     publish_contexts(self);
 }
 
+/* Forget the victims; `keep_global`: but for those. */
+static void victims_clear(struct tlb_victims *victims, bool keep_global)
+{
+    for (unsigned i = 0; victims->used && i < ENGINE_TLB_VICTIMS; i++) {
+        if (!keep_global || !victims->entries[i].global) {
+            victims->pages[i] = NO_VICTIM;
+        }
+    }
+    victims->used = victims->used && keep_global;
+}
+
+/* Its number, or ENGINE_TLB_VICTIMS. It is among them no more. */
+static unsigned victim_remove(struct tlb_victims *victims, uint64_t va)
+{
+    for (unsigned i = 0; victims->used && i < ENGINE_TLB_VICTIMS; i++) {
+        if (victims->pages[i] == (va & PAGE_MASK)) {
+            victims->pages[i] = NO_VICTIM;
+            return i;
+        }
+    }
+    return ENGINE_TLB_VICTIMS;
+}
+
 static void context_shrink(struct engine_cpu *self, struct mmu_context *context, uint64_t found)
 {
     bool sparse = found < context->entries / 8;
@@ -259,6 +282,7 @@ static void context_shrink(struct engine_cpu *self, struct mmu_context *context,
 static void context_flush(struct engine_cpu *self, struct mmu_context *context)
 {
     jumps_clear(self, context);
+    victims_clear(&context->victims, false);
     if (context->used == 0) {
         return;
     }
@@ -280,6 +304,7 @@ static void context_flush_local(struct engine_cpu *self, struct mmu_context *con
         return;
     }
     jumps_clear_local(self, context);
+    victims_clear(&context->victims, true);
     if (context->used == context->global_used) {
         return;
     }
@@ -311,6 +336,7 @@ static void context_flush_page(struct engine_cpu *self, struct mmu_context *cont
         return;
     }
     jumps_clear_page(self, context, va);
+    victim_remove(&context->victims, va);
     struct tlb_entry *entry = context_entry(context, va);
     if (entry_maps(entry, va)) {
         note_global(context, entry, false);
@@ -323,7 +349,7 @@ void mmu_flush(struct engine_cpu *self, const struct flush_request *request)
 {
     for (unsigned i = 0; i < ENGINE_CONTEXTS; i++) {
         struct mmu_context *context = &self->contexts[i];
-        if ((context->used == 0 && !context->jumps_used) ||
+        if ((context->used == 0 && !context->jumps_used && !context->victims.used) ||
             (!request->any_root && (context->key.root & request->root_mask) != request->root)) {
             continue;
         }
@@ -535,6 +561,26 @@ static void consider_growth(struct engine_cpu *self, struct mmu_context *context
     }
 }
 
+/* Keep what the entry holds beside the table. Permission to write is granted anew when it returns:
+ * who takes it away need not look here. */
+static void save_victim(struct mmu_context *context, const struct tlb_entry *entry)
+{
+    struct tlb_victims *victims = &context->victims;
+    if (!victims->used) {
+        memset(victims->pages, 0xff, sizeof(victims->pages)); /* NO_VICTIM */
+        victims->used = true;
+    }
+    uint64_t write = atomic_load_explicit(&entry->tag_write, memory_order_relaxed);
+    unsigned i = victims->next++ % ENGINE_TLB_VICTIMS;
+    victims->pages[i] = entry_va(entry) & PAGE_MASK;
+    victims->entries[i].addend = entry->addend;
+    victims->entries[i].read = !(entry->tag_read & TLB_EMPTY);
+    victims->entries[i].write = !(write & TLB_EMPTY);
+    victims->entries[i].execute = !(entry->tag_exec & TLB_EMPTY);
+    victims->entries[i].device = entry_va(entry) & TLB_DEVICE;
+    victims->entries[i].global = bit_get(context->global, (uint64_t)(entry - context->table));
+}
+
 /* The cleared entry for `va`, counted as used. */
 static struct tlb_entry *claim_entry(struct engine_cpu *self, struct mmu_context *context,
                                      uint64_t va)
@@ -545,6 +591,9 @@ static struct tlb_entry *claim_entry(struct engine_cpu *self, struct mmu_context
         entry = context_entry(context, va);
     }
     if (entry_in_use(entry)) {
+        if (!entry_maps(entry, va)) {
+            save_victim(context, entry);
+        }
         note_global(context, entry, false);
         entry_clear(entry);
     } else {
@@ -553,36 +602,81 @@ static struct tlb_entry *claim_entry(struct engine_cpu *self, struct mmu_context
     return entry;
 }
 
+/* What is to be entered for a page. */
+struct filling {
+    uint64_t addend;
+    bool read, write, execute, global, device;
+};
+
+static void enter(struct engine_cpu *self, struct mmu_context *context, uint64_t va,
+                  enum cpu_access access, const struct filling *filling, struct mmu_page *page)
+{
+    struct tlb_entry *entry = claim_entry(self, context, va);
+    note_global(context, entry, filling->global);
+    uint64_t tag = (va & PAGE_MASK) | (filling->device ? TLB_SLOW | TLB_DEVICE : 0);
+    __atomic_store_n(&entry->addend, filling->addend, __ATOMIC_RELEASE);
+    entry->tag_read = filling->read ? tag : TLB_EMPTY;
+    entry->tag_exec = filling->execute ? tag : TLB_EMPTY;
+    describe(self, entry, tag, va, page);
+    if (filling->write && !filling->device) {
+        uint64_t write_tag = grant_write(self, entry, va, page->index);
+        page->watched = access == CPU_ACCESS_WRITE && (write_tag & TLB_SLOW);
+    } else if (filling->write) {
+        atomic_store_explicit(&entry->tag_write, tag, memory_order_release);
+    }
+}
+
+/* Take it from the victims. False: it is not there, or was not known to allow this. */
+static bool fill_from_victims(struct engine_cpu *self, struct mmu_context *context, uint64_t va,
+                              enum cpu_access access, struct mmu_page *page)
+{
+    struct tlb_victims *victims = &context->victims;
+    unsigned i = victim_remove(victims, va);
+    if (i == ENGINE_TLB_VICTIMS) {
+        return false;
+    }
+    const struct filling filling = {.addend = victims->entries[i].addend,
+                                    .read = victims->entries[i].read,
+                                    .write = victims->entries[i].write,
+                                    .execute = victims->entries[i].execute,
+                                    .global = victims->entries[i].global,
+                                    .device = victims->entries[i].device};
+    bool allowed = access == CPU_ACCESS_READ    ? filling.read
+                   : access == CPU_ACCESS_WRITE ? filling.write
+                                                : filling.execute;
+    if (allowed) {
+        engine_count(self->counters.tlb_victims);
+        enter(self, context, va, access, &filling, page);
+    }
+    return allowed;
+}
+
 static bool fill(struct engine_cpu *self, struct mmu_context *context, uint64_t va,
                  enum cpu_access access, struct mmu_page *page)
 {
     struct engine *engine = self->engine;
     struct mmu_translation translation;
     engine_count(self->counters.tlb_misses);
+    if (fill_from_victims(self, context, va, access, page)) {
+        return true;
+    }
     if (!engine->isa->translate(self->cpu, context->key, va, access, &translation)) {
         return false;
     }
-    struct tlb_entry *entry = claim_entry(self, context, va);
     if (translation.page_size > PAGE_BYTES) {
         note_large_page(context, va, translation.page_size);
     }
-    note_global(context, entry, translation.global);
-    uint64_t va_page = va & PAGE_MASK;
-    uint64_t physical_page = translation.physical & PAGE_MASK;
-    uint8_t *host = memory_pointer(engine->memory, physical_page, PAGE_BYTES);
-    uint64_t bits = host ? 0 : TLB_SLOW | TLB_DEVICE;
-    uint64_t base = host ? (uint64_t)(uintptr_t)host : physical_page;
-    __atomic_store_n(&entry->addend, base - va_page, __ATOMIC_RELEASE);
-    entry->tag_read = translation.read ? va_page | bits : TLB_EMPTY;
-    entry->tag_exec = translation.execute ? va_page | bits : TLB_EMPTY;
-    uint64_t tag = va_page | bits;
-    describe(self, entry, tag, va, page);
-    if (translation.write && host) {
-        uint64_t write_tag = grant_write(self, entry, va, page->index);
-        page->watched = access == CPU_ACCESS_WRITE && (write_tag & TLB_SLOW);
-    } else if (translation.write) {
-        atomic_store_explicit(&entry->tag_write, tag, memory_order_release);
-    }
+    uint64_t physical = translation.physical & PAGE_MASK;
+    uint8_t *host = memory_pointer(engine->memory, physical, PAGE_BYTES);
+    uint64_t base = host ? (uint64_t)(uintptr_t)host : physical;
+    enter(self, context, va, access,
+          &(struct filling){.addend = base - (va & PAGE_MASK),
+                            .read = translation.read,
+                            .write = translation.write,
+                            .execute = translation.execute,
+                            .global = translation.global,
+                            .device = !host},
+          page);
     return true;
 }
 

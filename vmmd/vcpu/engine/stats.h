@@ -20,6 +20,7 @@
     X(code_memory_full)     /* times that code was dropped because its memory was full */          \
     X(lookups)              /* dispatches that missed both link and jump cache */                  \
     X(tlb_misses)                                                                                  \
+    X(tlb_victims)     /* of them: found among the translations replaced last */                   \
     X(slow_device)     /* accesses outside RAM */                                                  \
     X(slow_crossing)   /* accesses that cross a page */                                            \
     X(slow_watched)    /* stores to pages with code or a reservation */                            \
