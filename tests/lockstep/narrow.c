@@ -15,6 +15,8 @@
  * every block. */
 enum { FIRST_SPAN = 1 << 20, SPAN_SHRINKS = 16, LAST_SPAN = 1 << 8 };
 enum { PRINTED_INSTRUCTIONS = 200, SLACK = 1 << 16, HANG_SECONDS = 300 };
+/* How far behind a checkpoint a crash is looked for. */
+enum { CRASH_RANGE = 1 << 26 };
 
 enum outcome { NOT_NEEDED = 0, FOUND = 1, NOT_FOUND = 3 };
 
@@ -22,6 +24,8 @@ static bool make(struct checkpoint *checkpoint, struct pair *pair, uint64_t span
 
 /* For the handler of crashes: the checkpoint that this process would wake. */
 static const struct checkpoint *latest;
+/* And what it looks at block by block, when it has none any more. */
+static const struct pair *examined;
 
 /* --- printing ------------------------------------------------------------------------------- */
 
@@ -86,6 +90,7 @@ static void examine(struct pair *pair, uint64_t until)
 {
     static struct inspected_code code;
     struct error err;
+    examined = pair;
     while (pair_position(pair) < until + SLACK && !pair->subject.ended) {
         struct riscv64_cpu agreed = *pair->oracle.cpu;
         uint64_t position = pair_position(pair), traced = pair->oracle.traced;
@@ -267,7 +272,8 @@ static bool make(struct checkpoint *checkpoint, struct pair *pair, uint64_t span
         close(ends[1]);
         return false;
     }
-    *checkpoint = (struct checkpoint){.pid = pid, .wake = ends[1]};
+    *checkpoint = (struct checkpoint){
+        .pid = pid, .wake = ends[1], .pair = pair, .position = pair_position(pair)};
     latest = checkpoint;
     return true;
 }
@@ -299,16 +305,20 @@ bool checkpoint_explain(const struct checkpoint *checkpoint, uint64_t until)
 
 static void crashed(int number)
 {
-    char text[] = "signal 00: the subject crashed or hangs\n";
-    text[7] = (char)('0' + number / 10);
-    text[8] = (char)('0' + number % 10);
-    ssize_t ignored = write(STDOUT_FILENO, text, sizeof(text) - 1);
-    (void)ignored;
-    uint64_t until = UINT64_MAX - SLACK;
-    if (latest && write(latest->wake, &until, sizeof(until)) == (ssize_t)sizeof(until)) {
+    const struct pair *pair = latest ? latest->pair : examined;
+    if (pair) {
+        dprintf(STDOUT_FILENO,
+                "signal %d: the subject crashed or hangs, after position %lu, pc %#lx\n", number,
+                side_position(&pair->oracle), pair->oracle.cpu->cpu.pc);
+    }
+    if (!latest) {
+        _exit(FOUND);
+    }
+    uint64_t until = latest->position + CRASH_RANGE;
+    if (write(latest->wake, &until, sizeof(until)) == (ssize_t)sizeof(until)) {
         waitpid(latest->pid, NULL, 0);
     }
-    _exit(1);
+    _exit(FOUND);
 }
 
 void narrow_watch_crashes(void)

@@ -17,6 +17,8 @@
 struct checkpoint {
     pid_t pid; /* 0: none */
     int wake;
+    const struct pair *pair;
+    uint64_t position;
 };
 
 /* All of memory was compared, and agrees. The copy never returns from this. False: it cannot be
