@@ -18,7 +18,7 @@ import tempfile
 
 from guest import Guest, GuestError, Setup, WorkloadError, boot_seconds
 
-CLASSES = ("integer", "fp", "system", "real")
+CLASSES = ("integer", "fp", "system", "scaling", "real")
 ENGINES = ("interp", "baseline", "auto")
 BOOT = "start to power-off"
 TAKE = {"min": min, "median": statistics.median, "first": lambda values: values[0]}
@@ -195,6 +195,31 @@ def add_ratios(rows, engines):
     return means
 
 
+def speedups(rows, peers):
+    """{work: {peer: {threads: how many times as fast as one thread}}} of the rows of class scaling."""
+    found = {}
+    for row in rows:
+        if row["class"] == "scaling":
+            work, threads = row["name"].rsplit("-", 1)
+            for peer in peers:
+                if peer in row["peers"]:
+                    found.setdefault(work, {}).setdefault(peer, {})[int(threads)] = row["peers"][peer]["seconds"]
+    return {work: {peer: {threads: times[1] / seconds for threads, seconds in times.items()}
+                   for peer, times in by_peer.items() if 1 in times} for work, by_peer in found.items()}
+
+
+def print_speedups(rows, args):
+    table = speedups(rows, args.peers)
+    counts = sorted({threads for by_peer in table.values() for times in by_peer.values() for threads in times} - {1})
+    if not counts:
+        return
+    print("\nhow many times as fast as one thread")
+    print(f"{'work':<20}" + "".join(f"{peer + ', ' + str(count):>16}" for peer in args.peers for count in counts))
+    for work, by_peer in table.items():
+        print(f"{work:<20}" + "".join(cell(by_peer.get(peer, {}).get(count), ".2f", 16)
+                                      for peer in args.peers for count in counts))
+
+
 def cell(value, form, width):
     return f"{'-' if value is None else format(value, form):>{width}}"
 
@@ -271,9 +296,10 @@ def main():
     if args.json:
         print(json.dumps({"qemu": qemu, "engines": args.engines, "cpus": args.cpus, "memory": args.memory,
                           "take": args.take, "repetitions": args.repetitions, "boots": args.runs, "rows": rows,
-                          "geomean": means, "different_results": different, "failures": failures.found}, indent=2))
+                          "geomean": means, "speedups": speedups(rows, args.peers), "different_results": different, "failures": failures.found}, indent=2))
     else:
         print_table(args, qemu, rows, means)
+        print_speedups(rows, args)
     for failure in failures.found:
         print(f"bench: {failure['peer']}: {failure['name']}: {failure['reason']}", file=sys.stderr)
     if different:

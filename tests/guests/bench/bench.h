@@ -7,7 +7,7 @@
 
 #include <stdint.h>
 
-/* X(name, class): class is integer, fp or system */
+/* X(name, class): class is integer, fp or system; see also SCALING_WORKLOADS */
 #define WORKLOADS(X)                                                                               \
     X(sieve, integer)                                                                              \
     X(calls, integer)                                                                              \
@@ -31,6 +31,15 @@
 
 #define X(name, class) uint64_t bench_##name(void);
 WORKLOADS(X)
+#undef X
+
+/* Work for 1, 2 and 4 threads, of class "scaling" and named after both ("lock-2"). */
+#define SCALING_WORKLOADS(X) X(compute) X(lock) X(pipe) X(futex) X(unmap)
+#define SCALING_THREADS(X)   X(1) X(2) X(4)
+#define SCALING_THREADS_MAX  4u
+
+#define X(name) uint64_t scaling_##name(unsigned threads);
+SCALING_WORKLOADS(X)
 #undef X
 
 /* Run a command; 0 when it ended well. *checksum: of its standard output. */
