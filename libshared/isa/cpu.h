@@ -99,6 +99,8 @@ struct cpu_host {
                       bool any_page, uint64_t va);
     /* Instruction-fetch barrier: after it, this CPU runs what memory holds now. */
     void (*fetch_barrier)(struct cpu *cpu);
+    /* The guest waits in a loop for another CPU. May be NULL. */
+    void (*pause)(struct cpu *cpu);
     /* Guest clock in ticks of the machine's timebase. */
     uint64_t (*time)(struct cpu *cpu);
     /* The CPU's next timer deadline changed (ticks; UINT64_MAX = none). */

@@ -113,6 +113,17 @@ uint64_t riscv64_helper_wfi(struct cpu *base, uint64_t a, uint64_t b, uint64_t w
     return 0;
 }
 
+uint64_t riscv64_helper_pause(struct cpu *cpu, uint64_t a, uint64_t b, uint64_t word)
+{
+    (void)a;
+    (void)b;
+    (void)word;
+    if (cpu->host->pause) {
+        cpu->host->pause(cpu);
+    }
+    return 0;
+}
+
 /* --- fences --------------------------------------------------------------------------------- */
 uint64_t riscv64_helper_fence_i(struct cpu *cpu, uint64_t a, uint64_t b, uint64_t word)
 {

@@ -108,6 +108,7 @@ struct engine_cpu {
     bool lower_tier;                 /* the next block runs without its region (region/runtime.c) */
     struct region_exit *region_exit; /* the exit of a region that was not linked */
     struct trace *trace;             /* of the profile (region/profile.h); NULL: none */
+    unsigned pauses;                 /* turns of loops in which the guest waits; owner */
     struct cpu_counters counters;
     struct duration_histogram compile_times;
 

@@ -74,6 +74,18 @@ static void host_fetch_barrier(struct cpu *cpu)
     code_memory_fetch_anew();
 }
 
+/* With more CPUs than processors, the one that the guest waits for may be one without a processor.
+ */
+static void host_pause(struct cpu *cpu)
+{
+    struct engine_cpu *self = engine_cpu_of(cpu);
+    if (self->engine->crowded && ++self->pauses % ENGINE_PAUSES == 0) {
+        uint32_t previous = quiesce_enter(self, CPU_STATE_ENDING);
+        sched_yield();
+        quiesce_leave(self, previous);
+    }
+}
+
 /* Firmware may wait for other CPUs, by flushing or by a lock that one of them holds. */
 static bool host_firmware_call(struct cpu *cpu)
 {
@@ -124,6 +136,7 @@ static void wire_host(struct engine_cpu *self, const struct cpu_host *host, void
     self->host.mmu_switch = mmu_switch;
     self->host.tlb_flush = host_tlb_flush;
     self->host.fetch_barrier = host_fetch_barrier;
+    self->host.pause = host_pause;
     self->host.firmware_call = host_firmware_call;
     self->cpu->host = &self->host;
     self->cpu->host_data = host_data;

@@ -42,8 +42,8 @@ void engine_set_block_limit(struct engine *engine, unsigned insns);
 void engine_destroy(struct engine *engine);
 
 /* Allocate CPU `index` (reset state), wired to this engine; the engine owns it. `host` gives time,
- * timers, firmware calls and MMIO; its mmu_switch, tlb_flush and fetch_barrier are replaced by the
- * engine's own. NULL without memory. */
+ * timers, firmware calls and MMIO; its mmu_switch, tlb_flush, fetch_barrier and pause are
+ * replaced by the engine's own. NULL without memory. */
 struct cpu *engine_add_cpu(struct engine *engine, unsigned index, const struct cpu_host *host,
                            void *host_data);
 struct cpu *engine_cpu(struct engine *engine, unsigned index);

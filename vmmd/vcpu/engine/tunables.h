@@ -35,7 +35,8 @@
 /* Buckets of the physical block hash, a power of two. */
 #define ENGINE_HASH_BUCKETS 262144u
 
-/* All blocks are dropped when they hold more than this. (A run of gcc in the guest needs 110 MiB.) */
+/* All blocks are dropped when they hold more than this. (A run of gcc in the guest needs 110 MiB.)
+ */
 #define ENGINE_BLOCK_BYTES_MAX (128u << 20)
 
 /* Bound of the memory for compiled code (code_memory.h), and how many of its chunks of 256 KiB stay
@@ -70,8 +71,8 @@
 
 /* Blocks that a CPU runs one by one for each sample. */
 #define ENGINE_TRACE_BLOCKS 64u
-/* Ticks in a row without a running CPU before nobody needs to tick; and how much a CPU must have run
- * since its last sample to end that: an idle guest wakes often, and does little. */
+/* Ticks in a row without a running CPU before nobody needs to tick; and how much a CPU must have
+ * run since its last sample to end that: an idle guest wakes often, and does little. */
 #define ENGINE_PROFILE_IDLE_TICKS 10u
 #define ENGINE_PROFILE_REST_INSNS UINT64_C(4000000)
 /* Ticks after which all heat is halved. */
@@ -103,8 +104,8 @@
  * hottest edge: the way out of a loop that is in another. */
 #define ENGINE_REGION_PATH       16u
 #define ENGINE_REGION_PATH_SHARE 256u
-/* Guest instructions of a region, within REGION_INSNS_MAX: compiling takes longer than in proportion
- * to them, and what lies far from the head is seldom reached in one go. */
+/* Guest instructions of a region, within REGION_INSNS_MAX: compiling takes longer than in
+ * proportion to them, and what lies far from the head is seldom reached in one go. */
 #define ENGINE_REGION_INSNS 384u
 /* Times that a region is formed anew because its exits are hot. */
 #define ENGINE_REGION_REFORMS 3u
@@ -112,8 +113,13 @@
 #define ENGINE_REGION_QUIET_TICKS 4096u
 /* Blocks known to the cache whose code was not asked for, or not installed, yet. */
 #define ENGINE_FETCHES 1024u
-/* Pages whose blocks are looked at under one hold of the watch lock, when the cache becomes known. */
+/* Pages whose blocks are looked at under one hold of the watch lock, when the cache becomes known.
+ */
 #define ENGINE_KNOWN_PAGES 2048u
+
+/* Turns of a guest's waiting loop (its pause hints) after which a CPU offers its processor to
+ * others, when there are more CPUs than processors. */
+#define ENGINE_PAUSES 32u
 
 /* Watched stores to a page without reservation before it is released from the watch. */
 #define ENGINE_RESERVED_STORES 16u
