@@ -3,8 +3,10 @@
 # killed meanwhile. What is transferred is compared by checksum.
 . "$(dirname "$0")/lib.sh"
 
-mib=4 kills=20 rounds=20
-slow_build && mib=1 kills=4 rounds=4
+# More with NET_KILLS=200 NET_STOPS=20.
+mib=4 kills=${NET_KILLS:-20} stops=${NET_STOPS:-1}
+slow_build && mib=1 kills=4 stops=1
+rounds=$((kills + 10 * stops))
 data=$work/data
 head -c "${mib}M" /dev/urandom >"$data"
 sum=$(sha256sum <"$data" | cut -d' ' -f1)
@@ -52,6 +54,11 @@ kill_card() { # NAME: its network card's process; true when another one took its
     local pid
     pid=$(pid_of "$1" devd/net0)
     [ -n "$pid" ] && kill -9 "$pid" && wait_for 10 card_replaced "$1" "$pid"
+}
+stop_card() { # NAME: the same by hanging
+    local pid
+    pid=$(pid_of "$1" devd/net0)
+    [ -n "$pid" ] && kill -STOP "$pid" && wait_for 30 card_replaced "$1" "$pid"
 }
 card_replaced() { # NAME PID
     local now
@@ -101,6 +108,24 @@ has_ip6() {
 }
 check "the guest has an IPv6 address" wait_for 30 has_ip6
 check "a port of the host's IPv6 leads to the guest's" sum_is "$(from_guest "http://[::1]:$tcp6/data")"
+
+# Its name server is the host's, where that has one that answers at all.
+cat >"$work/names.py" <<'END'
+import re, socket, sys
+servers = re.findall(r"^nameserver\s+([0-9.]+)\s*$", open("/etc/resolv.conf").read(), re.M)
+if not servers:
+    sys.exit(1)
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(3)
+s.sendto(b"\x12\x34\x01\x00\x00\x01\0\0\0\0\0\0\x04none\x07invalid\0\0\x01\0\x01", (servers[0], 53))
+sys.exit(0 if s.recv(4096)[:2] == b"\x12\x34" else 1)
+END
+if python3 "$work/names.py" 2>/dev/null; then
+    names=$(ask user 'nslookup none.invalid 10.0.2.3 2>&1')
+    check "the guest's name server answers" sh -c "echo '$(tr -d "'" <<<"$names")' | grep -qi 'cant find\|name:\|refused'"
+else
+    echo "skip - the guest's name server (the host has none that answers)"
+fi
 
 # A datagram there and back, large enough to be cut in pieces on the guest's side.
 cat >"$work/datagram.py" <<'END'
@@ -195,6 +220,11 @@ for i in $(seq $kills); do
     sleep 0.$((RANDOM % 5))
 done
 check "$kills killed processes are replaced" test $replaced -eq $kills
+stopped=0
+for i in $(seq "$stops"); do
+    if [ $((i % 2)) -eq 0 ]; then stop_card left; else stop_card right; fi && stopped=$((stopped + 1))
+done
+check "$stops that hang are found and replaced" test $stopped -eq "$stops"
 check "while data crossed the link" test "$(answers right)" -lt "$asked"
 far_sum=$(outcome right)
 check "all that crossed the link meanwhile is right" test "$far_sum" = "$(printf '%7d %s' "$rounds" "$guest_sum")"
