@@ -77,23 +77,24 @@ static enum delivery frame_write(struct net_card *card, struct virtqueue *ring,
     return DELIVERED;
 }
 
-/* Once more after asking for kicks: buffers may have come without one. */
+/* Write it; what is too little room must have been so after a kick was asked for. */
 static enum delivery frame_deliver(struct net_card *card, unsigned pair,
                                    const struct virtio_net_hdr_v1 *header, const uint8_t *frame,
                                    size_t length)
 {
     struct virtqueue *ring = virtio_queue_ring(card->device, net_receive_queue(pair));
+    enum delivery result = DROPPED;
+    unsigned waiting;
 
     if (!ring) {
         return DROPPED;
     }
-    enum delivery result = frame_write(card, ring, header, frame, length);
-    if (result == NO_ROOM) {
-        unsigned before = virtqueue_waiting(ring);
-        virtqueue_kicks_on(ring);
-        if (virtqueue_waiting(ring) != before) {
-            result = frame_write(card, ring, header, frame, length);
-        }
+    do {
+        waiting = virtqueue_waiting(ring);
+        result = frame_write(card, ring, header, frame, length);
+    } while (result == NO_ROOM && waiting < ring->size && virtqueue_kicks_on_beyond(ring, waiting));
+    if (result == NO_ROOM && waiting == ring->size) {
+        result = DROPPED; /* all the buffers there can be do not hold it */
     }
     card->unsignalled[pair] |= result == DELIVERED;
     return result;
@@ -114,6 +115,24 @@ static void cut_deliver(void *context, const struct virtio_net_hdr_v1 *header, u
     frame_deliver(cutting->card, cutting->pair, header, frame, length);
 }
 
+/* Whether so many chains wait. If not, a kick is asked for when there are more. */
+static bool room_for(struct virtqueue *ring, unsigned count)
+{
+    unsigned waiting = virtqueue_waiting(ring);
+
+    while (waiting < count) {
+        unsigned before = waiting;
+        if (!virtqueue_kicks_on_beyond(ring, before)) {
+            return false;
+        }
+        waiting = virtqueue_waiting(ring);
+        if (waiting <= before) {
+            return false; /* the driver broke the ring */
+        }
+    }
+    return true;
+}
+
 /* Segment in software. True: done with the frame. */
 static bool frame_cut(struct net_card *card, unsigned pair, const struct virtio_net_hdr_v1 *header,
                       const uint8_t *frame, size_t length)
@@ -123,11 +142,8 @@ static bool frame_cut(struct net_card *card, unsigned pair, const struct virtio_
     unsigned count = net_segment_count(header, frame, length);
 
     /* Rather none than some, unless the ring can never hold them all. */
-    if (ring && virtqueue_waiting(ring) < count && count <= ring->size / 2u) {
-        virtqueue_kicks_on(ring);
-        if (virtqueue_waiting(ring) < count) {
-            return false;
-        }
+    if (ring && count <= ring->size / 2u && !room_for(ring, count)) {
+        return false;
     }
     net_segment(header, frame, length, card->segment, cut_deliver, &cutting);
     return true;
@@ -217,5 +233,5 @@ enum virtio_stream net_card_refill(struct net_card *card, unsigned queue)
     card->starving = false;
     card->operations->resume(card->backend);
     net_card_received(card);
-    return card->starving ? VIRTIO_STREAM_EMPTY : VIRTIO_STREAM_BLOCKED;
+    return VIRTIO_STREAM_BLOCKED; /* who found no room has asked for a kick */
 }

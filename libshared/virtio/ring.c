@@ -466,17 +466,24 @@ void virtqueue_kicks_off(struct virtqueue *queue)
 
 bool virtqueue_kicks_on(struct virtqueue *queue)
 {
+    return virtqueue_kicks_on_beyond(queue, 0);
+}
+
+bool virtqueue_kicks_on_beyond(struct virtqueue *queue, unsigned waiting)
+{
     if (queue->fault) {
         return false;
     }
     if (queue->event_index) {
-        guest_store(available_event(queue), queue->next_available);
+        guest_store(available_event(queue), (uint16_t)(queue->next_available + waiting));
     } else {
         guest_store(&queue->used[AREA_FLAGS], 0);
     }
     /* Mirror of the driver: it publishes its index, then looks whether a kick is wanted. */
     atomic_thread_fence(memory_order_seq_cst);
-    return virtqueue_available(queue);
+    /* More than can be is a rule broken, which taking will find. */
+    uint16_t now = guest_load(&queue->available[AREA_INDEX]) - queue->next_available;
+    return now > waiting;
 }
 
 /* ---- Recovery ---- */

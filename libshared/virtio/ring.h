@@ -162,6 +162,9 @@ int virtqueue_recover_stream(struct virtqueue *queue);
 void virtqueue_kicks_off(struct virtqueue *queue);
 /* Ask for kicks again. True when requests came meanwhile without one: look again. */
 bool virtqueue_kicks_on(struct virtqueue *queue);
+/* The same, but only for more than the `waiting` chains that were there: a device that needs several
+ * of them at once. True when there are more by now. */
+bool virtqueue_kicks_on_beyond(struct virtqueue *queue, unsigned waiting);
 
 /* Copy the used part of a chain (cheaper than assignment). */
 void virtqueue_chain_copy(struct virtqueue_chain *to, const struct virtqueue_chain *from);

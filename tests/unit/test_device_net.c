@@ -353,6 +353,29 @@ START_TEST(a_frame_waits_for_room)
 }
 END_TEST
 
+/* Three buffers are there, four are needed: the device asks to be told of the fourth, not of the
+ * first, which would never come, and does not look again and again meanwhile. */
+START_TEST(asks_for_a_kick_beyond_what_is_there)
+{
+    start(ALL_FEATURES);
+    uint16_t *kick_at = host.driver.queues[RX].used + 2 + 4 * DRIVER_QUEUE_SIZE;
+
+    for (unsigned i = 0; i < 3; i++) {
+        offer_receive(i, BUFFER);
+    }
+    fill_frame(message.frame, 5000, 3);
+    send_frame(&plain, 5000);
+    receive_nothing();
+    ck_assert_uint_eq(*kick_at, 3);
+    offer_receive(3, BUFFER);
+    host_kick(&host, RX);
+    host_turn(&host);
+    for (unsigned i = 0; i < 4; i++) {
+        receive_one(i);
+    }
+}
+END_TEST
+
 START_TEST(a_frame_too_large_for_plain_buffers_is_lost)
 {
     start(PLAIN);
@@ -737,6 +760,7 @@ int main(void)
     tcase_add_test(tests, receives_into_one_buffer);
     tcase_add_test(tests, merges_buffers);
     tcase_add_test(tests, a_frame_waits_for_room);
+    tcase_add_test(tests, asks_for_a_kick_beyond_what_is_there);
     tcase_add_test(tests, a_frame_too_large_for_plain_buffers_is_lost);
     tcase_add_test(tests, a_receive_buffer_without_room_for_the_header);
     tcase_add_test(tests, cuts_and_sums_for_a_guest_that_cannot);
