@@ -191,6 +191,13 @@ void queue_raise(struct queue *queue, struct job *job, uint32_t heat)
     pthread_mutex_unlock(&queue->lock);
 }
 
+void queue_demote(struct queue *queue, struct job *job)
+{
+    pthread_mutex_lock(&queue->lock);
+    job->priority = 0;
+    pthread_mutex_unlock(&queue->lock);
+}
+
 bool queue_cancel(struct queue *queue, struct job *job)
 {
     pthread_mutex_lock(&queue->lock);

@@ -29,6 +29,7 @@ struct job {
     uint64_t priority;
     bool suspect; /* never beside another job */
     bool running;
+    bool deserted;                    /* main thread, in passing: all who waited have left */
     TAILQ_HEAD(, job_waiter) waiters; /* main thread */
 
     /* What came of it, once it is finished. */
@@ -60,6 +61,8 @@ struct job *queue_find(struct queue *queue, const struct cache_key *key);
 struct job *queue_add(struct queue *queue, struct job *job);
 /* Somebody else wants it, too: its priority becomes at least that of `heat`. */
 void queue_raise(struct queue *queue, struct job *job, uint32_t heat);
+/* Nobody waits for it now, but others may be glad of it later: it comes last. */
+void queue_demote(struct queue *queue, struct job *job);
 /* Take back a job that nobody waits for any more. False: it is running, and will be finished. */
 bool queue_cancel(struct queue *queue, struct job *job);
 /* Jobs that wait. */

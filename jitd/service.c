@@ -162,7 +162,6 @@ struct withdrawal {
     struct session *session;
     uint64_t id; /* 0: all of the session's */
     unsigned taken;
-    struct job *deserted; /* nobody waits for it any more */
 };
 
 static void withdraw(struct job *job, void *context)
@@ -180,34 +179,44 @@ static void withdraw(struct job *job, void *context)
             withdrawal->taken++;
         }
     }
-    if (had && TAILQ_EMPTY(&job->waiters) && !job->running && !withdrawal->deserted) {
-        withdrawal->deserted = job;
+    job->deserted = had && TAILQ_EMPTY(&job->waiters) && !job->running;
+}
+
+/* One job at a time: a visit must not change the queue. */
+static void find_deserted(struct job *job, void *context)
+{
+    struct job **found = context;
+
+    if (job->deserted && !*found) {
+        job->deserted = false;
+        *found = job;
     }
 }
 
-/* True when that was in the queue. One job at a time, since a visit must not change the queue. */
-static bool withdraw_all(struct service *service, struct session *session, uint64_t id)
+/* True when that was in the queue. What nobody waits for any more is dropped, or kept (`keep`) for
+ * the cache. */
+static bool withdraw_all(struct service *service, struct session *session, uint64_t id, bool keep)
 {
-    bool any = false;
+    struct withdrawal withdrawal = {.session = session, .id = id};
+    struct job *deserted;
 
-    for (;;) {
-        struct withdrawal withdrawal = {.session = session, .id = id};
-        queue_each(service->queue, withdraw, &withdrawal);
-        any = any || withdrawal.taken;
-        if (!withdrawal.deserted) {
-            break;
-        }
-        if (queue_cancel(service->queue, withdrawal.deserted)) {
-            job_destroy(withdrawal.deserted);
+    queue_each(service->queue, withdraw, &withdrawal);
+    do {
+        deserted = NULL;
+        queue_each(service->queue, find_deserted, &deserted);
+        if (deserted && keep) {
+            queue_demote(service->queue, deserted);
+        } else if (deserted && queue_cancel(service->queue, deserted)) {
+            job_destroy(deserted);
             service->cancelled++;
         }
-    }
-    return any;
+    } while (deserted);
+    return withdrawal.taken > 0;
 }
 
 static void on_cancel(void *context, struct session *session, uint64_t id)
 {
-    if (withdraw_all(context, session, id)) {
+    if (withdraw_all(context, session, id, false)) {
         session_reply(session, id,
                       &(struct session_answer){.status = POLYVISOR__JIT_STATUS__JIT_CANCELLED});
     }
@@ -520,7 +529,8 @@ void service_detach(struct service *service, const char *machine)
     TAILQ_FOREACH(session, &service->sessions, link)
     {
         if (!strcmp(session->machine, machine)) {
-            withdraw_all(service, session, 0);
+            /* Another machine, or the next start of this one, will want the same. */
+            withdraw_all(service, session, 0, service->cache != NULL);
             TAILQ_REMOVE(&service->sessions, session, link);
             service->session_count--;
             session_close(session);

@@ -157,7 +157,7 @@ void session_welcome(struct session *session, const uint64_t *fingerprints, size
         outgoing->first = first;
         outgoing->more = count > part;
         TAILQ_INSERT_TAIL(&own->outgoing, outgoing, link);
-        fingerprints += part;
+        fingerprints = part ? fingerprints + part : fingerprints;
         count -= part;
         first = false;
     } while (count);

@@ -367,6 +367,46 @@ START_TEST(jobs_are_cancelled)
 }
 END_TEST
 
+/* Until it has compiled so many. Bounds a hang, proves no speed. */
+static void wait_for_compiled(uint64_t count)
+{
+    uint64_t end = clock_monotonic_ns() + ANSWER_MS * UINT64_C(1000000);
+    Polyvisor__JitStats stats;
+
+    do {
+        ck_assert(clock_monotonic_ns() < end);
+        usleep(10000);
+        get_stats(&stats);
+    } while (stats.regions_compiled < count);
+}
+
+START_TEST(what_a_machine_leaves_behind_is_for_the_cache)
+{
+    Polyvisor__JitControl request = POLYVISOR__JIT_CONTROL__INIT;
+    Polyvisor__JitDetach detach = POLYVISOR__JIT_DETACH__INIT;
+
+    start("sleep:20");
+    struct channel *machine = attach("one", NULL);
+    for (uint32_t i = 1; i <= 8; i++) {
+        send_compile(machine, i, i, 100);
+    }
+    drop(receive(machine)); /* all have arrived, or will before what comes now */
+    usleep(50000);
+    detach.machine = (char *)"one";
+    request.body_case = POLYVISOR__JIT_CONTROL__BODY_DETACH;
+    request.detach = &detach;
+    Polyvisor__JitControlReply *reply = ask(&request);
+    ck_assert_ptr_nonnull(reply);
+    polyvisor__jit_control_reply__free_unpacked(reply, NULL);
+    channel_close(machine);
+    wait_for_compiled(8);
+    size_t known;
+    machine = attach("two", &known);
+    ck_assert_uint_eq(known, 8);
+    channel_close(machine);
+}
+END_TEST
+
 START_TEST(refusals_are_remembered)
 {
     Polyvisor__JitStats stats;
@@ -567,6 +607,7 @@ int main(void)
     tcase_add_test(tests, a_region_is_compiled_once_and_then_known);
     tcase_add_test(tests, machines_share_a_job_and_hear_of_others);
     tcase_add_test(tests, jobs_are_cancelled);
+    tcase_add_test(tests, what_a_machine_leaves_behind_is_for_the_cache);
     tcase_add_test(tests, refusals_are_remembered);
     tcase_add_test(tests, unsound_code_of_the_compiler_goes_nowhere);
     tcase_add_test(tests, hostile_machines_harm_nobody);

@@ -59,6 +59,8 @@ struct jit_link {
     unsigned open;
     struct later later[LATER_MAX];
     uint64_t *known;
+    bool known_news;   /* the engine has not heard of some of it */
+    uint64_t known_ns; /* when it may be told again */
     size_t known_count, known_room;
     struct region region; /* of the message at hand */
 
@@ -341,10 +343,19 @@ static void handle_welcome(struct jit_link *link, const Polyvisor__JitWelcome *w
         forget_all(link);
         link->alive = true;
         link->known_count = 0;
+        link->known_ns = 0;
         count(&link->lives);
     }
     add_known(link, welcome);
-    if (!welcome->more) {
+    link->known_news = !welcome->more;
+}
+
+/* The engine then looks at all code that it has: not for each piece of news by itself. */
+static void tell_known(struct jit_link *link, uint64_t now)
+{
+    if (link->known_news && now >= link->known_ns) {
+        link->known_news = false;
+        link->known_ns = now + TUNABLE_JIT_KNOWN_MS * NS_PER_MS;
         link->operations->set_known(link->engine, link->known, link->known_count);
     }
 }
@@ -409,7 +420,7 @@ static int wait_time(const struct jit_link *link, bool guest_runs)
             return TUNABLE_JIT_LATER_MS;
         }
     }
-    return link->open ? TUNABLE_JIT_LOOK_MS : -1;
+    return link->open || link->known_news ? (int)TUNABLE_JIT_LOOK_MS : -1;
 }
 
 static void turn(struct jit_link *link, bool *guest_runs)
@@ -417,6 +428,7 @@ static void turn(struct jit_link *link, bool *guest_runs)
     uint64_t now = clock_monotonic_ns();
 
     receive(link, now);
+    tell_known(link, now);
     if (now - link->look_ns >= TUNABLE_JIT_LOOK_MS * NS_PER_MS) {
         link->look_ns = now;
         look_at_requests(link, now);

@@ -24,6 +24,8 @@
 /* How often open requests to jitd are looked at, and when one without an answer is given up. */
 #define TUNABLE_JIT_LOOK_MS   200u
 #define TUNABLE_JIT_ANSWER_MS 60000u
+/* How often the engine hears what the cache has got meanwhile. */
+#define TUNABLE_JIT_KNOWN_MS 250u
 /* A jitd that takes no requests and has said nothing for so long is gone. */
 #define TUNABLE_JIT_SILENCE_MS 10000u
 /* When code of the cache is tried again that came before its pages; four times as long each time. */
