@@ -116,6 +116,8 @@
 /* Pages whose blocks are looked at under one hold of the watch lock, when the cache becomes known.
  */
 #define ENGINE_KNOWN_PAGES 2048u
+/* And how often at most, however often it is told. */
+#define ENGINE_KNOWN_PAUSE_NS UINT64_C(1000000000)
 
 /* Turns of a guest's waiting loop (its pause hints) after which a CPU offers its processor to
  * others, when there are more CPUs than processors. */

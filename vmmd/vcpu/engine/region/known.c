@@ -1,4 +1,5 @@
 /* What the code cache has: recognising the entries of its regions as they are decoded. */
+#include "libshared/base/clock.h"
 #include "vmmd/vcpu/engine/access.h"
 #include "vmmd/vcpu/engine/region/profile.h"
 #include "vmmd/vcpu/engine/watch.h"
@@ -131,7 +132,9 @@ void engine_set_known(struct engine *engine, const uint64_t *fingerprints, size_
     profile->known_mask = mask;
     watch_release(engine);
     free(old);
-    if (known) {
+    uint64_t now = clock_monotonic_ns();
+    if (known && (!profile->looked_ns || now - profile->looked_ns >= ENGINE_KNOWN_PAUSE_NS)) {
+        profile->looked_ns = now;
         look_at_all(engine);
     }
 }

@@ -107,6 +107,7 @@ struct profile {
     /* Watch lock: a set of fingerprints, open addressing, 0 is empty. NULL: none known. */
     uint64_t *known;
     uint64_t known_mask;
+    uint64_t looked_ns; /* the telling thread's: when it last compared all blocks with it */
 };
 
 /* 0 or a negative errno. */
