@@ -208,7 +208,7 @@ static void map_aliases(void)
  * instruction fetch barrier; or before the patching hart's remote one, if `remote`. The second
  * function has its immediate at the start of a page and its opcode at the end of another. */
 static volatile uint64_t published;
-enum { LAST = 1000 };
+enum { LAST = 400 };
 
 static void patch_for_others(uint64_t harts, bool remote)
 {
@@ -268,7 +268,7 @@ static void neighbours(uint64_t hart, uint64_t harts)
 {
     uint64_t function = second_page + 1024 + 16 * hart;
     write_function(function, 0);
-    for (unsigned i = 0; i < ROUNDS / 2; i++) {
+    for (unsigned i = 0; i < ROUNDS / 4; i++) {
         stores[i % STORE_KINDS].store(function, INSN_LI_A0(i));
         fence_code();
         CHECK_EQUAL(call(i % 2 ? function : function - second_page + ALIAS), i);
@@ -284,7 +284,7 @@ static void rivals(uint64_t hart, uint64_t harts)
         write_function(function, 0);
     }
     barrier(harts);
-    for (unsigned i = 0; i < ROUNDS / 2; i++) {
+    for (unsigned i = 0; i < ROUNDS / 4; i++) {
         *(volatile uint32_t *)function = INSN_LI_A0(1 + hart * 100 + i % 100);
         fence_code();
         uint64_t result = call(function);
@@ -305,7 +305,7 @@ static void endless_loops(uint64_t hart, uint64_t harts)
 {
     uint64_t function = second_page + 3072;
     volatile uint32_t *code = (volatile uint32_t *)function;
-    for (unsigned i = 0; i < 100; i++) {
+    for (unsigned i = 0; i < 50; i++) {
         if (hart == 0) {
             code[0] = 0x00150513;                      /* addi a0, a0, 1 */
             code[1] = i % 2 ? 0xffdff06f : 0x0000006f; /* back to that, or only to itself */
