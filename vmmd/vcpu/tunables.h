@@ -6,7 +6,7 @@
 #define TUNABLE_TRANSPORT_DEADLINE_MS 2000u
 /* The same at a machine reset: all devices in turn, and meanwhile vmmd's pings wait, so that all
  * together must stay well below what vmmd takes for a hang. */
-#define TUNABLE_MACHINE_RESET_DEADLINE_MS 150u
+#define TUNABLE_MACHINE_RESET_DEADLINE_MS 120u
 /* The same for a device that missed its last deadline: enough for one that is back. */
 #define TUNABLE_TRANSPORT_RETRY_MS 50u
 /* A request that is not answered is sent again this often, in case its receiver died with it. */
