@@ -111,12 +111,26 @@ static int link_lock(struct link *link, struct error *err)
     return -ERROR_BUSY;
 }
 
+/* The socket, while both ends' locks or the listener's are held. Never anybody's file: false. */
+static bool link_remove_socket(const struct link *link)
+{
+    struct stat info;
+
+    if (lstat(link->path, &info) == 0) {
+        if (!S_ISSOCK(info.st_mode)) {
+            return false;
+        }
+        unlink(link->path);
+    }
+    return true;
+}
+
 /* Who is alone on the link when it ends removes its files. */
 static void link_unlock(struct link *link)
 {
     if (link->lock_fd >= 0 && link_lock_byte(link->lock_fd, LINK_LISTENS) == 0 &&
         link_lock_byte(link->lock_fd, LINK_CONNECTS) == 0 && link_lock_current(link)) {
-        unlink(link->path);
+        link_remove_socket(link);
         unlink(link->lock_path);
     }
     link_close_fd(&link->lock_fd);
@@ -285,15 +299,12 @@ static void link_connect(struct link *link)
 static int link_listen(struct link *link, struct error *err)
 {
     struct sockaddr_un address;
-    struct stat info;
 
-    if (lstat(link->path, &info) == 0) {
-        if (!S_ISSOCK(info.st_mode)) {
-            error_set(err, ERROR_CONFIG, EEXIST, "'%s' is there and no link", link->path);
-            error_hint(err, "choose another path for the link");
-            return -ERROR_CONFIG;
-        }
-        unlink(link->path); /* of an earlier life: the lock says that nobody has it */
+    /* What is there is of an earlier life: the lock says that nobody has it. */
+    if (!link_remove_socket(link)) {
+        error_set(err, ERROR_CONFIG, EEXIST, "'%s' is there and no link", link->path);
+        error_hint(err, "choose another path for the link");
+        return -ERROR_CONFIG;
     }
     link_address(link, &address);
     link->listen_fd = link_socket();
