@@ -161,6 +161,18 @@ static const struct child_callbacks compiler_callbacks = {
     .hung = compiler_on_hang,
 };
 
+static void close_descriptors(struct compiler *compiler)
+{
+    int *fds[] = {&compiler->journal_fd, &compiler->leash_fds[0], &compiler->leash_fds[1]};
+
+    for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
+        if (*fds[i] >= 0) {
+            close(*fds[i]);
+        }
+        *fds[i] = -1;
+    }
+}
+
 static int make_descriptors(struct compiler *compiler, struct fdlist *list)
 {
     if (compiler->journal_fd < 0) {
@@ -284,6 +296,9 @@ static void note_end(struct compiler *compiler, uint64_t now)
     }
     child_release(&compiler->child);
     compiler->ready = false;
+    if (TAILQ_EMPTY(&compiler->attachments)) {
+        close_descriptors(compiler); /* suspects are forgotten, poisoned jobs are not */
+    }
 }
 
 /* ---- the step ---- */
@@ -462,12 +477,7 @@ void compiler_close(struct compiler *compiler)
         TAILQ_REMOVE(&compiler->attachments, attachment, link);
         free(attachment);
     }
-    int fds[] = {compiler->journal_fd, compiler->leash_fds[0], compiler->leash_fds[1]};
-    for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
-        if (fds[i] >= 0) {
-            close(fds[i]);
-        }
-    }
+    close_descriptors(compiler);
     if (compiler->step_event) {
         event_free(compiler->step_event);
     }
