@@ -60,6 +60,7 @@ struct code_block {
 struct region_code {
     const struct region *region;
     const struct isa *isa;
+    ir_value zero; /* the register that is always zero, and never written; or IR_NONE */
     unsigned global_count;
     unsigned insns;
     struct code_block blocks[REGION_BLOCKS_MAX];

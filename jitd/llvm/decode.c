@@ -5,15 +5,22 @@
 
 /* Instruction sets that can be compiled. */
 const struct isa *const code_isas[] = {&isa_riscv64, NULL};
+/* Their registers that are always zero, IR_NONE: there is none. */
+static const ir_value zero_registers[] = {0};
+_Static_assert(sizeof(zero_registers) / sizeof(zero_registers[0]) + 1 ==
+                   sizeof(code_isas) / sizeof(code_isas[0]),
+               "one each");
 
-static const struct isa *find_isa(const char *name)
+static bool find_isa(struct region_code *code, const char *name)
 {
-    for (const struct isa *const *isa = code_isas; *isa; isa++) {
-        if (strcmp((*isa)->name, name) == 0) {
-            return *isa;
+    for (unsigned i = 0; code_isas[i]; i++) {
+        if (strcmp(code_isas[i]->name, name) == 0) {
+            code->isa = code_isas[i];
+            code->zero = zero_registers[i];
+            return true;
         }
     }
-    return NULL;
+    return false;
 }
 
 static void copy_block(const struct region *region, const struct region_block *block, uint8_t *page)
@@ -58,8 +65,7 @@ bool code_decode(struct region_code *code, const struct region *region, struct e
     code->region = region;
     code->insns = 0;
     code->exit_count = 0;
-    code->isa = find_isa(region->isa);
-    if (!code->isa) {
+    if (!find_isa(code, region->isa)) {
         error_set(err, ERROR_UNSUPPORTED, 0, "no instruction set of that name");
         return false;
     }

@@ -131,6 +131,9 @@ LLVMValueRef lower_read(struct lowering *l, ir_value value)
     if (ir_is_temp(value)) {
         return l->temps[value - IR_TEMP_BASE];
     }
+    if (value == l->code->zero) {
+        return lower_constant(l, 0);
+    }
     return LLVMBuildLoad2(l->builder, l->i64, l->globals[value], "");
 }
 

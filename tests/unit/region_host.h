@@ -427,8 +427,8 @@ static inline bool host_region_holds(struct region_host *host, const struct host
 }
 
 /* Nothing of this frame may need a register that the region uses. */
-__attribute__((noinline, no_sanitize("address"))) static void host_call(struct cpu *cpu,
-                                                                        code_function *entry)
+__attribute__((noinline, no_sanitize("address", "undefined"))) static void
+host_call(struct cpu *cpu, code_function *entry)
 {
     entry(cpu, NULL, (char *)cpu->tlb_data, cpu->tlb_data_mask * sizeof(struct tlb_entry), 0, 0,
           NULL);
