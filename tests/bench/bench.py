@@ -20,7 +20,8 @@ from guest import Guest, GuestError, Setup, WorkloadError, boot_seconds
 
 CLASSES = ("integer", "fp", "system", "scaling", "real")
 ENGINES = ("interp", "baseline", "auto")
-BOOT = "start to power-off"
+BOOT, WARM_BOOT = "start to power-off", "again, warm cache"
+WARMING_BOOTS = 3
 TAKE = {"min": min, "median": statistics.median, "first": lambda values: values[0]}
 
 
@@ -104,19 +105,30 @@ class Group:
             self.drop(peer)
 
 
-def boot_row(setup, args, failures):
+def boot_row(setup, args, failures, name, cache):
+    """`cache(run)`: the folder for compiled code of that run."""
     times = {peer: [] for peer in args.peers}
     for run in range(args.runs):
         for peer, found in times.items():
             try:
-                found.append(boot_seconds(setup, peer))
+                found.append(boot_seconds(setup, peer, cache(run)))
             except (GuestError, subprocess.TimeoutExpired) as error:
-                failures.add(peer, BOOT, error)
-        progress(f"boot {run + 1} of {args.runs}: " +
+                failures.add(peer, name, error)
+        progress(f"{name}, {run + 1} of {args.runs}: " +
                  ", ".join(f"{peer} {found[-1]:.2f} s" for peer, found in times.items() if found))
-    return {"name": BOOT, "class": "boot",
+    return {"name": name, "class": "boot",
             "peers": {peer: {"seconds": statistics.median(found), "all": found, "mips": None}
                       for peer, found in times.items() if found}}
+
+
+def boot_rows(setup, args, failures):
+    """With a cache of compiled code that is empty, and, if an engine has one, with one that is not."""
+    rows = [boot_row(setup, args, failures, BOOT, lambda run: f"cold{run}")]
+    if "auto" in args.engines:
+        for _ in range(WARMING_BOOTS):
+            boot_seconds(setup, "auto", "warm")
+        rows.append(boot_row(setup, args, failures, WARM_BOOT, lambda run: "warm"))
+    return rows
 
 
 def workload_row(name, kind, measured, take):
@@ -174,7 +186,7 @@ def measure_all(setup, args, failures):
     for name in only - seen if not failures.found else ():
         failures.add("all", name, "no such workload or class")
     if not only or "boot" in only:
-        rows.append(boot_row(setup, args, failures))
+        rows += boot_rows(setup, args, failures)
     return rows, different
 
 

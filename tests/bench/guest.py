@@ -65,9 +65,9 @@ def polyvisor_command(setup, engine, append, disk, net):
 
 
 class Guest:
-    """One boot. `peer` is "qemu" or the name of one of our engines."""
+    """One boot. `peer` is "qemu" or the name of one of our engines; `cache` names the folder for compiled code."""
 
-    def __init__(self, setup, peer, script, disk=None, net=False):
+    def __init__(self, setup, peer, script, disk=None, net=False, cache="cache"):
         self.setup, self.peer = setup, peer
         self.work = tempfile.mkdtemp(prefix="g", dir=setup.work)
         append = f"quiet script={script}"
@@ -76,7 +76,8 @@ class Guest:
         self.pending = b""
         self.last = ""
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
-                                        env=dict(os.environ, POLYVISOR_RUNTIME_DIR=self.work))
+                                        env=dict(os.environ, POLYVISOR_RUNTIME_DIR=self.work,
+                                                 POLYVISOR_CACHE_DIR=os.path.join(setup.work, cache)))
 
     def __enter__(self):
         return self
@@ -161,10 +162,10 @@ class Guest:
         self.process.stdout.close()
 
 
-def boot_seconds(setup, peer):
+def boot_seconds(setup, peer, cache):
     """From the start of the emulator to its end, for a guest that boots and powers off."""
     began = time.monotonic()
-    with Guest(setup, peer, "idle") as guest:
+    with Guest(setup, peer, "idle", cache=cache) as guest:
         up = any(["guest up" in line for line in guest.lines()])
         status = guest.process.wait(setup.silence)
         elapsed = time.monotonic() - began

@@ -5,9 +5,11 @@
 # ---- How a refusal looks ----
 
 # What exists because of us: processes, and files of the runtime directory.
+# The compiler serves all machines: it comes and goes when vmmd sees fit.
 traces() {
-    our_processes | sed 's/^[0-9]* //' | sort
-    find "$POLYVISOR_RUNTIME_DIR" -mindepth 1 -not -path "$POLYVISOR_RUNTIME_DIR/private" 2>/dev/null | sort
+    our_processes | sed 's/^[0-9]* //' | grep -v '^jitd ' | sort
+    find "$POLYVISOR_RUNTIME_DIR" -mindepth 1 -not -path "$POLYVISOR_RUNTIME_DIR/private" \
+        -not -name jitd.sock 2>/dev/null | sort
 }
 same_traces() {
     [ "$(traces)" = "$1" ]

@@ -9,10 +9,11 @@ device_is() { # STATE
 process_of_disk() {
     "$vmctl" device list box | awk '$1 == "disk0" { print $NF }'
 }
+# A kill from outside would not count.
 kill_disk() {
     local pid
     pid=$(process_of_disk)
-    [ "$pid" != - ] && kill -9 "$pid" 2>/dev/null
+    [ "$pid" != - ] && kill -SEGV "$pid" 2>/dev/null
 }
 console_has() {
     grep -q "$1" "$work/console"
