@@ -41,5 +41,9 @@ $(RISCV64)/test-initrd.cpio.gz: $(RISCV64)/initrd.cpio.gz $(RISCV64_PROGRAMS)
 	tools/make-initrd $(RISCV64) $@ $(foreach s,$(GUEST_SCRIPTS),$(s)=scripts/$(notdir $(s))) \
 	    $(foreach p,$(RISCV64_PROGRAMS),$(p)=bin/$(notdir $(p)))
 
+# Debian's fio, for the tests of disks.
+$(RISCV64)/fio.img: tools/make-fio-root tools/guest-apt $(RISCV64)/vmlinux
+	tools/make-fio-root $(RISCV64) riscv64 $@
+
 .PHONY: test-guests
-test-guests: $(RISCV64)/test-initrd.cpio.gz
+test-guests: $(RISCV64)/test-initrd.cpio.gz $(RISCV64)/fio.img

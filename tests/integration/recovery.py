@@ -1,0 +1,369 @@
+"""Kill and stop device processes of a running machine while the guest uses them, and look whether
+anything was lost, done twice, or noticed by the guest. What each load proves is in its class.
+
+Started by test_recovery.sh, which has a vmmd running. Usage:
+
+  recovery.py VMCTL VMMD-PID GUEST WORK KILLS STOPS KIND...
+
+Prints lines for tests/run, and figures as "# ..." lines.
+"""
+import json
+import mmap
+import os
+import queue
+import random
+import re
+import signal
+import statistics
+import struct
+import subprocess
+import sys
+import threading
+import time
+
+VMCTL, DAEMON, GUEST, WORK = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
+KILLS, STOPS, KINDS = int(sys.argv[5]), int(sys.argv[6]), sys.argv[7:]
+MACHINE = "recovery"
+PATIENCE = 300  # seconds; bounds a hang, proves no speed
+
+failures = 0
+
+
+def check(name, condition, detail=""):
+    global failures
+    if condition:
+        print(f"ok - {name}", flush=True)
+    else:
+        failures += 1
+        print(f"not ok - {name}\n    {detail}", flush=True)
+
+
+def vmctl(*arguments):
+    return subprocess.run([VMCTL, *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+class Events(threading.Thread):
+    """What vmmd tells, with the time at which we heard it."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.process = subprocess.Popen([VMCTL, "events", "--json"], stdout=subprocess.PIPE, text=True)
+        self.seen = []
+        self.changed = threading.Condition()
+        self.start()
+
+    def run(self):
+        for line in self.process.stdout:
+            event = json.loads(line)
+            event["heard"] = time.monotonic()
+            with self.changed:
+                self.seen.append(event)
+                self.changed.notify_all()
+
+    def mark(self):
+        with self.changed:
+            return len(self.seen)
+
+    def wait(self, mark, kind, component, patience):
+        """The first such event after `mark`, or None."""
+        deadline = time.monotonic() + patience
+        with self.changed:
+            while True:
+                for event in self.seen[mark:]:
+                    if event["kind"] == kind and event["component"] == component:
+                        return event
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return None
+                self.changed.wait(left)
+
+    def count(self, kind):
+        with self.changed:
+            return sum(event["kind"] == kind for event in self.seen)
+
+
+def process_of(device):
+    """The device's process now, or 0 between two of them."""
+    with open(f"/proc/{DAEMON}/task/{DAEMON}/children") as children:
+        for pid in children.read().split():
+            try:
+                with open(f"/proc/{pid}/cmdline", "rb") as file:
+                    words = file.read().decode().split("\0")
+            except OSError:
+                continue
+            if "--id" in words and words[words.index("--id") + 1] == device:
+                return int(pid)
+    return 0
+
+
+class Shell:
+    """The guest's shell on its console: one command at a time (tests/guests/scripts/commands)."""
+
+    def __init__(self):
+        self.process = subprocess.Popen([VMCTL, "--quiet", "console", MACHINE], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self.lines = queue.Queue()
+        threading.Thread(target=self.read, daemon=True).start()
+
+    def read(self):
+        for line in self.process.stdout:
+            self.lines.put(line.decode(errors="replace").rstrip("\r\n"))
+        self.lines.put(None)
+
+    def answer(self):
+        """(status, output) of the command that was told last."""
+        output = []
+        while True:
+            line = self.lines.get(timeout=PATIENCE)
+            if line is None:
+                raise RuntimeError("the console was closed: " + "\n".join(output[-20:]))
+            status = re.fullmatch(r"status (\d+)", line)
+            if status:
+                return int(status[1]), "\n".join(output)
+            output.append(line)
+
+    def ask(self, command):
+        self.process.stdin.write((command + "\n").encode())
+        self.process.stdin.flush()
+        return self.answer()
+
+
+class Load:
+    """Work for a device in the guest, from `start` until the file /tmp/stop is there."""
+    name = ""
+    devices = ()
+    options = ()
+    modules = ""
+    command = ""  # prints what `judge` gets
+
+    def prepare(self):
+        pass
+
+    def start(self, shell):
+        status, output = shell.ask(f"{{ {self.command}; echo status-of-load $?; }} >/tmp/{self.name}.out 2>&1 &")
+        if status != 0:
+            raise RuntimeError(output)
+
+    def finish(self, shell):
+        _, output = shell.ask(f"cat /tmp/{self.name}.out")
+        self.judge(output)
+
+    def judge(self, output):
+        check(f"{self.name}: the load ended well", output.endswith("status-of-load 0"), output[-2000:])
+
+
+class Fio(Load):
+    """Debian's fio with direct I/O reads back and verifies all it wrote."""
+    name = "fio"
+    devices = ("disk0", "disk1")
+    command = ("n=0; s=0; while [ ! -e /tmp/stop ] && [ $s -eq 0 ]; do chroot /mnt /usr/bin/fio --name=verify --thread --filename=/dev/vdb --direct=1 "
+               "--ioengine=libaio --iodepth=16 --rw=randrw --rwmixread=30 --bs=8k --size=4M --verify=crc32c "
+               "--verify_fatal=1 --randrepeat=0 --minimal >/tmp/fio.round 2>&1 || { s=$?; cat /tmp/fio.round; }; "
+               "n=$((n + 1)); done; echo rounds $n; [ $s -eq 0 ]")
+
+    def prepare(self):
+        image = os.path.join(WORK, "fio.img")
+        with open(image, "wb") as file:
+            file.truncate(4 << 20)
+        self.options = ("--disk", f"path={GUEST}/fio.img,readonly", "--disk", f"path={image}")
+
+    def start(self, shell):
+        status, output = shell.ask("load-modules ext4; mount -t ext4 -o ro /dev/vda /mnt && mount -t proc proc /mnt/proc && "
+                                   "mount -t sysfs sys /mnt/sys && mount -t devtmpfs dev /mnt/dev && mount -t tmpfs tmp /mnt/tmp")
+        if status != 0:
+            raise RuntimeError(output)
+        super().start(shell)
+
+    def judge(self, output):
+        rounds = re.search(r"^rounds (\d+)$", output, re.M)
+        check("fio: every round of writing and verifying was right",
+              output.endswith("status-of-load 0") and rounds and int(rounds[1]) > 0, output[-2000:])
+        print(f"# fio: {rounds[1] if rounds else 0} rounds of 4 MiB")
+
+
+class Sectors(Load):
+    """The host keeps a log of what is on the disk while the guest writes numbered versions of its
+    blocks (tests/guests/programs/sectors.c): a version that goes down is a write that was done
+    again after a newer one; one that is less than what the guest knows to be done was lost."""
+    name = "sectors"
+    devices = ("disk2",)
+    command = "sectors /dev/vdc"
+    BLOCKS, BLOCK, SECTOR = 256, 4096, 512
+    MAGIC = 0x524f544345535650
+
+    def prepare(self):
+        self.image = os.path.join(WORK, "sectors.img")
+        with open(self.image, "wb") as file:
+            file.truncate(self.BLOCKS * self.BLOCK)
+        self.options = ("--disk", f"path={self.image}")
+        self.log = []  # (time, block, version before, version)
+        self.looks = 0
+        self.ended = threading.Event()
+        self.watcher = threading.Thread(target=self.watch, daemon=True)
+
+    def start(self, shell):
+        self.watcher.start()
+        super().start(shell)
+
+    def watch(self):
+        known = [0] * self.BLOCKS
+        with open(self.image, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as view:
+            last = False
+            while not last:
+                last = self.ended.is_set()
+                for block in range(self.BLOCKS):
+                    # A sector that shows an old write is as good as any: not always the first.
+                    at = block * self.BLOCK + (self.looks + block) % 8 * self.SECTOR
+                    version = struct.unpack_from("<Q", view, at + 16)[0]
+                    if version != known[block]:
+                        self.log.append((time.monotonic(), block, known[block], version))
+                        known[block] = max(version, known[block])
+                self.looks += 1
+                time.sleep(0.002)
+
+    def judge(self, output):
+        super().judge(output)
+        self.ended.set()
+        self.watcher.join()
+        counts = re.search(r"^writes (\d+) reads (\d+) flushes (\d+) wrong (\d+)$", output, re.M)
+        versions = [int(v) for v in (re.search(r"^versions((?: \d+)+)$", output, re.M) or ["", ""])[1].split()]
+        check("sectors: the guest read what it had written",
+              counts and int(counts[1]) > 0 and counts[4] == "0", output[-2000:])
+        with open(self.image, "rb") as file:
+            data = file.read()
+        wrong = []
+        for block, version in enumerate(versions):
+            for sector in range(self.BLOCK // self.SECTOR):
+                head = struct.unpack_from("<QQQ", data, block * self.BLOCK + sector * self.SECTOR)
+                if version and head != (self.MAGIC, block, version):
+                    wrong.append((block, sector, head, version))
+        check("sectors: each block on the host is the last one written", len(versions) == self.BLOCKS and not wrong,
+              str(wrong[:5]))
+        # One block is read sector by sector while it is written: at most one version apart.
+        back = [entry for entry in self.log if entry[3] < entry[2] - 1]
+        check("sectors: the host's log shows no write done again after a newer one", not back, str(back[:5]))
+        if counts:
+            print(f"# sectors: {counts[1]} writes, {counts[2]} reads, {counts[3]} flushes; "
+                  f"the host saw {len(self.log)} versions in {self.looks} looks")
+
+
+class Randomness(Load):
+    """No read brings zeroes or bytes that were there before."""
+    name = "rng"
+    devices = ("rng0",)
+    command = "randomness"
+
+    def judge(self, output):
+        super().judge(output)
+        print(f"# rng: {output.splitlines()[0] if output else ''}")
+
+
+class Alarms(Load):
+    """The clock goes on, and every alarm comes."""
+    name = "rtc"
+    devices = ("rtc0",)
+    command = "alarms"
+
+    def judge(self, output):
+        super().judge(output)
+        print(f"# rtc: {output.splitlines()[-2] if output else ''}")
+
+
+LOADS = {"disk": (Fio, Sectors), "rng": (Randomness,), "rtc": (Alarms,)}
+
+
+class Killer:
+    """Kills the processes of one kind of device, one after the other, at random moments."""
+
+    def __init__(self, kind, devices, events):
+        self.kind, self.devices, self.events = kind, devices, events
+        self.times, self.lost = [], []
+        self.random = random.Random()
+
+    def strike(self, number, device):
+        """`number` ends the device's process; then it waits for the next one."""
+        pid = process_of(device)
+        if pid == 0:
+            return
+        mark = self.events.mark()
+        start = time.monotonic()
+        os.kill(pid, number)
+        if number == signal.SIGKILL and self.random.random() < 0.15:
+            self.strike_successor(device, pid)
+        event = self.events.wait(mark, "device-restarted", f"devd/{device}", 60)
+        if event is None:
+            self.lost.append(device)
+        elif number == signal.SIGKILL:
+            self.times.append((event["heard"] - start) * 1000)
+
+    def strike_successor(self, device, old):
+        """The next process is killed, too, while it starts."""
+        time.sleep(self.random.uniform(0, 0.02))
+        pid = process_of(device)
+        if pid not in (0, old):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+    def run(self):
+        for i in range(KILLS):
+            time.sleep(self.random.uniform(0.02, 0.3))
+            self.strike(signal.SIGKILL, self.devices[i % len(self.devices)])
+        for i in range(STOPS):
+            time.sleep(self.random.uniform(0.02, 0.3))
+            self.strike(signal.SIGSTOP, self.devices[i % len(self.devices)])
+
+    def judge(self):
+        check(f"{self.kind}: {KILLS} killed and {STOPS} stopped processes are replaced", not self.lost, str(self.lost))
+        if self.times:
+            print(f"# {self.kind}: {len(self.times)} deaths, service again after {statistics.median(self.times):.0f} ms "
+                  f"(median), {max(self.times):.0f} ms (most), {sum(t > 100 for t in self.times)} over 100 ms")
+
+
+def in_parallel(functions):
+    threads = [threading.Thread(target=function) for function in functions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+# What the guest's kernel may say without being wrong: only what the loads themselves do.
+HARMLESS = re.compile(r"random: crng|EXT4-fs|mounted filesystem|fio.*uses|clocksource: .*skew")
+
+
+def main():
+    loads = [load() for kind in KINDS for load in LOADS[kind]]
+    for load in loads:
+        load.prepare()
+    events = Events()
+    vmctl("create", MACHINE, "--kernel", f"{GUEST}/vmlinux", "--initrd", f"{GUEST}/test-initrd.cpio.gz", "--memory", "256M",
+          "--cpus", "2", "--append", "quiet script=commands", *(option for load in loads for option in load.options))
+    vmctl("start", MACHINE)
+    shell = Shell()
+    shell.answer()
+    shell.ask("dmesg -n 1; dmesg >/tmp/dmesg.before")
+    for load in loads:
+        load.start(shell)
+    time.sleep(1)
+    killers = [Killer(kind, [d for load in LOADS[kind] for d in load.devices], events) for kind in KINDS]
+    in_parallel([killer.run for killer in killers])
+    shell.ask("touch /tmp/stop")
+    shell.ask("wait")
+    for killer in killers:
+        killer.judge()
+    for load in loads:
+        load.finish(shell)
+    _, said = shell.ask("dmesg | tail -n +$(($(wc -l </tmp/dmesg.before) + 1))")
+    said = [line for line in said.splitlines() if not HARMLESS.search(line)]
+    check("the guest's kernel has nothing to say", not said, "\n    ".join(said[:20]))
+    check("no device was given up", events.count("device-failed") == 0)
+    check("no call of the guest missed its deadline", events.count("device-timeout") == 0)
+    vmctl("kill", MACHINE)
+    vmctl("rm", MACHINE)
+    events.process.terminate()
+    return failures != 0
+
+
+sys.exit(main())
