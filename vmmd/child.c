@@ -142,6 +142,7 @@ static void child_handle(struct child *child, const ProtobufCMessage *message)
 
     child->missed = 0; /* whatever it is, it is a sign of life */
     child->ping_pending = false;
+    event_del(child->doubt_event);
     if (!id) {
         if (child->callbacks->notice) {
             child->callbacks->notice(child, message);
@@ -247,7 +248,7 @@ static void child_on_exit(evutil_socket_t fd, short what, void *argument)
     }
     child_note_end(child, &info);
     event_del(child->exit_event);
-    event_del(child->heartbeat_event);
+    child_heartbeat_stop(child);
     evtimer_add(child->settle_event, &settle);
 }
 
@@ -270,6 +271,39 @@ static void child_on_beat(evutil_socket_t fd, short what, void *argument)
     }
     child->hang_reported = true;
     child->callbacks->hung(child);
+}
+
+static void child_on_doubt(evutil_socket_t fd, short what, void *argument)
+{
+    struct child *child = argument;
+    uint64_t late_ns = clock_monotonic_ns() - child->doubt_ns;
+    (void)fd, (void)what;
+
+    /* The same as for a late beat; and what has arrived meanwhile is looked at first. */
+    child_receive(child);
+    if (!child->ping_pending || child->hang_reported) {
+        return;
+    }
+    if (late_ns > 2ull * CHILD_DOUBT_MS * 1000000) {
+        child_doubt(child);
+        return;
+    }
+    child->hang_reported = true;
+    child->callbacks->hung(child);
+}
+
+void child_doubt(struct child *child)
+{
+    struct timeval limit = child_timeval(CHILD_DOUBT_MS);
+
+    if (!child->running || !evtimer_pending(child->heartbeat_event, NULL) ||
+        evtimer_pending(child->doubt_event, NULL)) {
+        return;
+    }
+    child->ping_pending = true;
+    child->doubt_ns = clock_monotonic_ns();
+    child->protocol->ping(child);
+    evtimer_add(child->doubt_event, &limit);
 }
 
 int child_attach(struct child *child, struct event_base *base,
@@ -301,8 +335,9 @@ int child_attach(struct child *child, struct event_base *base,
     child->send_event = event_new(base, channel_send_fd(child->channel), EV_READ | EV_PERSIST,
                                   child_on_sendable, child);
     child->heartbeat_event = event_new(base, -1, EV_PERSIST, child_on_beat, child);
+    child->doubt_event = evtimer_new(base, child_on_doubt, child);
     if (!child->exit_event || !child->settle_event || !child->receive_event || !child->send_event ||
-        !child->heartbeat_event || event_add(child->exit_event, NULL) < 0 ||
+        !child->heartbeat_event || !child->doubt_event || event_add(child->exit_event, NULL) < 0 ||
         event_add(child->receive_event, NULL) < 0) {
         return -ENOMEM;
     }
@@ -322,6 +357,7 @@ void child_heartbeat_start(struct child *child)
 void child_heartbeat_stop(struct child *child)
 {
     event_del(child->heartbeat_event);
+    event_del(child->doubt_event);
 }
 
 void child_kill(struct child *child)
@@ -334,8 +370,8 @@ void child_kill(struct child *child)
 
 void child_release(struct child *child)
 {
-    struct event *events[] = {child->exit_event, child->settle_event, child->receive_event,
-                              child->send_event, child->heartbeat_event};
+    struct event *events[] = {child->exit_event, child->settle_event,    child->receive_event,
+                              child->send_event, child->heartbeat_event, child->doubt_event};
 
     if (!child->pid) {
         return;

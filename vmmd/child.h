@@ -20,6 +20,8 @@
 
 #define CHILD_HEARTBEAT_MS     2000
 #define CHILD_HEARTBEAT_MISSED 3 /* beats without an answer: the process hangs */
+/* The same for one that somebody waits for: without a sign of life in that time it hangs. */
+#define CHILD_DOUBT_MS 1000
 
 struct child;
 
@@ -39,7 +41,8 @@ extern const struct child_protocol child_protocol_jit;
 
 struct child_callbacks {
     void (*exited)(struct child *child); /* once, after everything it had sent was received */
-    void (*hung)(struct child *child);   /* once: CHILD_HEARTBEAT_MISSED beats in a row missed */
+    void (*hung)(struct child *child);   /* once: CHILD_HEARTBEAT_MISSED beats in a row missed, or
+                                          * no answer in CHILD_DOUBT_MS */
     void (*notice)(struct child *child, const ProtobufCMessage *message); /* unasked, id 0 */
 };
 
@@ -62,12 +65,13 @@ struct child {
     const struct child_callbacks *callbacks;
     struct event_base *base;
     struct channel *channel;
-    struct event *exit_event, *settle_event, *receive_event, *send_event, *heartbeat_event;
+    struct event *exit_event, *settle_event, *receive_event, *send_event, *heartbeat_event,
+        *doubt_event;
     uint64_t last_id;
     TAILQ_HEAD(, child_request) requests; /* sent or waiting to be sent, in that order */
     unsigned missed, malformed;
     bool ping_pending, hang_reported;
-    uint64_t beat_ns;
+    uint64_t beat_ns, doubt_ns;
 };
 
 /* Watch the process `pid` that was just spawned, whose pidfd becomes the child's, and connect to
@@ -84,6 +88,8 @@ int child_request(struct child *child, ProtobufCMessage *message, int deadline_m
 /* Begin to ping, once the process is configured; and cease, before it is asked to stop. */
 void child_heartbeat_start(struct child *child);
 void child_heartbeat_stop(struct child *child);
+/* Somebody waits for it: see soon whether it hangs. Nothing while it is not pinged. */
+void child_doubt(struct child *child);
 /* SIGKILL. Its end is reported by `exited`. */
 void child_kill(struct child *child);
 /* Forget it; kills and waits when it still runs (only on the way out of a failed start). Requests

@@ -361,8 +361,7 @@ static void machine_on_device_exit(struct child *child)
 
 static void machine_on_hang(struct machine *machine, struct child *child)
 {
-    machine_event(machine, "hung", child->role, "no answer for %d s, killing it",
-                  CHILD_HEARTBEAT_MS * CHILD_HEARTBEAT_MISSED / 1000);
+    machine_event(machine, "hung", child->role, "it does not answer, killing it");
     child_kill(child);
 }
 
@@ -404,6 +403,10 @@ static void machine_on_notice(struct child *child, const ProtobufCMessage *messa
     case POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_DEVICE_TIMEOUT:
         machine_event(machine, "device-timeout", child->role, "%.40s missed its deadline",
                       notice->device);
+        machine_device_slow(machine, notice->device);
+        break;
+    case POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_DEVICE_SLOW:
+        machine_device_slow(machine, notice->device);
         break;
     case POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_DEVICE_STUCK:
         machine_device_stuck(machine, notice->device);

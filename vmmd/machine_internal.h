@@ -28,6 +28,9 @@ uint64_t machine_recover_devices(struct machine *machine);
  * its process, and tell vcpud once it has ended. */
 void machine_device_stuck(struct machine *machine, const char *id);
 
+/* A CPU waits for device `id` (any text): see whether its process hangs. */
+void machine_device_slow(struct machine *machine, const char *id);
+
 /* Begin the end: `end_state` and `reason` are what it ends in. Once it has begun, only its goal can
  * get harsher. */
 void machine_begin_end(struct machine *machine, enum machine_goal goal,

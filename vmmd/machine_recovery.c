@@ -42,6 +42,15 @@ void machine_device_stuck(struct machine *machine, const char *id)
     }
 }
 
+void machine_device_slow(struct machine *machine, const char *id)
+{
+    for (size_t i = 0; i < machine->device_count; i++) {
+        if (!strcmp(machine->devices[i].id, id) && machine->devices[i].child.pid) {
+            child_doubt(&machine->devices[i].child);
+        }
+    }
+}
+
 /* Somebody else killed it: no reason to think that the next one will die, too. */
 static bool recovery_was_murder(const struct child *child)
 {

@@ -105,6 +105,22 @@ START_TEST(release_fails_open_requests)
 }
 END_TEST
 
+/* Somebody waits for it, and it does not answer: that is found long before the heartbeat would. */
+START_TEST(a_doubted_child_is_found_hung)
+{
+    child_doubt(&child); /* not pinged yet: it is still being set up */
+    ck_assert(!evtimer_pending(child.doubt_event, NULL));
+    child_heartbeat_start(&child);
+    child_doubt(&child);
+    child_doubt(&child);
+    event_base_dispatch(base);
+    ck_assert_uint_eq(ends, 1);
+    ck_assert(child.hang_reported);
+    ck_assert(child.running);
+    ck_assert_uint_lt(child.missed, CHILD_HEARTBEAT_MISSED);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("vmmd: child");
@@ -113,6 +129,7 @@ int main(void)
     tcase_add_test(cases, its_end_fails_open_requests);
     tcase_add_test(cases, a_dead_child_takes_no_requests);
     tcase_add_test(cases, release_fails_open_requests);
+    tcase_add_test(cases, a_doubted_child_is_found_hung);
     suite_add_tcase(suite, cases);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

@@ -313,6 +313,7 @@ static reaction *const REACTIONS[] = {
     [POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_DEVICE_TIMEOUT] = no_reaction,
     [POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_DEVICE_STUCK] = no_reaction,
     [POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_COMPILER_WANTED] = no_reaction,
+    [POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_DEVICE_SLOW] = no_reaction,
 };
 
 /* --- events ---------------------------------------------------------------------------------- */

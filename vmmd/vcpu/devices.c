@@ -43,6 +43,14 @@ static void device_unresponsive(void *context)
                  device->id);
 }
 
+/* On a CPU thread, which waits for the device and goes on waiting. */
+static void device_slow(void *context)
+{
+    const struct attached *device = context;
+    notices_post(device->all->notices, POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_DEVICE_SLOW, 0,
+                 device->id);
+}
+
 /* On the interrupt thread. Code that the device overwrote is dropped before the guest can hear
  * that its data is there. */
 static void virtio_called(void *context, unsigned queue)
@@ -151,6 +159,8 @@ static int attach_plain(struct attached *device, const Polyvisor__VcpuDevice *wa
         .kick = device->kick[0],
         .reply = device->reply,
         .deadline_ms = TUNABLE_MMIO_DEADLINE_MS,
+        .slow_ms = TUNABLE_MMIO_SLOW_MS,
+        .slow = device_slow,
         .unresponsive = device_unresponsive,
         .context = device,
     };

@@ -11,8 +11,10 @@
 #define TUNABLE_TRANSPORT_RETRY_MS 50u
 /* A request that is not answered is sent again this often, in case its receiver died with it. */
 #define TUNABLE_TRANSPORT_RESEND_MS 200u
-/* How long a vCPU waits for a register read of a plain MMIO device, or for room in its ring. */
-#define TUNABLE_MMIO_DEADLINE_MS 1000u
+/* How long a vCPU waits for a register read of a plain MMIO device, or for room in its ring; and when
+ * it tells vmmd, which replaces a process that hangs (CHILD_DOUBT_MS) before the deadline. */
+#define TUNABLE_MMIO_DEADLINE_MS 2500u
+#define TUNABLE_MMIO_SLOW_MS     250u
 /* A machine reset waits for devices that may still write to guest memory: how often it looks, and
  * how long it bears with one before vmmd is asked to replace its process. */
 #define TUNABLE_RESET_POLL_MS   10u

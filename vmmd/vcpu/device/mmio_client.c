@@ -104,15 +104,34 @@ static void ring_post(struct mmio_client *client, const struct mmio_access *acce
     ring_kick(client);
 }
 
+/* How long a CPU waits, and when it says that it does. */
+struct patience {
+    uint64_t slow_ns, deadline_ns; /* clock_monotonic_ns; slow_ns 0: it was said */
+};
+
+/* The time at which to look again at the latest; 0 when the deadline has passed. */
+static uint64_t patience_left(struct mmio_client *client, struct patience *patience)
+{
+    uint64_t now = clock_monotonic_ns();
+    if (patience->slow_ns && now >= patience->slow_ns) {
+        patience->slow_ns = 0;
+        client->config.slow(client->config.context);
+    }
+    if (now >= patience->deadline_ns) {
+        return 0;
+    }
+    return (patience->slow_ns ? patience->slow_ns : patience->deadline_ns) - now;
+}
+
 /* Wait until an access fits. False when it never did. */
-static bool ring_wait_for_room(struct mmio_client *client, uint64_t deadline_ns)
+static bool ring_wait_for_room(struct mmio_client *client, struct patience *patience)
 {
     for (;;) {
         uint32_t waiting = ring_waiting(client);
         if (waiting < MMIO_CHANNEL_RING) {
             return true;
         }
-        if (waiting > MMIO_CHANNEL_RING || clock_monotonic_ns() >= deadline_ns) {
+        if (waiting > MMIO_CHANNEL_RING || patience_left(client, patience) == 0) {
             return false;
         }
         const struct timespec pause = {.tv_nsec = RING_POLL_NS};
@@ -122,12 +141,17 @@ static bool ring_wait_for_room(struct mmio_client *client, uint64_t deadline_ns)
 
 /* --- a device that is not there -------------------------------------------------------------- */
 
-static uint64_t deadline_start(const struct mmio_client *client)
+static struct patience patience_start(const struct mmio_client *client)
 {
     unsigned halvings =
         client->misses < PATIENCE_HALVINGS_MAX ? client->misses : PATIENCE_HALVINGS_MAX;
-    uint64_t wait_ns = (uint64_t)client->config.deadline_ms * 1000000;
-    return clock_monotonic_ns() + (wait_ns >> halvings);
+    uint64_t wait_ns = (uint64_t)client->config.deadline_ms * 1000000 >> halvings;
+    uint64_t slow_ns = (uint64_t)client->config.slow_ms * 1000000;
+    uint64_t now = clock_monotonic_ns();
+    return (struct patience){
+        .slow_ns = slow_ns && slow_ns < wait_ns ? now + slow_ns : 0,
+        .deadline_ns = now + wait_ns,
+    };
 }
 
 static void give_up(struct mmio_client *client)
@@ -183,7 +207,7 @@ static bool shadow_read(struct mmio_client *client, uint64_t offset, unsigned si
 }
 
 /* Wait for the answer to the last request. False at the deadline. */
-static bool answer_wait(struct mmio_client *client, uint64_t deadline_ns, uint64_t *value)
+static bool answer_wait(struct mmio_client *client, struct patience *patience, uint64_t *value)
 {
     struct mmio_channel *channel = client->config.channel;
     struct pollfd reply = {.fd = client->config.reply, .events = POLLIN};
@@ -192,13 +216,13 @@ static bool answer_wait(struct mmio_client *client, uint64_t deadline_ns, uint64
             *value = atomic_load(&channel->answer_value);
             return true;
         }
-        uint64_t now = clock_monotonic_ns();
-        if (now >= deadline_ns) {
+        uint64_t left_ns = patience_left(client, patience);
+        if (left_ns == 0) {
             return false;
         }
         const struct timespec left = {
-            .tv_sec = (time_t)((deadline_ns - now) / 1000000000),
-            .tv_nsec = (long)((deadline_ns - now) % 1000000000),
+            .tv_sec = (time_t)(left_ns / 1000000000),
+            .tv_nsec = (long)(left_ns % 1000000000),
         };
         if (ppoll(&reply, 1, &left, NULL) > 0) {
             int result = doorbell_take(client->config.reply);
@@ -230,10 +254,10 @@ static uint64_t request_read(struct mmio_client *client, uint64_t offset, unsign
         }
         return silent_value(client, offset, size);
     }
-    uint64_t deadline_ns = deadline_start(client);
-    if (ring_wait_for_room(client, deadline_ns)) {
+    struct patience patience = patience_start(client);
+    if (ring_wait_for_room(client, &patience)) {
         request_post(client, offset, size);
-        if (answer_wait(client, deadline_ns, &value)) {
+        if (answer_wait(client, &patience, &value)) {
             client->misses = 0;
             mmio_client_update_irq(client);
             return value & size_mask(size);
@@ -267,7 +291,8 @@ static void post_write(struct mmio_client *client, uint64_t offset, unsigned siz
     if (ring_waiting(client) < MMIO_CHANNEL_RING) {
         ring_post(client, &access);
     } else if (!still_dead(client)) {
-        if (ring_wait_for_room(client, deadline_start(client))) {
+        struct patience patience = patience_start(client);
+        if (ring_wait_for_room(client, &patience)) {
             ring_post(client, &access);
         } else {
             give_up(client);

@@ -21,6 +21,9 @@ struct mmio_client_config {
     struct mmio_channel *channel; /* mapped by the caller, outlives the client */
     int kick, reply;              /* eventfds (doorbell.h); the caller closes them */
     unsigned deadline_ms;
+    unsigned slow_ms; /* less than the deadline: when `slow` is called */
+    /* A CPU has waited that long and goes on waiting. A CPU thread; must not wait. */
+    void (*slow)(void *context);
     /* The device missed a deadline (once until it answers again). A CPU thread; must not wait. */
     void (*unresponsive)(void *context);
     void *context;
