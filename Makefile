@@ -5,6 +5,7 @@
 #   make check      all tests; the last line is "N passed, N failed"
 #   make demo       boot a stock Debian riscv64 kernel
 #   make lockstep   the long proof that the engine's tiers agree
+#   make fuzz        FUZZ_SECONDS=60 of each fuzzer (tests/fuzz/fuzz.mk)
 #   make bench      ratios against QEMU on this machine
 #   make install    PREFIX= DESTDIR=
 #
@@ -20,7 +21,8 @@ DESTDIR ?=
 SAN ?=
 HOST ?=
 comma := ,
-BUILD := build$(if $(HOST),/$(HOST))$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
+COVERAGE ?=
+BUILD := build$(if $(HOST),/$(HOST))$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))$(if $(COVERAGE),-coverage)
 OPT ?= -O2
 
 CPPFLAGS := -D_GNU_SOURCE -I. -I$(BUILD)/gen -DPOLYVISOR_VERSION='"$(VERSION)"'
@@ -31,6 +33,10 @@ LDFLAGS := -pthread -fuse-ld=lld-19
 ifneq ($(SAN),)
 CFLAGS += -fsanitize=$(SAN) -fno-sanitize-recover=all
 LDFLAGS += -fsanitize=$(SAN)
+endif
+ifneq ($(COVERAGE),)
+CFLAGS += -fprofile-instr-generate -fcoverage-mapping
+LDFLAGS += -fprofile-instr-generate
 endif
 
 .DEFAULT_GOAL := all

@@ -35,5 +35,5 @@ tests: all unit $(JIT_DOUBLES) $(LOCKSTEP_PROGRAMS) guests test-guests
 
 check:
 	@$(MAKE) --no-print-directory deps
-	@$(MAKE) --no-print-directory -j$$(nproc) tests $(if $(HOST)$(SAN),,arm64-tests)
+	@$(MAKE) --no-print-directory -j$$(nproc) tests $(if $(HOST)$(SAN),,arm64-tests fuzz-build)
 	@tests/run $(BUILD) $(SELECTED_TESTS)

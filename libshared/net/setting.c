@@ -334,6 +334,14 @@ static void format_forward(FILE *out, const struct net_forward *forward)
     fprintf(out, ",hostfwd=%s:%s-%s", forward->is_udp ? "udp" : "tcp", from, to);
 }
 
+static void format_name(FILE *out, const char *word, const char *name)
+{
+    fprintf(out, ",%s=", word);
+    for (const char *c = name; *c; c++) {
+        fputs(*c == ',' ? ",," : (const char[2]){*c, '\0'}, out);
+    }
+}
+
 char *net_setting_format(const struct net_setting *setting)
 {
     char *text = NULL;
@@ -348,13 +356,10 @@ char *net_setting_format(const struct net_setting *setting)
         format_forward(out, &setting->forwards[i]);
     }
     if (setting->kind == NET_TAP) {
-        fprintf(out, ",ifname=%s", setting->ifname);
+        format_name(out, "ifname", setting->ifname);
     }
     if (setting->kind == NET_LINK) {
-        fputs(",path=", out);
-        for (const char *c = setting->path; *c; c++) {
-            fputs(*c == ',' ? ",," : (const char[2]){*c, '\0'}, out);
-        }
+        format_name(out, "path", setting->path);
     }
     if (setting->has_mac) {
         const uint8_t *mac = setting->mac;

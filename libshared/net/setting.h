@@ -7,8 +7,8 @@
  *   tap,ifname=NAME                                      an interface of the host
  *   link,path=FILE                                       a Unix socket shared by two machines
  *
- * and with each of them mac=XX:XX:XX:XX:XX:XX, mtu=N, queues=N. A comma in a path is written twice.
- * An IPv6 ADDR or GUEST stands in brackets.
+ * and with each of them mac=XX:XX:XX:XX:XX:XX, mtu=N, queues=N. A comma in a path or the name of an
+ * interface is written twice. An IPv6 ADDR or GUEST stands in brackets.
  */
 #ifndef POLYVISOR_NET_SETTING_H
 #define POLYVISOR_NET_SETTING_H

@@ -1,24 +1,46 @@
-# Fuzzers: every tests/fuzz/fuzz_*.c is one libFuzzer program. `make fuzz FUZZ_SECONDS=60` builds all
-# with sanitizers and runs each that long; what it found earlier is kept in build/fuzz/<name>/.
+# Fuzzers: every tests/fuzz/fuzz_*.c is one libFuzzer program, built with sanitizers.
+#
+#   make fuzz FUZZ_SECONDS=600    each that long, one after the other; FUZZ=net: only fuzz_net
+#   make fuzz-coverage            which lines the corpora reach; FUZZ= as above
+#   make fuzz-minimise FUZZ=net   put what earlier runs found into tests/fuzz/corpus/
+#
+# What runs find is kept in build/fuzz/<name>/. `make check` replays tests/fuzz/corpus/ and fuzzes
+# each for a moment: tests/integration/test_fuzz.sh.
 
 FUZZ_SECONDS ?= 60
+FUZZ ?=
 FUZZ_SAN := fuzzer-no-link,address,undefined
 FUZZ_SOURCES := $(sort $(wildcard tests/fuzz/fuzz_*.c))
-FUZZ_PROGRAMS := $(FUZZ_SOURCES:tests/fuzz/%.c=$(BUILD)/fuzz/%)
+FUZZ_NAMES := $(FUZZ_SOURCES:tests/fuzz/%.c=%)
+FUZZ_PROGRAMS := $(FUZZ_NAMES:%=$(BUILD)/fuzz/%)
+FUZZ_SELECTED = $(if $(FUZZ),$(filter fuzz_$(FUZZ:fuzz_%=%),$(FUZZ_NAMES)),$(FUZZ_NAMES))
 
-$(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(LIB_DEVD) $(LIB_SHARED)
+# Devices and commands register themselves in linker sections: these need all of an archive.
+FUZZ_ALL_OF_DEVD := fuzz_virtio fuzz_net fuzz_mmio fuzz_devd
+FUZZ_ALL_OF_CLI := fuzz_vmctl
+# What they take from other tests.
+$(BUILD)/fuzz/fuzz_engine: $(call objects,tests/lockstep/bare_machine.c tests/lockstep/state.c)
+
+$(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(LIB_VCPU) $(LIB_DEVD) $(LIB_VMMD) $(LIB_CLI) $(LIB_JITD) $(LIB_SHARED)
 	@mkdir -p $(@D)
-	$(QUIET_LD)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $< -Wl,--whole-archive $(LIB_DEVD) \
-	    -Wl,--no-whole-archive $(LIB_SHARED) $(LIBS) $(LIBS_DEVD)
+	$(QUIET_LD)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $(filter %.o,$^) -Wl,--whole-archive \
+	    $(if $(filter $*,$(FUZZ_ALL_OF_DEVD)),$(LIB_DEVD)) $(if $(filter $*,$(FUZZ_ALL_OF_CLI)),$(LIB_CLI)) \
+	    -Wl,--no-whole-archive -Wl,--start-group $(filter %.a,$^) -Wl,--end-group \
+	    $(LIBS) $(LIBS_VCPU) $(LIBS_JITD) $(LIBS_DEVD)
 
-.PHONY: fuzz fuzz-programs
-fuzz-programs: $(FUZZ_PROGRAMS)
+.PHONY: fuzz fuzz-build fuzz-programs fuzz-coverage fuzz-minimise
+fuzz-programs: $(FUZZ_SELECTED:%=$(BUILD)/fuzz/%)
 
-fuzz:
-	@$(MAKE) --no-print-directory SAN=$(FUZZ_SAN) fuzz-programs
-	@for program in $(notdir $(FUZZ_SOURCES:.c=)); do \
-	    mkdir -p build/fuzz/$$program && \
-	    POLYVISOR_LOG=error build/san-$(subst $(comma),-,$(FUZZ_SAN))/fuzz/$$program \
-	        -max_total_time=$(FUZZ_SECONDS) -len_control=0 -max_len=1000 -timeout=25 \
-	        -artifact_prefix=build/fuzz/$$program- build/fuzz/$$program || exit 1; \
-	done
+# Less optimisation than usual: it is built anew by everybody who runs the tests.
+fuzz-build:
+	@$(MAKE) --no-print-directory SAN=$(FUZZ_SAN) OPT=-O1 fuzz-programs
+
+fuzz: fuzz-build
+	@tests/fuzz/run $(FUZZ_SECONDS) $(FUZZ_SELECTED)
+
+fuzz-minimise: fuzz-build
+	@tests/fuzz/minimise $(FUZZ_SELECTED)
+
+fuzz-coverage:
+	@$(MAKE) --no-print-directory SAN=fuzzer-no-link COVERAGE=1 OPT=-O1 fuzz-programs
+	@tests/fuzz/coverage $(FUZZ_SELECTED)

@@ -1,6 +1,6 @@
 /*
  * What the fuzzers of devices share: guest memory, shared states, doorbells and an event loop that
- * are made once and cleared before each input; and a reader of the input's bytes.
+ * are made once and cleared before each input.
  */
 #ifndef POLYVISOR_TESTS_FUZZ_FUZZ_DEVICE_H
 #define POLYVISOR_TESTS_FUZZ_FUZZ_DEVICE_H
@@ -10,11 +10,9 @@
 #include "libshared/base/log.h"
 #include "libshared/ipc/console.h"
 #include "libshared/mmio/channel.h"
+#include "tests/fuzz/fuzz_input.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -25,23 +23,6 @@
 #define FUZZ_RAM_SIZE 0x40000u
 #define FUZZ_DISK     0x10000u
 
-int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
-
-struct fuzz_input {
-    const uint8_t *bytes;
-    size_t size;
-};
-
-static inline uint64_t fuzz_take(struct fuzz_input *input, unsigned size)
-{
-    uint64_t value = 0;
-    unsigned have = size < input->size ? size : (unsigned)input->size;
-    memcpy(&value, input->bytes, have);
-    input->bytes += have;
-    input->size -= have;
-    return value;
-}
-
 struct fuzz_host {
     int state_fd, disk_fd, listener, doorbell, reply;
     struct memory memory;
@@ -51,14 +32,6 @@ struct fuzz_host {
     int client; /* of the console, -1: none */
     char path[64];
 };
-
-static inline void fuzz_require(bool condition, const char *what)
-{
-    if (!condition) {
-        perror(what);
-        abort();
-    }
-}
 
 static inline void fuzz_listen(struct fuzz_host *host)
 {

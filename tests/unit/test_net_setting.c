@@ -75,6 +75,7 @@ START_TEST(what_is_written_reads_the_same)
         "user,hostfwd=tcp:[::1]:8080-:80,hostfwd=udp:[::]:9-[fec0::9]:99,mac=52:54:00:ab:cd:ef",
         "tap,ifname=tap0,mtu=1400,queues=2",
         "link,path=/tmp/a,,b,,,,c,mac=02:00:00:00:00:01",
+        "tap,ifname=a,,b,,",
     };
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
         ck_assert_int_eq(parse(texts[i]), 0);
