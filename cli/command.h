@@ -22,6 +22,7 @@
     X(console)                                                                                     \
     X(events)                                                                                      \
     X(link)                                                                                        \
+    X(disk)                                                                                        \
     X(stats)                                                                                       \
     X(disas)                                                                                       \
     X(device)                                                                                      \

@@ -1,12 +1,14 @@
 #include "cli/machine_options.h"
 
+#include "cli/values.h"
 #include "libshared/net/setting.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- --disk path=FILE[,format=raw|qcow2][,readonly] ---- */
+/* ---- --disk path=FILE[,WORD...] ---- */
 
 /* Copy the words up to the next single comma into `word`, each double comma as one. Returns what
  * follows the comma, or NULL at the end. `word` has room for strlen(text) + 1. */
@@ -29,8 +31,61 @@ static const char *next_word(const char *text, char *word)
 static int disk_error(struct error *err, const char *message, const char *word)
 {
     error_set(err, ERROR_USAGE, 0, "--disk: %s '%.100s'", message, word);
-    error_hint(err, "--disk path=FILE[,format=raw|qcow2][,readonly]");
+    error_hint(err, "--disk " DISK_ARGUMENT "; 'vmctl run --help' has the words");
     return -ERROR_USAGE;
+}
+
+/* The words that take a value which vmmd knows the meaning of. */
+static const struct disk_word {
+    const char *name;    /* with its equals sign */
+    const char *choices; /* "a|b"; NULL: any text */
+    size_t offset;       /* in struct disk_setting */
+} disk_words[] = {
+    {"format=", "raw|qcow2", offsetof(struct disk_setting, format)},
+    {"cache=", "writeback|writethrough|none|directsync", offsetof(struct disk_setting, cache)},
+    {"aio=", "auto|threads", offsetof(struct disk_setting, aio)},
+    {"werror=", "report|enospc|wait", offsetof(struct disk_setting, werror)},
+    {"serial=", NULL, offsetof(struct disk_setting, serial)},
+};
+
+static bool is_choice(const char *choices, const char *value)
+{
+    size_t length = strlen(value);
+
+    for (const char *at = choices; length > 0 && at != NULL; at = strchr(at, '|')) {
+        at += *at == '|';
+        if (strncmp(at, value, length) == 0 && (at[length] == '|' || at[length] == '\0')) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static int parse_disk_value(const struct disk_word *known, const char *value,
+                            struct disk_setting *disk, struct error *err)
+{
+    char **target = (char **)((char *)disk + known->offset);
+
+    if (known->choices != NULL && !is_choice(known->choices, value)) {
+        char message[32];
+        snprintf(message, sizeof(message), "unknown %.*s", (int)strlen(known->name) - 1,
+                 known->name);
+        return disk_error(err, message, value);
+    }
+    free(*target);
+    *target = strdup(value);
+    return *target != NULL ? 0 : error_set(err, ERROR_INTERNAL, ENOMEM, "out of memory");
+}
+
+static int parse_disk_queues(const char *value, struct disk_setting *disk, struct error *err)
+{
+    uint64_t queues;
+
+    if (value_parse_number(value, 1, DISK_QUEUES_MAX, &queues) != 0) {
+        return disk_error(err, "not a number of queues from 1 to 8:", value);
+    }
+    disk->queues = (uint32_t)queues;
+    return 0;
 }
 
 static int parse_disk_word(const char *word, struct disk_setting *disk, struct error *err)
@@ -48,25 +103,31 @@ static int parse_disk_word(const char *word, struct disk_setting *disk, struct e
         disk->read_only = false;
         return 0;
     }
-    if (strcmp(word, "format=raw") == 0) {
-        disk->format = "raw";
-        return 0;
+    if (strncmp(word, "queues=", 7) == 0) {
+        return parse_disk_queues(word + 7, disk, err);
     }
-    if (strcmp(word, "format=qcow2") == 0) {
-        disk->format = "qcow2";
-        return 0;
-    }
-    if (strncmp(word, "format=", 7) == 0) {
-        return disk_error(err, "unknown format", word + 7);
+    for (size_t i = 0; i < sizeof(disk_words) / sizeof(disk_words[0]); i++) {
+        size_t length = strlen(disk_words[i].name);
+        if (strncmp(word, disk_words[i].name, length) == 0) {
+            return parse_disk_value(&disk_words[i], word + length, disk, err);
+        }
     }
     return disk_error(err, "unknown word", word);
+}
+
+static void release_disk(struct disk_setting *disk)
+{
+    free(disk->path);
+    for (size_t i = 0; i < sizeof(disk_words) / sizeof(disk_words[0]); i++) {
+        free(*(char **)((char *)disk + disk_words[i].offset));
+    }
 }
 
 static int parse_disk(const struct option_spec *option, const char *value, void *target,
                       struct error *err)
 {
     struct disk_settings *disks = target;
-    struct disk_setting disk = {.format = ""}; /* vmmd looks what it is */
+    struct disk_setting disk = {0};
     char *word = malloc(strlen(value) + 1);
     int status = 0;
 
@@ -86,7 +147,7 @@ static int parse_disk(const struct option_spec *option, const char *value, void 
         status = error_set(err, ERROR_CONFIG, 0, "more than %d disks", MACHINE_DISKS_MAX);
     }
     if (status != 0) {
-        free(disk.path);
+        release_disk(&disk);
         return status;
     }
     disks->items[disks->count++] = disk;
@@ -98,7 +159,7 @@ static void release_disks(void *target)
     struct disk_settings *disks = target;
 
     for (size_t i = 0; i < disks->count; i++) {
-        free(disks->items[i].path);
+        release_disk(&disks->items[i]);
     }
     disks->count = 0;
 }
@@ -215,6 +276,11 @@ void machine_config_build(const struct machine_settings *settings, const char *n
         polyvisor__disk_config__init(disk);
         disk->path = text_or_empty(settings->disks.items[i].path);
         disk->format = text_or_empty(settings->disks.items[i].format);
+        disk->cache = text_or_empty(settings->disks.items[i].cache);
+        disk->aio = text_or_empty(settings->disks.items[i].aio);
+        disk->werror = text_or_empty(settings->disks.items[i].werror);
+        disk->serial = text_or_empty(settings->disks.items[i].serial);
+        disk->queues = settings->disks.items[i].queues;
         disk->read_only = settings->disks.items[i].read_only;
         message->disk_pointers[i] = disk;
     }

@@ -10,10 +10,13 @@
 
 #define MACHINE_DISKS_MAX 16
 #define MACHINE_NETS_MAX  8
+#define DISK_QUEUES_MAX   8
+#define DISK_ARGUMENT     "path=FILE[,readonly][,WORD=VALUE...]"
 
-struct disk_setting {
-    char *path; /* absolute, owned */
-    const char *format;
+struct disk_setting {                             /* owns its texts */
+    char *path;                                   /* absolute */
+    char *format, *cache, *aio, *werror, *serial; /* NULL: vmmd decides */
+    uint32_t queues;                              /* 0: likewise */
     bool read_only;
 };
 
@@ -86,9 +89,17 @@ extern const struct option_type option_net;  /* struct net_settings */
          .offset = offsetof(struct machine_settings, memory_bytes)},                               \
         {.name = "disk",                                                                           \
          .type = &option_disk,                                                                     \
-         .argument = "path=FILE[,format=raw|qcow2][,readonly]",                                    \
-         .summary = "add a disk; may be given several times. A comma in a path is written twice. " \
-                    "Without a format, an image that looks like another than raw is refused",      \
+         .argument = DISK_ARGUMENT,                                                                \
+         .summary =                                                                                \
+             "add a disk; may be given several times. A comma in a path is written twice. "        \
+             "cache=writeback|writethrough|none|directsync: whether the host caches, and whether " \
+             "every write is durable at once. serial=TEXT. queues=N: one a processor if not "      \
+             "given. "                                                                             \
+             "werror=report|enospc|wait: whether the guest sees that a write failed, or waits "    \
+             "while "                                                                              \
+             "the host has no space, or until it succeeds. aio=auto|threads. format=raw: without " \
+             "it an "                                                                              \
+             "image that looks like another than raw is refused",                                  \
          .offset = offsetof(struct machine_settings, disks)},                                      \
         {.name = "net",                                                                            \
          .type = &option_net,                                                                      \

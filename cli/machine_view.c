@@ -83,8 +83,12 @@ static json_t *config_json(const Polyvisor__MachineConfig *config)
         const Polyvisor__DiskConfig *disk = config->disks[i];
 
         json_array_append_new(
-            disks, json_pack("{s:o, s:o, s:b}", "path", output_json_text(disk->path), "format",
-                             output_json_text(disk->format), "readonly", disk->read_only));
+            disks, json_pack("{s:o, s:o, s:b, s:o, s:o, s:o, s:o, s:I}", "path",
+                             output_json_text(disk->path), "format", output_json_text(disk->format),
+                             "readonly", disk->read_only, "cache", output_json_text(disk->cache),
+                             "aio", output_json_text(disk->aio), "werror",
+                             output_json_text(disk->werror), "serial",
+                             output_json_text(disk->serial), "queues", (json_int_t)disk->queues));
     }
     for (size_t i = 0; i < config->n_net; i++) {
         json_array_append_new(nets, output_json_text(config->net[i]));
@@ -138,9 +142,10 @@ json_t *machine_devices_json(const Polyvisor__MachineInfo *machine)
 
         json_array_append_new(
             devices,
-            json_pack("{s:o, s:o, s:s, s:I, s:I}", "id", output_json_text(device->id), "kind",
+            json_pack("{s:o, s:o, s:s, s:I, s:I, s:o}", "id", output_json_text(device->id), "kind",
                       output_json_text(device->kind), "state", device_state_text(device->state),
-                      "restarts", (json_int_t)device->restarts, "pid", (json_int_t)device->pid));
+                      "restarts", (json_int_t)device->restarts, "pid", (json_int_t)device->pid,
+                      "description", output_json_text(device->description)));
     }
     return devices;
 }
@@ -176,7 +181,8 @@ json_t *machine_json(const Polyvisor__MachineInfo *machine)
         processes_json(machine), "devices", machine_devices_json(machine), "console",
         output_json_text(machine->console_path), "started_ns", (json_int_t)machine->started_ns,
         "last_error", last_error_json(machine->last_error), "end_reason",
-        output_json_text(machine->end_reason), "guest_code", (json_int_t)machine->guest_code, "links_down", links_down_json(machine));
+        output_json_text(machine->end_reason), "guest_code", (json_int_t)machine->guest_code,
+        "links_down", links_down_json(machine));
 }
 
 /* ---- Tables ---- */
@@ -265,6 +271,21 @@ static void add_config(struct output_table *table, const Polyvisor__MachineConfi
     }
 }
 
+/* "disk0: file, io_uring, 1 queue, write-back" */
+static void add_descriptions(struct output_table *table, const Polyvisor__MachineInfo *machine)
+{
+    const char *title = "Backends:";
+
+    for (size_t i = 0; i < machine->n_devices; i++) {
+        const Polyvisor__DeviceInfo *device = machine->devices[i];
+
+        if (device->description[0] != '\0') {
+            add_line(table, title, "%s: %s", device->id, device->description);
+            title = "";
+        }
+    }
+}
+
 static void add_times(struct output_table *table, const Polyvisor__MachineInfo *machine)
 {
     time_t started = (time_t)(machine->started_ns / 1000000000u);
@@ -305,6 +326,7 @@ int machine_print(const Polyvisor__MachineInfo *machine, struct error *err)
     }
     add_times(&table, machine);
     add_line(&table, "Console:", "%s", machine->console_path);
+    add_descriptions(&table, machine);
     for (size_t i = 0; i < machine->n_processes; i++) {
         const Polyvisor__ProcessInfo *process = machine->processes[i];
 

@@ -115,6 +115,7 @@ struct device *device_create(const struct device_model *model,
     device->read_only = settings->read_only;
     device->net = settings->net ? settings->net : "";
     device->link_down = settings->link_down;
+    device->disk = settings->disk;
     snprintf(device->id, sizeof(device->id), "%s", settings->id);
     snprintf(device->serial, sizeof(device->serial), "%s",
              settings->serial ? settings->serial : "");
@@ -215,6 +216,30 @@ int device_set_link(struct device *device, bool up, struct error *err)
     }
     device->model->set_link(device, up);
     return 0;
+}
+
+int device_resize(struct device *device, uint64_t bytes, bool shrink, device_resized_fn *resized,
+                  void *context, struct error *err)
+{
+    if (!device->model->resize) {
+        return error_set(err, ERROR_UNSUPPORTED, 0, "device %s is no disk", device->id);
+    }
+    return device->model->resize(device, bytes, shrink, resized, context, err);
+}
+
+void device_on_notice(struct device *device,
+                      void (*noticed)(void *context, enum device_notice notice, const char *text),
+                      void *context)
+{
+    device->noticed = noticed;
+    device->noticed_context = context;
+}
+
+void device_notice(struct device *device, enum device_notice notice, const char *text)
+{
+    if (device->noticed) {
+        device->noticed(device->noticed_context, notice, text);
+    }
 }
 
 void device_settled(struct device *device)

@@ -61,6 +61,8 @@ struct virtio_operations {
      * none is. Called once the features are final. */
     bool (*is_stream)(const struct device *device, unsigned queue);
     enum virtio_stream (*stream)(struct device *device, unsigned queue);
+    /* After one or more `request`: what waited for more of them may begin. NULL: nothing to do. */
+    void (*batch)(struct device *device);
     /* Features and queues are final; `resumed`: they are those of an earlier process. Called before
      * any request. NULL: nothing to do. */
     void (*activated)(struct device *device, bool resumed);
@@ -69,6 +71,16 @@ struct virtio_operations {
     /* The driver wrote to configuration space. 0 or -EINVAL. NULL: refuse. */
     int (*config_write)(struct device *device, uint32_t offset, const uint8_t *data, unsigned size);
 };
+
+/* The end of a resize: err is NULL on success. */
+typedef void device_resized_fn(void *context, const struct error *err);
+
+/* What a device tells unasked. */
+enum device_notice {
+    DEVICE_NOTICE_BACKEND_ERROR = 1, /* the host failed a request */
+    DEVICE_NOTICE_BACKEND_WELL,      /* and does so no more */
+};
+#define DEVICE_NOTICE_MAX 160 /* bytes of its text */
 
 struct device_model {
     const char *kind; /* "virtio-blk" */
@@ -87,6 +99,10 @@ struct device_model {
         struct device *device); /* make finished requests durable; 0 or -errno. NULL: no need */
     /* Plug or pull the network cable. NULL: the device has none. */
     void (*set_link)(struct device *device, bool up);
+    /* Make its backend `bytes` large; smaller only with `shrink`. 0: `resized` is called once, now
+     * or later; or a negative code. NULL: it has no size. */
+    int (*resize)(struct device *device, uint64_t bytes, bool shrink, device_resized_fn *resized,
+                  void *context, struct error *err);
     unsigned open_files; /* descriptors it may need; 0: the usual */
     /* Press and release the machine's power key; a repetition is harmless. 0, or a negative code
      * when the guest does not listen. NULL: the device has no such key. */
@@ -113,11 +129,25 @@ struct device_descriptors {
     int call[VIRTIO_QUEUES_MAX + 1]; /* the one after the last queue: configuration changed */
 };
 
+/* What becomes of a write that the host fails. */
+enum device_write_error {
+    DEVICE_WRITE_ERROR_REPORT, /* the guest sees an I/O error */
+    DEVICE_WRITE_ERROR_ENOSPC, /* the guest waits while the host has no space */
+    DEVICE_WRITE_ERROR_WAIT,   /* the guest waits, whatever it is */
+};
+
+struct device_disk {    /* virtio-blk */
+    bool write_through; /* every write is durable before it is done */
+    bool threads;       /* no io_uring */
+    enum device_write_error write_error;
+};
+
 struct device_settings {
     const char *id;     /* "disk0" */
     const char *serial; /* virtio-blk, cut to 20 bytes */
     const char *net;    /* virtio-net: libshared/net/setting.h */
     bool link_down;     /* virtio-net: the cable is pulled */
+    struct device_disk disk;
     bool read_only;
     bool restart; /* the shared state holds an earlier life: go on from there */
 };
@@ -132,6 +162,8 @@ struct device {
     char serial[24];
     const char *net; /* settings of a network card, during init */
     bool link_down;
+    struct device_disk disk;
+    char described[96]; /* for people, by init; may be empty */
     bool read_only;
     bool stopping;
     _Atomic unsigned complaints; /* logged about guest and host, any thread */
@@ -143,6 +175,8 @@ struct device {
     struct virtio_device *virtio;
     void (*stopped)(void *context);
     void *stopped_context;
+    void (*noticed)(void *context, enum device_notice notice, const char *text);
+    void *noticed_context;
 };
 
 void device_descriptors_clear(struct device_descriptors *descriptors); /* all -1 */
@@ -162,6 +196,15 @@ void device_stop(struct device *device, void (*stopped)(void *context), void *co
 int device_power_key(struct device *device, struct error *err);
 /* Plug or pull its network cable. 0 or a negative code. */
 int device_set_link(struct device *device, bool up, struct error *err);
+/* Resize its backend: as the model's `resize`. */
+int device_resize(struct device *device, uint64_t bytes, bool shrink, device_resized_fn *resized,
+                  void *context, struct error *err);
+/* Have device_notice call `noticed`. */
+void device_on_notice(struct device *device,
+                      void (*noticed)(void *context, enum device_notice notice, const char *text),
+                      void *context);
+/* From the model: tell something, in at most DEVICE_NOTICE_MAX bytes. */
+void device_notice(struct device *device, enum device_notice notice, const char *text);
 /* Whether to log something that a guest can bring about as often as it likes: true a limited number
  * of times in the life of the process. Any thread. */
 bool device_may_complain(struct device *device);

@@ -21,30 +21,47 @@ struct device_control {
     void *context;
 };
 
-static void device_control_reply(struct device_control *control, uint64_t id,
-                                 const struct error *failure)
+static void device_control_send(struct device_control *control, Polyvisor__DeviceReply *reply,
+                                const struct error *failure)
 {
-    Polyvisor__DeviceReply reply = POLYVISOR__DEVICE_REPLY__INIT;
     Polyvisor__Error message;
     struct error copy;
 
-    reply.id = id;
     if (failure) {
         copy = *failure;
         error_to_message(&copy, &message);
-        reply.error = &message;
+        reply->error = &message;
     }
-    int status = channel_send(control->channel, &reply.base, REPLY_TIMEOUT_MS);
+    int status = channel_send(control->channel, &reply->base, REPLY_TIMEOUT_MS);
     if (status < 0) {
         log_warning("cannot answer vmmd: %s", strerror(-status));
     }
+}
+
+void device_control_answer(struct device_control *control, uint64_t id, const struct error *failure)
+{
+    Polyvisor__DeviceReply reply = POLYVISOR__DEVICE_REPLY__INIT;
+
+    reply.id = id;
+    device_control_send(control, &reply, failure);
+}
+
+void device_control_notice(struct device_control *control, Polyvisor__DeviceNoticeKind notice,
+                           const char *text)
+{
+    Polyvisor__DeviceReply reply = POLYVISOR__DEVICE_REPLY__INIT;
+
+    reply.notice = notice;
+    reply.text = (char *)text;
+    /* Nobody waits for it: when vmmd is not there now, it is lost. */
+    channel_send(control->channel, &reply.base, 0);
 }
 
 static void device_control_refuse(struct device_control *control, uint64_t id, const char *why)
 {
     struct error err;
     error_set(&err, ERROR_STATE, 0, "%s", why);
-    device_control_reply(control, id, &err);
+    device_control_answer(control, id, &err);
 }
 
 /* One request, or NULL with the (negative) reason. Rubbish is dropped. */
@@ -126,7 +143,7 @@ const Polyvisor__DeviceConfigure *device_control_await_configure(struct device_c
             return request->configure;
         }
         if (request->body_case == POLYVISOR__DEVICE_REQUEST__BODY_PING) {
-            device_control_reply(control, request->id, NULL);
+            device_control_answer(control, request->id, NULL);
         } else {
             device_control_refuse(control, request->id, "the device is not configured yet");
         }
@@ -134,9 +151,14 @@ const Polyvisor__DeviceConfigure *device_control_await_configure(struct device_c
     }
 }
 
-void device_control_configured(struct device_control *control, const struct error *failure)
+void device_control_configured(struct device_control *control, const struct error *failure,
+                               const char *description)
 {
-    device_control_reply(control, control->configure->id, failure);
+    Polyvisor__DeviceReply reply = POLYVISOR__DEVICE_REPLY__INIT;
+
+    reply.id = control->configure->id;
+    reply.description = (char *)description;
+    device_control_send(control, &reply, failure);
     request_free(control->configure);
     control->configure = NULL;
 }
@@ -149,7 +171,7 @@ static void device_control_request(struct device_control *control,
 
     switch (request->body_case) {
     case POLYVISOR__DEVICE_REQUEST__BODY_PING:
-        device_control_reply(control, request->id, NULL);
+        device_control_answer(control, request->id, NULL);
         break;
     case POLYVISOR__DEVICE_REQUEST__BODY_STOP:
         /* A repeated one takes the place of the first, whose asker may be gone. */
@@ -158,11 +180,16 @@ static void device_control_request(struct device_control *control,
         break;
     case POLYVISOR__DEVICE_REQUEST__BODY_POWER_KEY:
         status = control->operations->power_key(control->context, &err);
-        device_control_reply(control, request->id, status < 0 ? &err : NULL);
+        device_control_answer(control, request->id, status < 0 ? &err : NULL);
         break;
     case POLYVISOR__DEVICE_REQUEST__BODY_SET_LINK:
         status = control->operations->set_link(control->context, request->set_link->up, &err);
-        device_control_reply(control, request->id, status < 0 ? &err : NULL);
+        device_control_answer(control, request->id, status < 0 ? &err : NULL);
+        break;
+    case POLYVISOR__DEVICE_REQUEST__BODY_RESIZE:
+        if (control->operations->resize(control->context, request->id, request->resize, &err) < 0) {
+            device_control_answer(control, request->id, &err);
+        }
         break;
     case POLYVISOR__DEVICE_REQUEST__BODY_CONFIGURE:
         device_control_refuse(control, request->id, "the device is configured already");
@@ -202,6 +229,6 @@ int device_control_serve(struct device_control *control, struct event_base *base
 void device_control_stopped(struct device_control *control)
 {
     if (control->stop_id) {
-        device_control_reply(control, control->stop_id, NULL);
+        device_control_answer(control, control->stop_id, NULL);
     }
 }

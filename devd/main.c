@@ -41,6 +41,7 @@ struct devd {
     struct memory memory;
     struct device *device;
     struct transport *transport;
+    uint64_t resize_id; /* to answer */
     bool stopping;
 };
 
@@ -163,6 +164,35 @@ static void take_descriptors(struct devd *devd, struct device_descriptors *descr
     devd->descriptors.count = 0;
 }
 
+static struct device_disk disk_settings(const Polyvisor__DeviceDisk *disk)
+{
+    static const enum device_write_error errors[] = {
+        [POLYVISOR__DISK_WRITE_ERROR__DISK_WRITE_ERROR_REPORT] = DEVICE_WRITE_ERROR_REPORT,
+        [POLYVISOR__DISK_WRITE_ERROR__DISK_WRITE_ERROR_ENOSPC] = DEVICE_WRITE_ERROR_ENOSPC,
+        [POLYVISOR__DISK_WRITE_ERROR__DISK_WRITE_ERROR_WAIT] = DEVICE_WRITE_ERROR_WAIT,
+    };
+    struct device_disk settings = {0};
+
+    if (disk) {
+        settings.write_through = disk->write_through;
+        settings.threads = disk->threads;
+        if ((unsigned)disk->write_error < sizeof(errors) / sizeof(errors[0])) {
+            settings.write_error = errors[disk->write_error];
+        }
+    }
+    return settings;
+}
+
+static void noticed(void *context, enum device_notice notice, const char *text)
+{
+    struct devd *devd = context;
+    device_control_notice(devd->control,
+                          notice == DEVICE_NOTICE_BACKEND_WELL
+                              ? POLYVISOR__DEVICE_NOTICE_KIND__DEVICE_NOTICE_KIND_BACKEND_WELL
+                              : POLYVISOR__DEVICE_NOTICE_KIND__DEVICE_NOTICE_KIND_BACKEND_ERROR,
+                          text);
+}
+
 static int create_device(struct devd *devd, const Polyvisor__DeviceConfigure *configure,
                          struct error *err)
 {
@@ -174,6 +204,7 @@ static int create_device(struct devd *devd, const Polyvisor__DeviceConfigure *co
         .restart = configure->restart,
         .net = configure->net,
         .link_down = configure->link_down,
+        .disk = disk_settings(configure->disk),
     };
 
     if (strcmp(configure->id, devd->id) != 0 || strcmp(configure->kind, devd->kind) != 0) {
@@ -190,6 +221,7 @@ static int create_device(struct devd *devd, const Polyvisor__DeviceConfigure *co
     if (!devd->device) {
         return -ERROR_INTERNAL;
     }
+    device_on_notice(devd->device, noticed, devd);
     if (devd->model->device_class == DEVICE_VIRTIO) {
         devd->transport = transport_open(devd->device, configure->transport_path, err);
         if (!devd->transport) {
@@ -218,7 +250,8 @@ static int configure_device(struct devd *devd, struct error *err)
         snprintf(component, sizeof(component), "devd/%s", devd->id);
         error_component(err, component);
     }
-    device_control_configured(devd->control, status < 0 ? err : NULL);
+    device_control_configured(devd->control, status < 0 ? err : NULL,
+                              devd->device ? devd->device->described : "");
     return status;
 }
 
@@ -252,10 +285,30 @@ static int set_link(void *context, bool up, struct error *err)
     return device_set_link(devd->device, up, err);
 }
 
+static void resized(void *context, const struct error *err)
+{
+    struct devd *devd = context;
+    device_control_answer(devd->control, devd->resize_id, err);
+}
+
+static int resize(void *context, uint64_t id, const Polyvisor__DeviceResize *how, struct error *err)
+{
+    struct devd *devd = context;
+    uint64_t before = devd->resize_id;
+
+    devd->resize_id = id;
+    int status = device_resize(devd->device, how->bytes, how->shrink, resized, devd, err);
+    if (status < 0) {
+        devd->resize_id = before; /* which may still be under way */
+    }
+    return status;
+}
+
 static const struct device_control_operations CONTROL_OPERATIONS = {
     .stop = stop,
     .power_key = power_key,
     .set_link = set_link,
+    .resize = resize,
 };
 
 static void terminate(evutil_socket_t number, short what, void *context)
@@ -346,6 +399,7 @@ int main(int argc, char **argv)
     signal(SIGINT, SIG_IGN);
     signal(SIGHUP, SIG_IGN);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a limit of the host's: an error of that write */
 
     int status = live(&devd, &err);
     if (status < 0) {

@@ -75,6 +75,13 @@ static bool queue_ready(const struct device *device, const struct virtio_queue *
            (!operations->ready || operations->ready(device, queue->index));
 }
 
+static void queue_batch(struct device *device)
+{
+    if (device->model->virtio.batch) {
+        device->model->virtio.batch(device);
+    }
+}
+
 /* Hand over what is there, at most `budget`; the rest of the budget. */
 static unsigned queue_take(struct device *device, struct virtio_queue *queue, unsigned budget)
 {
@@ -91,6 +98,7 @@ static unsigned queue_take(struct device *device, struct virtio_queue *queue, un
         budget--;
         device->model->virtio.request(device, queue->index, &virtio->chain);
     }
+    queue_batch(device);
     return budget;
 }
 
@@ -271,6 +279,7 @@ static int queue_resubmit(struct device *device, struct virtio_queue *queue)
             device->model->virtio.request(device, queue->index, chain);
         }
     }
+    queue_batch(device);
     return status;
 }
 

@@ -8,7 +8,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#define WORKERS_MAX 8
+#define WORKERS_MAX 16
 
 struct work_list {
     struct work *first, **last;
@@ -18,9 +18,11 @@ struct workers {
     pthread_mutex_t lock; /* of all below it */
     pthread_cond_t submitted;
     struct work_list waiting, finished;
+    unsigned idle;    /* threads that wait for work */
+    unsigned pending; /* work that waits for a thread */
     bool ending;
     /* Main thread only. */
-    unsigned thread_count;
+    unsigned thread_count, thread_limit;
     pthread_t threads[WORKERS_MAX];
     int signal; /* eventfd: something finished */
     struct event *event;
@@ -61,12 +63,15 @@ static void *worker_main(void *context)
     pthread_mutex_lock(&workers->lock);
     for (;;) {
         while (!workers->ending && !workers->waiting.first) {
+            workers->idle++;
             pthread_cond_wait(&workers->submitted, &workers->lock);
+            workers->idle--;
         }
         if (workers->ending) {
             break;
         }
         struct work *work = list_take(&workers->waiting);
+        workers->pending--;
         pthread_mutex_unlock(&workers->lock);
 
         work->run(work);
@@ -106,20 +111,18 @@ static void workers_finished(evutil_socket_t fd, short what, void *context)
     workers->batch_done(workers->context);
 }
 
-static int workers_start(struct workers *workers, unsigned threads)
+/* 0 or an errno. */
+static int workers_add(struct workers *workers)
 {
     sigset_t all, old;
-    int status = 0;
 
     /* Signals are the main thread's business. */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
-    while (status == 0 && workers->thread_count < threads && workers->thread_count < WORKERS_MAX) {
-        status =
-            pthread_create(&workers->threads[workers->thread_count], NULL, worker_main, workers);
-        workers->thread_count += status == 0;
-    }
+    int status =
+        pthread_create(&workers->threads[workers->thread_count], NULL, worker_main, workers);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
+    workers->thread_count += status == 0;
     return status;
 }
 
@@ -137,6 +140,7 @@ struct workers *workers_create(struct event_base *base, unsigned threads,
     list_clear(&workers->finished);
     workers->batch_done = batch_done;
     workers->context = context;
+    workers->thread_limit = threads < WORKERS_MAX ? threads : WORKERS_MAX;
     workers->signal = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     int status = workers->signal < 0 ? errno : 0;
     if (status == 0) {
@@ -145,7 +149,7 @@ struct workers *workers_create(struct event_base *base, unsigned threads,
         status = workers->event && event_add(workers->event, NULL) == 0 ? 0 : ENOMEM;
     }
     if (status == 0) {
-        status = workers_start(workers, threads);
+        status = workers_add(workers); /* the others when there is work for them */
     }
     if (status != 0) {
         workers_destroy(workers);
@@ -182,6 +186,11 @@ void workers_submit(struct workers *workers, struct work *work)
 {
     pthread_mutex_lock(&workers->lock);
     list_append(&workers->waiting, work);
+    workers->pending++;
+    bool more = workers->pending > workers->idle;
     pthread_cond_signal(&workers->submitted);
     pthread_mutex_unlock(&workers->lock);
+    if (more && workers->thread_count < workers->thread_limit) {
+        workers_add(workers); /* when the host has no more, there is at least one */
+    }
 }

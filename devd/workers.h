@@ -17,7 +17,8 @@ struct work {
     void (*done)(struct work *work); /* on the main thread */
 };
 
-/* `batch_done` is called after one or more `done`, once a turn of the loop. NULL with errno set. */
+/* At most `threads`, started when there is work for them. `batch_done` is called after one or more
+ * `done`, once a turn of the loop. NULL with errno set. */
 struct workers *workers_create(struct event_base *base, unsigned threads,
                                void (*batch_done)(void *context), void *context);
 /* Waits for work that has started; what waits in the queue is dropped without a call. */

@@ -41,8 +41,8 @@ $(BUILD)/lib/%.a:
 LIBS := -levent -levent_pthreads -lnanomsg -lprotobuf-c -lfdt -ljansson -lxxhash -lseccomp -lm
 # Only vcpud disassembles host code (and the tests, which are linked with all of it).
 LIBS_VCPU := -lcapstone
-# Only devd has a network's router in it.
-LIBS_DEVD := -lslirp
+# Only devd has a network's router in it, and disks.
+LIBS_DEVD := -lslirp -luring
 # Only jitd, and the tests of what it makes, are linked with LLVM.
 LLVM := /usr/lib/llvm-19
 LIBS_JITD := -L$(LLVM)/lib -Wl,--as-needed -lLLVM-19 -Wl,--no-as-needed

@@ -30,7 +30,7 @@ enum request_wait {
     REQUEST_READY,    /* start --hold: ready or running */
     REQUEST_STARTED,  /* running */
     REQUEST_ENDED,    /* no processes any more */
-    REQUEST_VCPU,     /* vcpud's answer */
+    REQUEST_PROCESS,  /* the answer of vcpud or a device */
     REQUEST_SHUTDOWN, /* all machines ended */
 };
 
@@ -445,12 +445,11 @@ static struct request *control_find_request(struct control_socket *control, uint
     return request;
 }
 
-/* The request that vcpud was asked for; NULL when its time was over, or when the error was its
- * answer. */
-static struct request *control_asked(const struct child *child, const struct error *error,
+/* The request that a process of the machine was asked for; NULL when its time was over, or when the
+ * error was its answer. */
+static struct request *control_asked(const struct machine *machine, const struct error *error,
                                      uint64_t serial)
 {
-    struct machine *machine = child->owner;
     struct control_socket *control = supervisor_control(machine->host->context);
 
     if (!control) {
@@ -497,7 +496,7 @@ static void control_jit_stats_came(struct child *child, const struct error *erro
 static void control_stats_came(struct child *child, const struct error *error,
                                const ProtobufCMessage *reply, uint64_t serial)
 {
-    struct request *request = control_asked(child, error, serial);
+    struct request *request = control_asked(child->owner, error, serial);
     const Polyvisor__VcpuReply *answer = (const Polyvisor__VcpuReply *)reply;
     struct machine *machine = child->owner;
     struct compiler *compiler = machine->host->compiler;
@@ -529,13 +528,13 @@ static void control_stats(struct request *request, const Polyvisor__Request *mes
         request_fail(request, &err);
         return;
     }
-    request_wait(request, REQUEST_VCPU, NULL, message->deadline_ms);
+    request_wait(request, REQUEST_PROCESS, NULL, message->deadline_ms);
 }
 
 static void control_code_came(struct child *child, const struct error *error,
                               const ProtobufCMessage *reply, uint64_t serial)
 {
-    struct request *request = control_asked(child, error, serial);
+    struct request *request = control_asked(child->owner, error, serial);
     Polyvisor__Response response = POLYVISOR__RESPONSE__INIT;
 
     if (!request) {
@@ -570,7 +569,7 @@ static void control_code(struct request *request, const Polyvisor__Request *mess
         request_fail(request, &err);
         return;
     }
-    request_wait(request, REQUEST_VCPU, NULL, message->deadline_ms);
+    request_wait(request, REQUEST_PROCESS, NULL, message->deadline_ms);
 }
 
 static void control_device_restart(struct request *request, const Polyvisor__Request *message)
@@ -603,6 +602,34 @@ static void control_link(struct request *request, const Polyvisor__Request *mess
     request_answer_machines(request, machine, 1, false);
 }
 
+static void control_disk_resized(struct child *child, const struct error *error,
+                                 const ProtobufCMessage *reply, uint64_t serial)
+{
+    struct machine *machine = ((struct machine_device *)child->owner)->machine;
+    struct request *request = control_asked(machine, error, serial);
+
+    (void)reply;
+    if (request) {
+        request_answer_machines(request, machine, 1, false);
+    }
+}
+
+static void control_disk_resize(struct request *request, const Polyvisor__Request *message)
+{
+    struct machine *machine = control_machine(request, message->disk_resize->name);
+    struct error err;
+
+    if (!machine) {
+        return;
+    }
+    if (machine_resize_disk(machine, message->disk_resize, control_disk_resized, request->serial,
+                            &err)) {
+        request_fail(request, &err);
+        return;
+    }
+    request_wait(request, REQUEST_PROCESS, NULL, message->deadline_ms);
+}
+
 static const struct {
     Polyvisor__Request__BodyCase body;
     void (*handle)(struct request *request, const Polyvisor__Request *message);
@@ -622,6 +649,7 @@ static const struct {
     {POLYVISOR__REQUEST__BODY_CODE, control_code, true},
     {POLYVISOR__REQUEST__BODY_DEVICE_RESTART, control_device_restart, false},
     {POLYVISOR__REQUEST__BODY_LINK, control_link, false},
+    {POLYVISOR__REQUEST__BODY_DISK_RESIZE, control_disk_resize, true},
 };
 
 /* ---- the socket ---- */

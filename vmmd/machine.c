@@ -326,8 +326,9 @@ void machine_device_configured(struct child *child, const struct error *err,
 {
     struct machine_device *device = child->owner;
     struct machine *machine = device->machine;
-    (void)reply, (void)context;
+    (void)context;
 
+    machine_device_describe(device, reply);
     if (machine->state == POLYVISOR__MACHINE_STATE__MACHINE_STARTING) {
         device->ready = !err;
         device->started_ns = clock_monotonic_ns();
@@ -432,6 +433,7 @@ const struct child_callbacks machine_vcpu_callbacks = {
 const struct child_callbacks machine_device_callbacks = {
     .exited = machine_on_device_exit,
     .hung = machine_on_device_hang,
+    .notice = machine_device_notice,
 };
 
 /* ---- requests ---- */

@@ -112,6 +112,10 @@ int machine_ask_code(struct machine *machine, const Polyvisor__CodeRequest *code
  * code. */
 int machine_set_link(struct machine *machine, const char *id, bool up, struct error *err);
 
+/* Make a disk larger, or smaller, and tell the guest; `reply` as for child_request. */
+int machine_resize_disk(struct machine *machine, const Polyvisor__DiskResizeRequest *resize,
+                        child_reply_fn *reply, uint64_t context, struct error *err);
+
 /* No processes: created, stopped or crashed. */
 bool machine_is_idle(const struct machine *machine);
 /* Memory that it was promised and has not touched. */

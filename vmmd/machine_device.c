@@ -4,6 +4,7 @@
 #include "libshared/mem/memory.h"
 #include "libshared/mmio/channel.h"
 #include "libshared/virtio/state.h"
+#include "vmmd/disk.h"
 #include "vmmd/storage.h"
 #include "vmmd/tap.h"
 #include <errno.h>
@@ -37,7 +38,6 @@ static const struct machine_device_kind device_disk = {
     .id = "disk",
     .kind = "virtio-blk",
     .is_virtio = true,
-    .queue_count = 1,
 };
 
 static const struct machine_device_kind device_net = {
@@ -112,6 +112,7 @@ size_t machine_device_plan(struct machine_device *devices, const Polyvisor__Mach
         struct machine_device *device = &devices[count++];
         device_init_numbered(device, &device_disk, i, DISK_SLOT, directory);
         device->disk = config->disks[i];
+        device->queue_count = disk_queue_count(device->disk, config->cpus);
     }
     for (size_t i = 0; i < config->n_net && count < DEVICES_MAX; i++) {
         struct machine_device *device = &devices[count++];
@@ -293,7 +294,7 @@ void machine_device_show_failed(const struct machine_device *device, bool failed
         return;
     }
     if (pwrite(device->state_fd, &wanted, sizeof(wanted), at) == sizeof(wanted) && failed &&
-        write(device->call_fds[device->kind->queue_count], &one, sizeof(one)) < 0) {
+        write(device->call_fds[device->queue_count], &one, sizeof(one)) < 0) {
         log_warning("%s: cannot interrupt: %s", device->id, strerror(errno));
     }
 }

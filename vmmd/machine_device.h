@@ -44,6 +44,8 @@ struct machine_device {
     const char *net;                                /* likewise: a network card's setting */
     struct link *link;                              /* of a card that is linked to another */
     bool link_down;                                 /* the card's cable was pulled */
+    char description[96];                           /* its process's, for people */
+    uint64_t notice_ns;                             /* when it last told something */
     unsigned queue_count;                           /* virtio only */
     char id[16];                                    /* "serial0", "disk0" */
     unsigned pci_slot;                              /* 0 for plain MMIO */

@@ -1,6 +1,7 @@
 /* Between the files that make up a machine: machine.c its life, machine_start.c its resources and
  * processes, machine_recovery.c its devices' restarts, machine_power.c how the guest is asked to
- * power off, machine_record.c what is told about it. */
+ * power off, machine_record.c what is told about it,
+ * machine_network.c and machine_disk.c what is special about cards and disks. */
 #ifndef POLYVISOR_VMMD_MACHINE_INTERNAL_H
 #define POLYVISOR_VMMD_MACHINE_INTERNAL_H
 
@@ -45,6 +46,10 @@ void machine_step_asked(struct machine *machine);
 /* "" or the text of an error for people: message and hint. */
 void machine_event(struct machine *machine, const char *kind, const char *component,
                    const char *detail, ...) __attribute__((format(printf, 4, 5)));
+
+/* What a device's process says of itself when it is configured, and unasked. */
+void machine_device_describe(struct machine_device *device, const ProtobufCMessage *reply);
+void machine_device_notice(struct child *child, const ProtobufCMessage *message);
 
 /* Callbacks of its children. */
 extern const struct child_callbacks machine_vcpu_callbacks;

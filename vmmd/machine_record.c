@@ -101,6 +101,7 @@ static void machine_view_add_device(struct machine_view *view, struct machine_de
     info->kind = (char *)device->kind->kind;
     info->state = device_state(device);
     info->restarts = device->restarts;
+    info->description = device->description;
     info->pid = device->child.running ? device->child.pid : 0;
     view->device_list[view->info.n_devices++] = info;
 }

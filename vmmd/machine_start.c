@@ -3,6 +3,7 @@
 #include "libshared/mem/memory.h"
 #include "proto/device.pb-c.h"
 #include "proto/vcpu.pb-c.h"
+#include "vmmd/disk.h"
 #include "vmmd/machine_internal.h"
 #include "vmmd/record.h"
 #include "vmmd/spawn.h"
@@ -249,6 +250,7 @@ static int machine_configure_device(struct machine_device *device, bool restart)
     Polyvisor__DeviceRequest request = POLYVISOR__DEVICE_REQUEST__INIT;
     Polyvisor__DeviceConfigure configure = POLYVISOR__DEVICE_CONFIGURE__INIT;
     const struct machine *machine = device->machine;
+    Polyvisor__DeviceDisk disk;
     char serial[32];
 
     snprintf(serial, sizeof(serial), "polyvisor-%s", device->id);
@@ -260,7 +262,9 @@ static int machine_configure_device(struct machine_device *device, bool restart)
     configure.restart = restart;
     if (device->disk) {
         configure.read_only = device->disk->read_only;
-        configure.serial = serial;
+        configure.serial = device->disk->serial[0] ? device->disk->serial : serial;
+        disk_describe(device->disk, &disk);
+        configure.disk = &disk;
     }
     if (device->net) {
         configure.net = (char *)device->net;

@@ -1,5 +1,7 @@
 #include "vmmd/storage.h"
 
+#include "vmmd/disk.h"
+#include "vmmd/image_lock.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -49,9 +51,9 @@ static const char *storage_detect_format(int fd)
         {"vmdk", "KDMV", 4},
         {"vhdx", "vhdxfile", 8},
     };
-    char head[8] = {0};
+    static _Alignas(4096) char head[4096]; /* so that it can be read directly */
 
-    if (pread(fd, head, sizeof(head), 0) < 0) {
+    if (pread(fd, head, sizeof(head), 0) < (ssize_t)sizeof(uint64_t)) {
         return NULL;
     }
     for (size_t i = 0; i < sizeof(signatures) / sizeof(signatures[0]); i++) {
@@ -105,31 +107,22 @@ static int storage_check_size(int fd, const struct stat *status, const char *pat
     return 0;
 }
 
-static int storage_lock(int fd, const Polyvisor__DiskConfig *disk, struct error *err)
-{
-    struct flock lock = {
-        .l_type = disk->read_only ? F_RDLCK : F_WRLCK,
-        .l_whence = SEEK_SET,
-    };
-
-    if (fcntl(fd, F_OFD_SETLK, &lock) == 0) {
-        return 0;
-    }
-    if (errno != EAGAIN && errno != EACCES) {
-        return error_set(err, ERROR_IO, errno, "cannot lock disk '%s': %s", disk->path,
-                         strerror(errno));
-    }
-    error_set(err, ERROR_BUSY, errno, "disk '%s' is in use by another virtual machine or process",
-              disk->path);
-    error_hint(err, disk->read_only ? "stop its user first"
-                                    : "stop its user first, or share it read-only on both sides");
-    return -ERROR_BUSY;
-}
-
 static int storage_open_error(const Polyvisor__DiskConfig *disk, int cause, struct error *err)
 {
     bool write_refused = !disk->read_only && (cause == EACCES || cause == EROFS || cause == EPERM);
 
+    if (cause == EBUSY) {
+        error_set(err, ERROR_BUSY, cause, "block device '%s' is in use by the host", disk->path);
+        error_hint(err, "is it mounted? findmnt '%s'; or attach it read-only (readonly)",
+                   disk->path);
+        return -ERROR_BUSY;
+    }
+    if (cause == EINVAL && disk_is_direct(disk)) {
+        error_set(err, ERROR_UNSUPPORTED, cause,
+                  "the file system of disk '%s' has no direct access", disk->path);
+        error_hint(err, "use cache=writeback");
+        return -ERROR_UNSUPPORTED;
+    }
     if (cause == EISDIR) {
         return error_set(err, ERROR_DISK, cause, "disk '%s' is a directory", disk->path);
     }
@@ -149,10 +142,23 @@ static bool storage_write_protected(const struct stat *status)
     return S_ISREG(status->st_mode) && !(status->st_mode & (S_IWUSR | S_IWGRP | S_IWOTH));
 }
 
+/* A block device that is mounted, or part of something, can only be opened for writing by others
+ * when they do not insist on being alone. */
+static int storage_open_flags(const Polyvisor__DiskConfig *disk)
+{
+    struct stat status;
+    int flags = STORAGE_OPEN_FLAGS | (disk->read_only ? O_RDONLY : O_RDWR);
+
+    if (!disk->read_only && stat(disk->path, &status) == 0 && S_ISBLK(status.st_mode)) {
+        flags |= O_EXCL;
+    }
+    return flags | (disk_is_direct(disk) ? O_DIRECT : 0);
+}
+
 int storage_open_disk(const Polyvisor__DiskConfig *disk, struct error *err)
 {
     struct stat status;
-    int fd = open(disk->path, (disk->read_only ? O_RDONLY : O_RDWR) | STORAGE_OPEN_FLAGS);
+    int fd = open(disk->path, storage_open_flags(disk));
     int result;
 
     if (fd < 0) {
@@ -174,7 +180,7 @@ int storage_open_disk(const Polyvisor__DiskConfig *disk, struct error *err)
             result = storage_check_size(fd, &status, disk->path, err);
         }
         if (!result) {
-            result = storage_lock(fd, disk, err);
+            result = image_lock(fd, disk->path, disk->read_only, err);
         }
     }
     if (result) {

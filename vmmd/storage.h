@@ -2,9 +2,8 @@
  * Files that a machine is given: boot images and disks. They are opened here, before anything is
  * started, so that each mistake is reported as what it is; the processes inherit descriptors.
  *
- * A disk is locked with an open-file-description lock (fcntl(2)): shared when read-only, exclusive
- * otherwise. The lock belongs to the description, so it lasts as long as vmmd or the
- * device process has the descriptor open, and goes with the last of them however it ends.
+ * A disk is locked (vmmd/image_lock.h): readers share it, who writes is alone. With a cache mode
+ * that says so its descriptor is O_DIRECT.
  */
 #ifndef POLYVISOR_VMMD_STORAGE_H
 #define POLYVISOR_VMMD_STORAGE_H

@@ -2,6 +2,7 @@
 
 #include "libshared/ipc/runtime.h"
 #include "vmmd/budget.h"
+#include "vmmd/disk.h"
 #include "vmmd/message.h"
 #include "vmmd/network.h"
 #include "vmmd/storage.h"
@@ -213,6 +214,7 @@ static int config_check_disk_paths(Polyvisor__MachineConfig *config, struct erro
                                disk->format);
             error_hint(err, "convert it: qemu-img convert -O raw '%.100s' disk.raw", disk->path);
         }
+        result = result ? result : disk_complete(disk, err);
         if (result) {
             return result;
         }

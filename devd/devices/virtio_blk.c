@@ -1,208 +1,98 @@
 /*
- * virtio block device (Virtual I/O Device 1.2, section 5.2) on a raw file or a block device.
+ * virtio block device (Virtual I/O Device 1.2, section 5.2): requests of its queues become those of
+ * an image (devd/block/block.h), which does them in any order.
  *
- * The main thread checks a request and tries to do it without waiting (what is in the page cache
- * needs no other thread); worker threads do the rest. Requests may finish in any order. A flush is
- * a fdatasync that starts after it was taken, so it covers every write that was completed before;
- * a driver without the flush feature gets each write durable before it completes.
+ * All queues are served by the main thread: what takes time is the image's, so a thread for each
+ * would only add wake-ups. A flush starts after it was taken, so it covers every write that was
+ * completed before; with the cache in write-through mode, or a driver without the flush feature,
+ * each write is durable before it completes.
  *
- * A restarted process does requests again: reads and writes with the same data are repeatable.
+ * A restarted process does requests again: all of them are repeatable. What the driver set besides
+ * (the mode of the cache) is in the shared state.
  */
+#include "devd/block/block.h"
 #include "devd/device.h"
 #include "devd/virtio.h"
-#include "devd/workers.h"
+#include "libshared/base/clock.h"
 #include "libshared/base/log.h"
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/falloc.h>
-#include <linux/fs.h>
 #include <linux/virtio_blk.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#define QUEUE_REQUESTS  0
 #define QUEUE_SIZE      256
 #define SECTOR_SHIFT    9
-#define SECTOR_SIZE     512u
-#define WORKER_THREADS  4
 #define RANGES_MAX      16u        /* of one discard or write-zeroes request */
-#define RANGE_SECTORS   (1u << 16) /* 32 MiB: bounded time even when zeroes must be written */
-#define RANGE_ALIGNMENT 8u         /* sectors */
-#define ZEROES_SIZE     (64u << 10)
+#define DISCARD_SECTORS (1u << 21) /* 1 GiB */
+#define ZEROES_SECTORS  (1u << 16) /* 32 MiB: bounded time even when zeroes must be written */
+#define NOTICE_NS       UINT64_C(10000000000) /* between two notices of the same error */
+#define SAVED_MAGIC     0x424c4b31u           /* "1KLB" */
+
+/* Requests that wait for the backend to get well are tried again so often. */
+static const struct timeval retry_time = {.tv_usec = 500000};
 
 #define FEATURE(bit) (UINT64_C(1) << (bit))
 #define FEATURES                                                                                   \
     (FEATURE(VIRTIO_BLK_F_SEG_MAX) | FEATURE(VIRTIO_BLK_F_BLK_SIZE) |                              \
-     FEATURE(VIRTIO_BLK_F_TOPOLOGY) | FEATURE(VIRTIO_BLK_F_FLUSH) | FEATURE(VIRTIO_BLK_F_MQ))
+     FEATURE(VIRTIO_BLK_F_TOPOLOGY) | FEATURE(VIRTIO_BLK_F_FLUSH) |                                \
+     FEATURE(VIRTIO_BLK_F_CONFIG_WCE))
 
 struct blk_request {
-    struct work work;
+    struct block_request work;
     struct device *device;
-    struct blk_request *next_free;
-    int (*perform)(struct blk_request *request); /* on a worker: 0, 1 (unsupported) or -errno */
-    uint8_t status;                              /* VIRTIO_BLK_S_... */
-    uint64_t position;                           /* in bytes, of what is left to transfer */
-    unsigned first, count;                       /* vectors left to transfer */
-    unsigned range_count;
+    struct blk_request *next; /* of those that are free, or that wait */
+    uint8_t queue;
+    uint8_t range, range_count; /* which range is being worked on */
     struct virtio_blk_discard_write_zeroes ranges[RANGES_MAX];
     struct iovec vectors[VIRTIO_QUEUE_SIZE_MAX];
     struct virtqueue_chain chain;
 };
 
-struct blk {
-    uint64_t sectors;
-    bool read_only;
-    bool instant; /* the backend can say "not without waiting" */
-    unsigned busy;
-    struct workers *workers;
-    struct blk_request *free;
-    unsigned fresh; /* requests from here on were never used: their memory is not touched yet */
-    struct blk_request requests[QUEUE_SIZE];
+/* In the shared state. */
+struct blk_saved {
+    uint32_t magic;
+    uint8_t write_back;
 };
 
-static const uint8_t zeroes[ZEROES_SIZE];
+/* A smaller image must have no request under way, which might make it larger again. */
+enum blk_resizing { BLK_KEEPS_SIZE, BLK_DRAINS, BLK_RESIZES };
 
-/* ---- On any thread: the backend ---- */
+struct blk {
+    struct device *device;
+    struct block *block;
+    uint64_t sectors; /* that the driver may use */
+    bool write_back;  /* the driver flushes when it wants something durable */
+    bool changed;     /* another size than the process before this one told the driver */
+    uint32_t signals; /* queues with something completed that were not interrupted yet */
+    unsigned busy;    /* requests of the driver */
+    struct blk_request *free;
+    struct blk_request *held; /* failed, and to be tried again */
+    struct event *retry;
+    int error;          /* of the backend, that was told; 0: it is well */
+    uint64_t notice_ns; /* when */
+    enum blk_resizing resizing;
+    struct block_request resize;
+    device_resized_fn *resized;
+    void *resized_context;
+    unsigned fresh; /* requests from here on were never used: their memory is not touched yet */
+    unsigned request_count;
+    struct blk_request requests[];
+};
 
-/* Transfer what is left of the request. 0 when all is done, or -errno. */
-static int transfer(struct blk_request *request, bool write, int flags)
+/* ---- Completion ---- */
+
+static void blk_signal(struct device *device)
 {
-    int fd = request->device->backend;
+    struct blk *blk = device->own;
 
-    while (request->count) {
-        const struct iovec *vectors = request->vectors + request->first;
-        ssize_t done =
-            write ? pwritev2(fd, vectors, (int)request->count, (off_t)request->position, flags)
-                  : preadv2(fd, vectors, (int)request->count, (off_t)request->position, flags);
-        if (done < 0 && errno == EINTR) {
-            continue;
-        }
-        if (done <= 0) {
-            return done < 0 ? -errno : -EIO; /* 0: the file became shorter */
-        }
-        request->position += (uint64_t)done;
-        for (size_t left = (size_t)done; left;) {
-            struct iovec *vector = &request->vectors[request->first];
-            size_t part = left < vector->iov_len ? left : vector->iov_len;
-            vector->iov_base = (uint8_t *)vector->iov_base + part;
-            vector->iov_len -= part;
-            left -= part;
-            if (vector->iov_len == 0) {
-                request->first++;
-                request->count--;
-            }
-        }
-    }
-    return 0;
-}
-
-static int perform_read(struct blk_request *request)
-{
-    return transfer(request, false, 0);
-}
-
-static int perform_write(struct blk_request *request)
-{
-    return transfer(request, true, 0);
-}
-
-static int perform_durable_write(struct blk_request *request)
-{
-    return transfer(request, true, RWF_DSYNC);
-}
-
-static int perform_flush(struct blk_request *request)
-{
-    return fdatasync(request->device->backend) < 0 ? -errno : 0;
-}
-
-static int punch(int fd, int how, uint64_t position, uint64_t length)
-{
-    int status;
-    do {
-        status = fallocate(fd, how | FALLOC_FL_KEEP_SIZE, (off_t)position, (off_t)length);
-    } while (status < 0 && errno == EINTR);
-    return status < 0 ? -errno : 0;
-}
-
-static int perform_discard(struct blk_request *request)
-{
-    int status = 0;
-
-    for (unsigned i = 0; status == 0 && i < request->range_count; i++) {
-        uint64_t length = (uint64_t)request->ranges[i].num_sectors << SECTOR_SHIFT;
-        if (length) {
-            status = punch(request->device->backend, FALLOC_FL_PUNCH_HOLE,
-                           request->ranges[i].sector << SECTOR_SHIFT, length);
+    for (unsigned queue = 0; blk->signals; queue++) {
+        if (blk->signals & (1u << queue)) {
+            blk->signals &= ~(1u << queue);
+            virtio_queue_signal(device, queue);
         }
     }
-    return status == -EOPNOTSUPP ? 1 : status;
 }
-
-static int write_zeroes(int fd, uint64_t position, uint64_t length)
-{
-    while (length) {
-        size_t part = length < sizeof(zeroes) ? (size_t)length : sizeof(zeroes);
-        ssize_t done = pwrite(fd, zeroes, part, (off_t)position);
-        if (done < 0 && errno == EINTR) {
-            continue;
-        }
-        if (done <= 0) {
-            return done < 0 ? -errno : -EIO;
-        }
-        position += (uint64_t)done;
-        length -= (uint64_t)done;
-    }
-    return 0;
-}
-
-static int perform_write_zeroes(struct blk_request *request)
-{
-    int fd = request->device->backend;
-    int status = 0;
-
-    for (unsigned i = 0; status == 0 && i < request->range_count; i++) {
-        const struct virtio_blk_discard_write_zeroes *range = &request->ranges[i];
-        uint64_t position = range->sector << SECTOR_SHIFT;
-        uint64_t length = (uint64_t)range->num_sectors << SECTOR_SHIFT;
-        bool unmap = range->flags & VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP;
-
-        if (length == 0) {
-            continue;
-        }
-        status = punch(fd, unmap ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE, position, length);
-        if (status == -EOPNOTSUPP) {
-            status = write_zeroes(fd, position, length);
-        }
-    }
-    return status;
-}
-
-static uint8_t status_of(const struct blk_request *request, int result)
-{
-    if (result == 0) {
-        return VIRTIO_BLK_S_OK;
-    }
-    if (result > 0) {
-        return VIRTIO_BLK_S_UNSUPP;
-    }
-    if (device_may_complain(request->device)) {
-        log_warning("request at byte %llu failed: %s", (unsigned long long)request->position,
-                    strerror(-result));
-    }
-    return VIRTIO_BLK_S_IOERR;
-}
-
-static void request_run(struct work *work)
-{
-    struct blk_request *request = (struct blk_request *)work;
-    request->status = status_of(request, request->perform(request));
-}
-
-/* ---- Main thread: completion ---- */
 
 /* Publish; the status byte is the last writable one. */
 static void request_finish(struct blk_request *request, uint8_t status)
@@ -212,40 +102,155 @@ static void request_finish(struct blk_request *request, uint8_t status)
     uint64_t last = request->chain.writable_bytes - 1;
 
     virtqueue_chain_write(&request->chain, last, &status, sizeof(status));
-    virtio_request_complete(device, QUEUE_REQUESTS, &request->chain, (uint32_t)(last + 1));
-    request->next_free = blk->free;
+    virtio_request_complete(device, request->queue, &request->chain, (uint32_t)(last + 1));
+    blk->signals |= 1u << request->queue;
+    blk->busy--;
+    request->next = blk->free;
     blk->free = request;
 }
 
-static void request_done(struct work *work)
-{
-    struct blk_request *request = (struct blk_request *)work;
-    struct blk *blk = request->device->own;
+/* ---- Trouble with the backend ---- */
 
-    blk->busy--;
-    request_finish(request, request->status);
+static void blk_tell_error(struct device *device, const struct block_request *work)
+{
+    static const char *const names[BLOCK_OPERATIONS] = {"read",    "write",        "flush",
+                                                        "discard", "write zeroes", "resize"};
+    struct blk *blk = device->own;
+    uint64_t now = clock_monotonic_ns();
+    char text[DEVICE_NOTICE_MAX];
+
+    if (device_may_complain(device)) {
+        log_warning("%s at byte %llu failed: %s", names[work->operation],
+                    (unsigned long long)work->left_offset, strerror(-work->status));
+    }
+    if (blk->error == work->status && now - blk->notice_ns < NOTICE_NS) {
+        return;
+    }
+    blk->error = work->status;
+    blk->notice_ns = now;
+    snprintf(text, sizeof(text), "%s at byte %llu: %s", names[work->operation],
+             (unsigned long long)work->left_offset, strerror(-work->status));
+    device_notice(device, DEVICE_NOTICE_BACKEND_ERROR, text);
 }
 
-static void requests_done(void *context)
+static void blk_tell_well(struct device *device)
+{
+    struct blk *blk = device->own;
+
+    blk->error = 0;
+    device_notice(device, DEVICE_NOTICE_BACKEND_WELL, "writes succeed again");
+}
+
+static bool blk_changes(const struct block_request *work)
+{
+    return work->operation == BLOCK_WRITE || work->operation == BLOCK_WRITE_ZEROES ||
+           work->operation == BLOCK_DISCARD;
+}
+
+/* Whether the guest is to wait until the backend is well again. */
+static bool blk_waits(const struct device *device, const struct block_request *work)
+{
+    bool space = work->status == -ENOSPC || work->status == -EDQUOT;
+
+    if (!blk_changes(work) || device->stopping || device->virtio->reset_done) {
+        return false;
+    }
+    return device->disk.write_error == DEVICE_WRITE_ERROR_WAIT ||
+           (device->disk.write_error == DEVICE_WRITE_ERROR_ENOSPC && space);
+}
+
+static void request_hold(struct blk_request *request)
+{
+    struct blk *blk = request->device->own;
+
+    request->next = blk->held;
+    blk->held = request;
+    event_add(blk->retry, &retry_time);
+}
+
+static void blk_settle(void *context);
+
+/* Try again what is left of them; or give them up when the driver or the machine will not wait. */
+static void blk_retry(evutil_socket_t fd, short what, void *context)
 {
     struct device *device = context;
+    struct blk *blk = device->own;
+    struct blk_request *request = blk->held;
+    bool over = device->stopping || device->virtio->reset_done;
 
-    virtio_queue_signal(device, QUEUE_REQUESTS);
-    device_settled(device);
+    (void)fd;
+    (void)what;
+    blk->held = NULL;
+    while (request) {
+        struct blk_request *next = request->next;
+        if (over) {
+            request_finish(request, VIRTIO_BLK_S_IOERR);
+        } else {
+            block_resume(blk->block, &request->work);
+        }
+        request = next;
+    }
+    blk_settle(device);
 }
 
-static void request_submit(struct blk_request *request, int (*perform)(struct blk_request *))
+/* ---- The image's answers ---- */
+
+static void request_submit_range(struct blk_request *request)
+{
+    struct blk *blk = request->device->own;
+    const struct virtio_blk_discard_write_zeroes *range = &request->ranges[request->range];
+
+    request->work.offset = range->sector << SECTOR_SHIFT;
+    request->work.length = (uint64_t)range->num_sectors << SECTOR_SHIFT;
+    request->work.unmap = range->flags & VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP;
+    block_submit(blk->block, &request->work);
+}
+
+static void request_done(struct block_request *work)
+{
+    struct blk_request *request = (struct blk_request *)work;
+    struct device *device = request->device;
+    struct blk *blk = device->own;
+
+    if (work->status == -EOPNOTSUPP && request->range_count) {
+        request_finish(request, VIRTIO_BLK_S_UNSUPP);
+        return;
+    }
+    if (work->status < 0) {
+        blk_tell_error(device, work);
+        if (blk_waits(device, work)) {
+            request_hold(request);
+        } else {
+            request_finish(request, VIRTIO_BLK_S_IOERR);
+        }
+        return;
+    }
+    if (blk->error && blk_changes(work)) {
+        blk_tell_well(device);
+    }
+    if (request->range + 1 < request->range_count) {
+        request->range++;
+        request_submit_range(request);
+        return;
+    }
+    request_finish(request, VIRTIO_BLK_S_OK);
+}
+
+static void request_submit(struct blk_request *request, enum block_operation operation)
 {
     struct blk *blk = request->device->own;
 
-    request->perform = perform;
-    request->work.run = request_run;
+    request->work.operation = operation;
+    request->work.durable = !blk->write_back;
     request->work.done = request_done;
-    blk->busy++;
-    workers_submit(blk->workers, &request->work);
+    if (request->range_count) {
+        request_submit_range(request);
+    } else {
+        block_submit(blk->block, &request->work);
+    }
 }
 
-/* ---- Main thread: checking ---- */
+/* ---- Checking what the driver asks for ---- */
 
 static bool range_valid(const struct blk *blk, uint64_t sector, uint64_t count)
 {
@@ -256,14 +261,15 @@ static bool range_valid(const struct blk *blk, uint64_t sector, uint64_t count)
 static void vectors_cut(struct blk_request *request, const struct iovec *segments, unsigned count,
                         uint64_t skip, uint64_t size)
 {
-    request->first = request->count = 0;
+    request->work.vectors = request->vectors;
+    request->work.vector_count = 0;
     for (unsigned i = 0; i < count && size; i++) {
         size_t length = segments[i].iov_len;
         if (skip >= length) {
             skip -= length;
             continue;
         }
-        struct iovec *vector = &request->vectors[request->count++];
+        struct iovec *vector = &request->vectors[request->work.vector_count++];
         vector->iov_base = (uint8_t *)segments[i].iov_base + skip;
         vector->iov_len = length - skip < size ? length - skip : size;
         size -= vector->iov_len;
@@ -271,50 +277,31 @@ static void vectors_cut(struct blk_request *request, const struct iovec *segment
     }
 }
 
-/* Try without waiting; true when the request is finished or failed for good. */
-static bool transfer_at_once(struct blk_request *request, bool write)
-{
-    struct blk *blk = request->device->own;
-
-    if (!blk->instant) {
-        return false;
-    }
-    int result = transfer(request, write, RWF_NOWAIT);
-    if (result == -EOPNOTSUPP) {
-        blk->instant = false;
-    }
-    if (result == 0) {
-        request_finish(request, VIRTIO_BLK_S_OK);
-    }
-    return result == 0; /* anything else is looked at again by a worker */
-}
-
 static void request_transfer(struct blk_request *request, uint64_t sector, bool write)
 {
-    struct device *device = request->device;
-    struct blk *blk = device->own;
+    struct blk *blk = request->device->own;
     const struct virtqueue_chain *chain = &request->chain;
     const uint64_t head = sizeof(struct virtio_blk_outhdr);
     uint64_t size = write ? chain->readable_bytes - head : chain->writable_bytes - 1;
 
-    if (size % SECTOR_SIZE || !range_valid(blk, sector, size >> SECTOR_SHIFT) ||
-        (write && blk->read_only)) {
+    if (size % BLOCK_SECTOR || !range_valid(blk, sector, size >> SECTOR_SHIFT) ||
+        (write && blk->block->read_only)) {
         request_finish(request, VIRTIO_BLK_S_IOERR);
         return;
     }
-    request->position = sector << SECTOR_SHIFT;
+    if (size == 0) {
+        request_finish(request, VIRTIO_BLK_S_OK);
+        return;
+    }
+    request->work.offset = sector << SECTOR_SHIFT;
+    request->work.length = size;
     if (write) {
         vectors_cut(request, chain->segments, chain->readable_count, head, size);
     } else {
         vectors_cut(request, chain->segments + chain->readable_count, chain->writable_count, 0,
                     size);
     }
-    bool durable = write && !(device->virtio->driver_features & FEATURE(VIRTIO_BLK_F_FLUSH));
-    if (durable) {
-        request_submit(request, perform_durable_write);
-    } else if (!transfer_at_once(request, write)) {
-        request_submit(request, write ? perform_write : perform_read);
-    }
+    request_submit(request, write ? BLOCK_WRITE : BLOCK_READ);
 }
 
 static void request_read(struct blk_request *request, uint64_t sector)
@@ -330,8 +317,8 @@ static void request_write(struct blk_request *request, uint64_t sector)
 static void request_flush(struct blk_request *request, uint64_t sector)
 {
     (void)sector;
-    request->position = 0;
-    request_submit(request, perform_flush);
+    request->work.offset = request->work.length = 0;
+    request_submit(request, BLOCK_FLUSH);
 }
 
 static void request_identify(struct blk_request *request, uint64_t sector)
@@ -345,41 +332,43 @@ static void request_identify(struct blk_request *request, uint64_t sector)
     request_finish(request, VIRTIO_BLK_S_OK);
 }
 
-/* Copy and check the ranges of a discard or write-zeroes request: the status if it ends here. */
-static uint8_t ranges_check(struct blk_request *request, uint32_t flags_allowed)
+/* Copy and check the ranges of a discard or write-zeroes request: the status if it ends here. Empty
+ * ranges are left out. */
+static uint8_t ranges_check(struct blk_request *request, uint32_t sectors_max,
+                            uint32_t flags_allowed)
 {
     struct blk *blk = request->device->own;
+    struct virtio_blk_discard_write_zeroes ranges[RANGES_MAX];
     const size_t head = sizeof(struct virtio_blk_outhdr);
     uint64_t size = request->chain.readable_bytes - head;
 
-    if (blk->read_only || size == 0 || size % sizeof(request->ranges[0]) ||
-        size > sizeof(request->ranges)) {
+    if (size == 0 || size % sizeof(ranges[0]) || size > sizeof(ranges)) {
         return VIRTIO_BLK_S_IOERR;
     }
-    virtqueue_chain_read(&request->chain, head, request->ranges, (size_t)size);
-    request->range_count = (unsigned)(size / sizeof(request->ranges[0]));
-    for (unsigned i = 0; i < request->range_count; i++) {
-        const struct virtio_blk_discard_write_zeroes *range = &request->ranges[i];
-        if (range->flags & ~flags_allowed) {
+    virtqueue_chain_read(&request->chain, head, ranges, (size_t)size);
+    for (unsigned i = 0; i < size / sizeof(ranges[0]); i++) {
+        if (ranges[i].flags & ~flags_allowed) {
             return VIRTIO_BLK_S_UNSUPP;
         }
-        if (range->num_sectors > RANGE_SECTORS ||
-            !range_valid(blk, range->sector, range->num_sectors)) {
+        if (ranges[i].num_sectors > sectors_max ||
+            !range_valid(blk, ranges[i].sector, ranges[i].num_sectors)) {
             return VIRTIO_BLK_S_IOERR;
         }
+        if (ranges[i].num_sectors) {
+            request->ranges[request->range_count++] = ranges[i];
+        }
     }
-    request->position = request->ranges[0].sector << SECTOR_SHIFT;
     return VIRTIO_BLK_S_OK;
 }
 
-static void request_ranges(struct blk_request *request, unsigned feature, uint32_t flags_allowed,
-                           int (*perform)(struct blk_request *))
+static void request_ranges(struct blk_request *request, unsigned feature, uint32_t sectors_max,
+                           uint32_t flags_allowed, enum block_operation operation)
 {
     uint8_t status = request->device->virtio->driver_features & FEATURE(feature)
-                         ? ranges_check(request, flags_allowed)
+                         ? ranges_check(request, sectors_max, flags_allowed)
                          : VIRTIO_BLK_S_UNSUPP;
-    if (status == VIRTIO_BLK_S_OK) {
-        request_submit(request, perform);
+    if (status == VIRTIO_BLK_S_OK && request->range_count) {
+        request_submit(request, operation);
     } else {
         request_finish(request, status);
     }
@@ -388,14 +377,14 @@ static void request_ranges(struct blk_request *request, unsigned feature, uint32
 static void request_discard(struct blk_request *request, uint64_t sector)
 {
     (void)sector;
-    request_ranges(request, VIRTIO_BLK_F_DISCARD, 0, perform_discard);
+    request_ranges(request, VIRTIO_BLK_F_DISCARD, DISCARD_SECTORS, 0, BLOCK_DISCARD);
 }
 
 static void request_write_zeroes(struct blk_request *request, uint64_t sector)
 {
     (void)sector;
-    request_ranges(request, VIRTIO_BLK_F_WRITE_ZEROES, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
-                   perform_write_zeroes);
+    request_ranges(request, VIRTIO_BLK_F_WRITE_ZEROES, ZEROES_SECTORS,
+                   VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP, BLOCK_WRITE_ZEROES);
 }
 
 static const struct {
@@ -414,8 +403,8 @@ static struct blk_request *request_allocate(struct device *device)
     struct blk_request *request = blk->free;
 
     if (request) {
-        blk->free = request->next_free;
-    } else if (blk->fresh < QUEUE_SIZE) {
+        blk->free = request->next;
+    } else if (blk->fresh < blk->request_count) {
         request = &blk->requests[blk->fresh++];
         request->device = device;
     }
@@ -424,9 +413,9 @@ static struct blk_request *request_allocate(struct device *device)
 
 static void blk_request(struct device *device, unsigned queue, const struct virtqueue_chain *chain)
 {
+    struct blk *blk = device->own;
     struct virtio_blk_outhdr header;
 
-    (void)queue;
     if (virtqueue_chain_read(chain, 0, &header, sizeof(header)) < sizeof(header) ||
         chain->writable_bytes == 0) {
         virtio_device_fail(device, "request without header or status byte");
@@ -435,9 +424,12 @@ static void blk_request(struct device *device, unsigned queue, const struct virt
     struct blk_request *request = request_allocate(device);
     if (!request) {
         /* Heads are distinct and fewer than requests: only a damaged log gets here. */
-        virtio_device_fail(device, "more requests than the queue holds");
+        virtio_device_fail(device, "more requests than the queues hold");
         return;
     }
+    blk->busy++;
+    request->queue = (uint8_t)queue;
+    request->range = request->range_count = 0;
     virtqueue_chain_copy(&request->chain, chain);
     for (unsigned i = 0; i < sizeof(request_types) / sizeof(request_types[0]); i++) {
         if (request_types[i].type == header.type) {
@@ -448,102 +440,273 @@ static void blk_request(struct device *device, unsigned queue, const struct virt
     request_finish(request, VIRTIO_BLK_S_UNSUPP);
 }
 
+/* Requests were handed over: begin them. */
+static void blk_batch(struct device *device)
+{
+    struct blk *blk = device->own;
+
+    block_start(blk->block);
+    blk_signal(device);
+}
+
+static bool blk_ready(const struct device *device, unsigned queue)
+{
+    const struct blk *blk = device->own;
+    (void)queue;
+    return blk->resizing != BLK_DRAINS;
+}
+
+/* ---- Configuration ---- */
+
+static void config_publish(struct device *device, bool announce)
+{
+    struct blk *blk = device->own;
+    const struct block *block = blk->block;
+    uint32_t physical = block->physical_bytes / BLOCK_SECTOR;
+    struct virtio_blk_config config = {
+        .capacity = blk->sectors,
+        .seg_max = QUEUE_SIZE - 2,
+        .blk_size = BLOCK_SECTOR,
+        .physical_block_exp = (uint8_t)__builtin_ctz(physical),
+        .min_io_size = (uint16_t)physical,
+        .wce = blk->write_back,
+        .num_queues = (uint16_t)device->virtio->queue_count,
+        .max_discard_sectors = DISCARD_SECTORS,
+        .max_discard_seg = RANGES_MAX,
+        .discard_sector_alignment = block->discard_bytes / BLOCK_SECTOR,
+        .max_write_zeroes_sectors = ZEROES_SECTORS,
+        .max_write_zeroes_seg = RANGES_MAX,
+        .write_zeroes_may_unmap = 1,
+    };
+    if (announce) {
+        virtio_config_set(device, 0, &config, sizeof(config));
+    } else {
+        virtio_config_answer(device, 0, &config, sizeof(config));
+    }
+}
+
+static void blk_set_write_back(struct device *device, bool write_back)
+{
+    struct blk *blk = device->own;
+    const struct blk_saved saved = {.magic = SAVED_MAGIC, .write_back = write_back};
+
+    blk->write_back = write_back;
+    memcpy(device->virtio->state->saved, &saved, sizeof(saved));
+}
+
+/* Section 5.2.5: the driver chooses the cache's mode, where it has the feature. */
+static int blk_config_write(struct device *device, uint32_t offset, const uint8_t *data,
+                            unsigned size)
+{
+    const struct virtio_device *virtio = device->virtio;
+
+    if (offset != offsetof(struct virtio_blk_config, wce) || size != 1 || data[0] > 1 ||
+        !virtio->active || !(virtio->driver_features & FEATURE(VIRTIO_BLK_F_CONFIG_WCE))) {
+        return -EINVAL;
+    }
+    blk_set_write_back(device, data[0]);
+    config_publish(device, false);
+    return 0;
+}
+
+/* Without flushes nothing could ever be made durable otherwise. */
+static void blk_activated(struct device *device, bool resumed)
+{
+    struct blk *blk = device->own;
+    uint64_t features = device->virtio->driver_features;
+
+    if (!(features & FEATURE(VIRTIO_BLK_F_FLUSH))) {
+        blk_set_write_back(device, false);
+        config_publish(device, false);
+    }
+    if (resumed && blk->changed) {
+        virtio_config_announce(device);
+    }
+    blk->changed = false;
+}
+
+static void blk_reset(struct device *device)
+{
+    blk_set_write_back(device, !device->disk.write_through);
+    config_publish(device, false);
+}
+
+/* ---- Size ---- */
+
+static void blk_take_size(struct device *device)
+{
+    struct blk *blk = device->own;
+
+    blk->sectors = blk->block->size >> SECTOR_SHIFT;
+    config_publish(device, true);
+}
+
+static void blk_resize_done(struct block_request *work)
+{
+    struct blk *blk = (struct blk *)((char *)work - offsetof(struct blk, resize));
+    struct device *device = blk->device;
+    struct error err;
+
+    blk->resizing = BLK_KEEPS_SIZE;
+    int status = block_measure(blk->block);
+    blk_take_size(device);
+    status = work->status < 0 ? work->status : status;
+    if (status < 0) {
+        error_set(&err, ERROR_IO, -status, "cannot resize %s: %s", device->id, strerror(-status));
+    }
+    blk->resized(blk->resized_context, status < 0 ? &err : NULL);
+    for (unsigned i = 0; i < device->virtio->queue_count; i++) {
+        virtio_queue_pump(device, i);
+    }
+}
+
+static void blk_resize_step(struct blk *blk)
+{
+    if (blk->resizing == BLK_DRAINS && blk->busy == 0) {
+        blk->resizing = BLK_RESIZES;
+        block_submit(blk->block, &blk->resize);
+        block_start(blk->block);
+    }
+}
+
+/* The host changed the size already. */
+static int blk_follow_size(struct device *device, uint64_t bytes, struct error *err)
+{
+    struct blk *blk = device->own;
+    int status = block_measure(blk->block);
+
+    if (status < 0) {
+        return error_set(err, ERROR_IO, -status, "cannot find the size of %s: %s", device->id,
+                         strerror(-status));
+    }
+    if (blk->block->size != bytes) {
+        error_set(err, ERROR_CONFIG, 0, "the block device of %s has %llu bytes, not %llu",
+                  device->id, (unsigned long long)blk->block->size, (unsigned long long)bytes);
+        error_hint(err, "resize the block device on the host first");
+        return -ERROR_CONFIG;
+    }
+    blk_take_size(device);
+    return 0;
+}
+
+static int blk_resize(struct device *device, uint64_t bytes, bool shrink,
+                      device_resized_fn *resized, void *context, struct error *err)
+{
+    struct blk *blk = device->own;
+    struct block *block = blk->block;
+
+    if (block->read_only) {
+        return error_set(err, ERROR_STATE, 0, "%s is read-only", device->id);
+    }
+    if (blk->resizing || blk->held) {
+        return error_set(err, ERROR_STATE, 0, "%s is %s", device->id,
+                         blk->held ? "waiting for its backend" : "being resized");
+    }
+    if (bytes == 0 || bytes % block->logical_bytes || bytes > INT64_MAX) {
+        return error_set(err, ERROR_CONFIG, 0, "a size must be a multiple of %u bytes",
+                         block->logical_bytes);
+    }
+    if (bytes < blk->sectors << SECTOR_SHIFT && !shrink) {
+        error_set(err, ERROR_CONFIG, 0, "%s has %llu bytes: what lies beyond %llu would be lost",
+                  device->id, (unsigned long long)blk->sectors << SECTOR_SHIFT,
+                  (unsigned long long)bytes);
+        error_hint(err, "make the guest's file systems smaller first, then add --shrink");
+        return -ERROR_CONFIG;
+    }
+    if (!block->can_resize) {
+        int status = blk_follow_size(device, bytes, err);
+        if (status == 0) {
+            resized(context, NULL);
+        }
+        return status;
+    }
+    blk->resized = resized;
+    blk->resized_context = context;
+    blk->resize =
+        (struct block_request){.operation = BLOCK_RESIZE, .length = bytes, .done = blk_resize_done};
+    blk->resizing = BLK_DRAINS;
+    if (bytes < blk->sectors << SECTOR_SHIFT) {
+        blk->sectors = bytes >> SECTOR_SHIFT;
+    }
+    blk_resize_step(blk);
+    return 0;
+}
+
 /* ---- Device ---- */
+
+/* What was begun is done: tell the driver, and whoever waits for that. */
+static void blk_settle(void *context)
+{
+    struct device *device = context;
+    struct blk *blk = device->own;
+
+    block_start(blk->block);
+    blk_signal(device);
+    blk_resize_step(blk);
+    device_settled(device);
+}
 
 static bool blk_busy(const struct device *device)
 {
     const struct blk *blk = device->own;
-    return blk->busy;
+    return blk->busy || blk->resizing;
 }
 
 static int blk_flush(struct device *device)
 {
-    struct blk *blk = device->own;
-    return blk->read_only || fdatasync(device->backend) == 0 ? 0 : -errno;
+    const struct blk *blk = device->own;
+    return block_flush(blk->block);
 }
 
-/* Find out size and abilities of the backend. */
-static int backend_inspect(struct device *device, struct error *err)
+/* Say what the image can do; go on with what the driver had set. */
+static void blk_describe(struct device *device)
 {
     struct blk *blk = device->own;
-    struct stat info;
-    uint64_t bytes;
-    int flags = fcntl(device->backend, F_GETFL);
+    const struct virtio_state *state = device->virtio->state;
+    const struct block *block = blk->block;
+    struct virtio_blk_config before;
+    struct blk_saved saved;
 
-    if (flags < 0 || fstat(device->backend, &info) < 0) {
-        return error_set(err, ERROR_DISK, errno, "cannot use the backend of device %s", device->id);
-    }
-    if (S_ISBLK(info.st_mode)) {
-        if (ioctl(device->backend, BLKGETSIZE64, &bytes) < 0) {
-            return error_set(err, ERROR_DISK, errno, "cannot find the size of device %s's backend",
-                             device->id);
-        }
-    } else if (S_ISREG(info.st_mode)) {
-        bytes = (uint64_t)info.st_size;
-    } else {
-        return error_set(err, ERROR_DISK, 0,
-                         "the backend of device %s is neither a file nor a block device",
-                         device->id);
-    }
-    if (bytes % SECTOR_SIZE) {
-        log_warning("the last %u bytes of the disk are no whole sector and not visible",
-                    (unsigned)(bytes % SECTOR_SIZE));
-    }
-    blk->sectors = bytes >> SECTOR_SHIFT;
-    blk->read_only = device->read_only || (flags & O_ACCMODE) == O_RDONLY;
-    blk->instant = true;
-    if (blk->read_only) {
-        device->virtio->features |= FEATURE(VIRTIO_BLK_F_RO);
-        return 0;
-    }
-    device->virtio->features |= FEATURE(VIRTIO_BLK_F_WRITE_ZEROES);
-    /* Punching beyond the end of a file changes nothing and tells whether it works. */
-    if (S_ISBLK(info.st_mode) || punch(device->backend, FALLOC_FL_PUNCH_HOLE,
-                                       (bytes + 0xffff) & ~UINT64_C(0xffff), 0x10000) == 0) {
-        device->virtio->features |= FEATURE(VIRTIO_BLK_F_DISCARD);
-    }
-    return 0;
-}
-
-static void config_publish(struct device *device)
-{
-    struct blk *blk = device->own;
-    struct virtio_blk_config config = {
-        .capacity = blk->sectors,
-        .seg_max = QUEUE_SIZE - 2,
-        .blk_size = SECTOR_SIZE,
-        .physical_block_exp = 3, /* pages of the host's cache */
-        .min_io_size = 8,
-        .wce = 1,
-        .num_queues = 1,
-        .max_discard_sectors = RANGE_SECTORS,
-        .max_discard_seg = RANGES_MAX,
-        .discard_sector_alignment = RANGE_ALIGNMENT,
-        .max_write_zeroes_sectors = RANGE_SECTORS,
-        .max_write_zeroes_seg = RANGES_MAX,
-        .write_zeroes_may_unmap = 1,
-    };
-    virtio_config_set(device, 0, &config, sizeof(config));
+    device->virtio->features |= block->read_only ? FEATURE(VIRTIO_BLK_F_RO) : 0;
+    device->virtio->features |= block->can_zero ? FEATURE(VIRTIO_BLK_F_WRITE_ZEROES) : 0;
+    device->virtio->features |= block->can_discard ? FEATURE(VIRTIO_BLK_F_DISCARD) : 0;
+    device->virtio->features |= device->virtio->queue_count > 1 ? FEATURE(VIRTIO_BLK_F_MQ) : 0;
+    blk->sectors = block->size >> SECTOR_SHIFT;
+    memcpy(&before, (const void *)state->config, sizeof(before));
+    blk->changed = before.capacity && before.capacity != blk->sectors;
+    memcpy(&saved, state->saved, sizeof(saved));
+    bool resumes = atomic_load(&state->status) && saved.magic == SAVED_MAGIC;
+    blk->write_back = resumes ? saved.write_back : !device->disk.write_through;
+    config_publish(device, false);
+    snprintf(device->described, sizeof(device->described), "%s, %u queue%s, %s", block->described,
+             device->virtio->queue_count, device->virtio->queue_count == 1 ? "" : "s",
+             block->read_only             ? "read-only"
+             : device->disk.write_through ? "write-through"
+                                          : "write-back");
 }
 
 static int blk_init(struct device *device, struct error *err)
 {
-    struct blk *blk = calloc(1, sizeof(*blk));
+    const struct block_settings settings = {.read_only = device->read_only,
+                                            .threads = device->disk.threads};
+    unsigned count = device->virtio->queue_count * QUEUE_SIZE;
+    struct blk *blk = calloc(1, sizeof(*blk) + count * sizeof(struct blk_request));
 
     if (!blk) {
         return error_set(err, ERROR_INTERNAL, ENOMEM, "no memory for device %s", device->id);
     }
     device->own = blk;
-    int status = backend_inspect(device, err);
-    if (status < 0) {
-        return status;
+    blk->device = device;
+    blk->request_count = count;
+    blk->retry = evtimer_new(device->base, blk_retry, device);
+    if (!blk->retry) {
+        return error_set(err, ERROR_INTERNAL, ENOMEM, "no memory for device %s", device->id);
     }
-    config_publish(device);
-    blk->workers = workers_create(device->base, WORKER_THREADS, requests_done, device);
-    if (!blk->workers) {
-        return error_set(err, ERROR_INTERNAL, errno, "cannot start threads for device %s",
-                         device->id);
+    blk->block = block_open(device->backend, &settings, device->base, blk_settle, device, err);
+    if (!blk->block) {
+        return -(int)(err->code ? err->code : ERROR_INTERNAL);
     }
+    blk_describe(device);
     return 0;
 }
 
@@ -552,7 +715,10 @@ static void blk_destroy(struct device *device)
     struct blk *blk = device->own;
 
     if (blk) {
-        workers_destroy(blk->workers);
+        block_close(blk->block);
+        if (blk->retry) {
+            event_free(blk->retry);
+        }
         free(blk);
     }
 }
@@ -565,12 +731,17 @@ DEVICE_MODEL(virtio_blk) = {
     .destroy = blk_destroy,
     .busy = blk_busy,
     .flush = blk_flush,
+    .resize = blk_resize,
     .virtio =
         {
             .device_id = VIRTIO_ID_BLOCK,
-            .queue_count = 1,
             .queue_size = QUEUE_SIZE,
             .features = FEATURES,
+            .ready = blk_ready,
             .request = blk_request,
+            .batch = blk_batch,
+            .activated = blk_activated,
+            .reset = blk_reset,
+            .config_write = blk_config_write,
         },
 };

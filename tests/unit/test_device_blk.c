@@ -47,6 +47,7 @@ static int disk_open(uint64_t bytes)
 static void setup(void)
 {
     host_open(&host);
+    host.kicks = 1;
     host.backend = disk_open(DISK_SECTORS * 512u);
 }
 

@@ -120,7 +120,7 @@ START_TEST(control_conversation)
     ck_assert_str_eq(configure->id, "disk0");
     expect_answer(vmmd, 1, "");
     expect_answer(vmmd, 2, "wrong-state");
-    device_control_configured(control, NULL);
+    device_control_configured(control, NULL, "a device");
     expect_answer(vmmd, 3, "");
 
     ck_assert_int_eq(device_control_serve(control, host.base, &CONTROL_OPERATIONS, &stops), 0);
@@ -173,7 +173,7 @@ START_TEST(failed_configuration_is_explained)
     ask(vmmd, 9, POLYVISOR__DEVICE_REQUEST__BODY_CONFIGURE);
     ck_assert_ptr_nonnull(device_control_await_configure(control, 60000, &err));
     error_set(&failure, ERROR_DISK, 0, "no disk");
-    device_control_configured(control, &failure);
+    device_control_configured(control, &failure, "");
     expect_answer(vmmd, 9, "bad-disk");
     channel_close(vmmd);
     device_control_close(control);

@@ -1,0 +1,110 @@
+/*
+ * A disk's contents, whatever they are kept in: what virtio-blk (or another disk) reads and writes.
+ *
+ * An image is opened from a descriptor and taken requests for until it is closed. Requests are
+ * asynchronous, may finish in any order, and several may work on the same bytes, like on any disk.
+ * What a format adds (a file today, a format with tables or a network's protocol later) is behind
+ * `struct block_operations`, one file each; it sees the same requests.
+ *
+ * Main thread only, but what an implementation does on threads of its own. Every operation is
+ * repeatable: a process that was killed in the middle is followed by one that does it again.
+ */
+#ifndef POLYVISOR_DEVD_BLOCK_BLOCK_H
+#define POLYVISOR_DEVD_BLOCK_BLOCK_H
+
+#include "devd/workers.h"
+#include "libshared/base/error.h"
+#include <event2/event.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#define BLOCK_SECTOR        512u /* the unit of sizes and positions */
+#define BLOCK_DESCRIBED_MAX 64
+
+struct block;
+
+enum block_operation {
+    BLOCK_READ,
+    BLOCK_WRITE,
+    BLOCK_FLUSH,        /* what was finished before is on stable storage afterwards */
+    BLOCK_DISCARD,      /* the bytes are not needed any more; what they read as is undefined */
+    BLOCK_WRITE_ZEROES, /* they read as zeroes */
+    BLOCK_RESIZE,       /* to `length` bytes */
+};
+#define BLOCK_OPERATIONS (BLOCK_RESIZE + 1)
+
+struct block_request {
+    /* The caller's, unchanged until `done` but for the vectors, which are used up. */
+    enum block_operation operation;
+    bool durable;            /* changes: on stable storage before they are done */
+    bool unmap;              /* zeroes need no space */
+    uint64_t offset, length; /* bytes; within the size, multiples of BLOCK_SECTOR */
+    struct iovec *vectors;   /* of BLOCK_READ and BLOCK_WRITE: `length` bytes */
+    unsigned vector_count;
+    void (*done)(struct block_request *request); /* once; from block_start, or later */
+    int status; /* for done: 0, or negative errno; -EOPNOTSUPP: it has no such operation */
+    /* The implementation's, while it works. */
+    struct work work;
+    struct block *block;
+    struct block_request *next;
+    uint64_t left_offset; /* what is left to transfer begins here */
+};
+
+/* How an image is to be used. */
+struct block_settings {
+    bool read_only;
+    bool threads; /* never io_uring */
+};
+
+struct block {
+    const struct block_operations *operations;
+    /* What it can do. The size changes by BLOCK_RESIZE, or when somebody else changed it. */
+    uint64_t size;  /* bytes, a multiple of BLOCK_SECTOR */
+    bool read_only; /* also when the descriptor is */
+    bool can_discard, can_zero, can_resize;
+    uint32_t logical_bytes;              /* what can be transferred without reading around it */
+    uint32_t physical_bytes;             /* what can be written without that; a power of two */
+    uint32_t discard_bytes;              /* what is given back as a whole */
+    char described[BLOCK_DESCRIBED_MAX]; /* for people: "file, io_uring" */
+    /* The caller's. */
+    void (*settled)(void *context);
+    void *context;
+    unsigned busy; /* requests not done yet */
+};
+
+struct block_operations {
+    void (*submit)(struct block *block, struct block_request *request);
+    void (*start)(struct block *block);
+    /* Look how large it is now: 0 or negative errno. */
+    int (*measure)(struct block *block);
+    int (*flush)(struct block *block);
+    void (*close)(struct block *block);
+};
+
+/* Open the image in `fd`, which stays the caller's and must outlive it; one with O_DIRECT is used
+ * past the host's cache. `settled` is called after one or more `done` that did not come from
+ * block_start. NULL with *err set (DISK, INTERNAL). */
+struct block *block_open(int fd, const struct block_settings *settings, struct event_base *base,
+                         void (*settled)(void *context), void *context, struct error *err);
+/* Waits for what has begun; the rest is dropped without a call. */
+void block_close(struct block *block);
+
+/* Take a request; it may not begin before block_start. */
+void block_submit(struct block *block, struct block_request *request);
+/* Take it again after it failed: what is left of it. */
+void block_resume(struct block *block, struct block_request *request);
+/* Begin all that was submitted. Some of it may be done when it returns. */
+void block_start(struct block *block);
+/* Notice that the size has changed from outside. 0 or negative errno. */
+int block_measure(struct block *block);
+/* Make everything durable and wait for it: 0 or negative errno. For the end. */
+int block_flush(struct block *block);
+
+/* For implementations: the request is done. */
+void block_finish(struct block_request *request, int status);
+/* The backend that is a file or a block device: see file.c. */
+struct block *block_file_open(int fd, const struct block_settings *settings,
+                              struct event_base *base, struct error *err);
+
+#endif

@@ -1,0 +1,111 @@
+#include "vmmd/disk.h"
+
+#include "vmmd/message.h"
+#include <string.h>
+
+static const struct disk_cache {
+    const char *name;
+    bool direct, write_through;
+} disk_caches[] = {
+    {"writeback", false, false},
+    {"writethrough", false, true},
+    {"none", true, false},
+    {"directsync", true, true},
+};
+
+static const struct disk_error {
+    const char *name;
+    Polyvisor__DiskWriteError what;
+} disk_errors[] = {
+    {"report", POLYVISOR__DISK_WRITE_ERROR__DISK_WRITE_ERROR_REPORT},
+    {"enospc", POLYVISOR__DISK_WRITE_ERROR__DISK_WRITE_ERROR_ENOSPC},
+    {"wait", POLYVISOR__DISK_WRITE_ERROR__DISK_WRITE_ERROR_WAIT},
+};
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+static const struct disk_cache *disk_cache_find(const char *name)
+{
+    for (size_t i = 0; i < COUNT(disk_caches); i++) {
+        if (!strcmp(disk_caches[i].name, name)) {
+            return &disk_caches[i];
+        }
+    }
+    return NULL;
+}
+
+static const struct disk_error *disk_error_find(const char *name)
+{
+    for (size_t i = 0; i < COUNT(disk_errors); i++) {
+        if (!strcmp(disk_errors[i].name, name)) {
+            return &disk_errors[i];
+        }
+    }
+    return NULL;
+}
+
+static int disk_refuse(const char *what, const char *value, const char *hint, struct error *err)
+{
+    error_set(err, ERROR_CONFIG, 0, "unknown %s '%.40s' of a disk", what, value);
+    error_hint(err, "%s", hint);
+    return -ERROR_CONFIG;
+}
+
+static int disk_check_serial(const char *serial, struct error *err)
+{
+    bool good = strlen(serial) <= DISK_SERIAL_MAX;
+
+    for (const char *c = serial; *c; c++) {
+        good = good && *c > ' ' && *c < 0x7f;
+    }
+    return good ? 0
+                : disk_refuse("serial number", serial,
+                              "1 to 20 letters, digits and punctuation marks", err);
+}
+
+int disk_complete(Polyvisor__DiskConfig *disk, struct error *err)
+{
+    if ((!disk->cache[0] && message_set_string(&disk->cache, disk_caches[0].name) < 0) ||
+        (!disk->werror[0] && message_set_string(&disk->werror, disk_errors[0].name) < 0) ||
+        (!disk->aio[0] && message_set_string(&disk->aio, "auto") < 0)) {
+        return error_set(err, ERROR_INTERNAL, 0, "out of memory");
+    }
+    if (!disk_cache_find(disk->cache)) {
+        return disk_refuse("cache mode", disk->cache,
+                           "use writeback, writethrough, none or directsync", err);
+    }
+    if (!disk_error_find(disk->werror)) {
+        return disk_refuse("werror", disk->werror, "use report, enospc or wait", err);
+    }
+    if (strcmp(disk->aio, "auto") && strcmp(disk->aio, "threads")) {
+        return disk_refuse("aio", disk->aio, "use auto or threads", err);
+    }
+    if (disk->queues > DISK_QUEUES_MAX) {
+        return error_set(err, ERROR_CONFIG, 0, "a disk with %u queues wanted, the most is %d",
+                         disk->queues, DISK_QUEUES_MAX);
+    }
+    return disk_check_serial(disk->serial, err);
+}
+
+bool disk_is_direct(const Polyvisor__DiskConfig *disk)
+{
+    const struct disk_cache *cache = disk_cache_find(disk->cache);
+    return cache && cache->direct;
+}
+
+unsigned disk_queue_count(const Polyvisor__DiskConfig *disk, uint32_t cpus)
+{
+    uint32_t count = disk->queues ? disk->queues : cpus;
+    return count < DISK_QUEUES_MAX ? count : DISK_QUEUES_MAX;
+}
+
+void disk_describe(const Polyvisor__DiskConfig *disk, Polyvisor__DeviceDisk *message)
+{
+    const struct disk_cache *cache = disk_cache_find(disk->cache);
+    const struct disk_error *error = disk_error_find(disk->werror);
+
+    polyvisor__device_disk__init(message);
+    message->write_through = cache && cache->write_through;
+    message->threads = !strcmp(disk->aio, "threads");
+    message->write_error = error ? error->what : disk_errors[0].what;
+}

@@ -1,0 +1,93 @@
+/* The disks of a running machine: their size, and what they tell. */
+#include "libshared/base/clock.h"
+#include "libshared/base/log.h"
+#include "proto/device.pb-c.h"
+#include "vmmd/machine_internal.h"
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+
+#define RESIZE_MS        20000 /* requests that are in the way may have to end first */
+#define NOTICES_APART_NS 100000000ull
+
+/* What a device says is for people's terminals: nothing but a line of text. */
+static void text_copy(char *to, size_t size, const char *from)
+{
+    snprintf(to, size, "%s", from);
+    for (char *c = to; *c; c++) {
+        *c = isprint((unsigned char)*c) ? *c : '?';
+    }
+}
+
+void machine_device_describe(struct machine_device *device, const ProtobufCMessage *reply)
+{
+    const Polyvisor__DeviceReply *answer = (const Polyvisor__DeviceReply *)reply;
+    text_copy(device->description, sizeof(device->description), answer ? answer->description : "");
+}
+
+void machine_device_notice(struct child *child, const ProtobufCMessage *message)
+{
+    const Polyvisor__DeviceReply *reply = (const Polyvisor__DeviceReply *)message;
+    struct machine_device *device = child->owner;
+    uint64_t now = clock_monotonic_ns();
+    char text[200];
+
+    if (now - device->notice_ns < NOTICES_APART_NS) {
+        return; /* who talks that much is not listened to */
+    }
+    device->notice_ns = now;
+    text_copy(text, sizeof(text), reply->text);
+    switch (reply->notice) {
+    case POLYVISOR__DEVICE_NOTICE_KIND__DEVICE_NOTICE_KIND_BACKEND_ERROR:
+        machine_event(device->machine, "disk-error", child->role, "%s", text);
+        break;
+    case POLYVISOR__DEVICE_NOTICE_KIND__DEVICE_NOTICE_KIND_BACKEND_WELL:
+        machine_event(device->machine, "disk-well", child->role, "%s", text);
+        break;
+    default:
+        log_warning("%s of '%s' sent an unknown notice", child->role,
+                    device->machine->config->name);
+        break;
+    }
+}
+
+static struct machine_device *disk_find(struct machine *machine, const char *id, struct error *err)
+{
+    for (size_t i = 0; i < machine->device_count; i++) {
+        if (machine->devices[i].disk && !strcmp(machine->devices[i].id, id)) {
+            return &machine->devices[i];
+        }
+    }
+    error_set(err, ERROR_NOT_FOUND, 0, "machine '%s' has no disk '%.40s'", machine->config->name,
+              id);
+    error_hint(err, machine->config->n_disks ? "the first is disk0" : "give it one with --disk");
+    return NULL;
+}
+
+int machine_resize_disk(struct machine *machine, const Polyvisor__DiskResizeRequest *resize,
+                        child_reply_fn *reply, uint64_t context, struct error *err)
+{
+    Polyvisor__DeviceRequest request = POLYVISOR__DEVICE_REQUEST__INIT;
+    Polyvisor__DeviceResize body = POLYVISOR__DEVICE_RESIZE__INIT;
+
+    if (machine_is_idle(machine)) {
+        error_set(err, ERROR_STATE, 0, "machine '%s' does not run", machine->config->name);
+        error_hint(err, "the disk of one that does not is any file: truncate -s SIZE FILE");
+        return -ERROR_STATE;
+    }
+    struct machine_device *device = disk_find(machine, resize->disk, err);
+    if (!device) {
+        return -ERROR_NOT_FOUND;
+    }
+    body.bytes = resize->bytes;
+    body.shrink = resize->shrink;
+    request.body_case = POLYVISOR__DEVICE_REQUEST__BODY_RESIZE;
+    request.resize = &body;
+    if (!device->ready || child_request(&device->child, &request.base, RESIZE_MS, reply, context)) {
+        error_set(err, ERROR_STATE, 0, "%s of '%s' has no process now", device->id,
+                  machine->config->name);
+        error_hint(err, "'vmctl device list %s' shows when it is back", machine->config->name);
+        return -ERROR_STATE;
+    }
+    return 0;
+}
