@@ -51,18 +51,29 @@ struct block_exit;
 struct jump_entry;
 struct region_runtime;
 
+/* First in the state are what nearly every piece of compiled code touches and the ISA's integer
+ * registers: within CPU_NEAR_BYTES, a host instruction names a field by a displacement of one byte
+ * from CPU_MIDDLE. */
+#define CPU_NEAR_BYTES 256u
+#define CPU_MIDDLE     128
+/* Integer registers that an ISA may keep in `registers`. */
+#define CPU_REGISTERS 32u
+
 struct cpu {
     _Atomic uint32_t attention; /* any thread; enum cpu_attention */
-    uint32_t index;             /* number in the machine */
-    uint64_t pc;                /* valid between blocks and inside helpers and slow paths */
+    uint32_t block_mode;        /* whatever the decoder depends on; ISA-defined bits */
+    uint64_t retired;           /* guest instructions, exact between blocks and inside helpers */
     uint64_t page_base;         /* virtual base of the page of the block that runs */
+    struct jump_entry *jumps;   /* jump cache of the current execute mode */
+    uint64_t registers[CPU_REGISTERS]; /* the ISA's, which gives them their names */
+
+    uint64_t pc;                /* valid between blocks and inside helpers and slow paths */
     struct tlb_entry *tlb_data; /* table of the current data mode */
     uint64_t tlb_data_mask;     /* entries - 1 */
     struct tlb_entry *tlb_exec;
     uint64_t tlb_exec_mask;
-    uint64_t retired;    /* guest instructions, exact between blocks and inside helpers */
-    uint32_t block_mode; /* whatever the decoder depends on; ISA-defined bits */
-    uint32_t exception;  /* 0, or ISA-defined cause + 1: deliver before anything else */
+    uint32_t index;     /* number in the machine */
+    uint32_t exception; /* 0, or ISA-defined cause + 1: deliver before anything else */
     uint64_t exception_value;
     uint32_t fp_flags; /* sticky, beyond what the thread's own FP unit holds; RISC-V fflags bits */
     uint32_t waiting;  /* set by a wait-for-interrupt helper: sleep when the block has ended */
@@ -73,13 +84,14 @@ struct cpu {
     struct memory *memory;
     struct block *block;                  /* the engine's: the block that runs */
     struct block_exit *exit;              /* the exit that could not be followed */
-    struct jump_entry *jumps;             /* jump cache of the current execute mode */
     const struct region_runtime *runtime; /* what compiled regions call (libshared/jit/runtime.h) */
     uint64_t retired_optimised;           /* of `retired`, those in compiled regions */
     /* The interpreter's temporaries, 16 bytes each. Two more: one to discard results in, one that
      * stays zero. */
     _Alignas(16) uint64_t temps[(IR_TEMPS_MAX + 2) * 2];
 };
+_Static_assert(offsetof(struct cpu, registers[27]) + 8 <= CPU_NEAR_BYTES,
+               "most registers are near");
 
 /* Which address space and permissions memory accesses use: the key of a TLB table. */
 struct mmu_key {

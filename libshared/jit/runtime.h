@@ -56,7 +56,7 @@ struct reservation {
 
 /* Reached through cpu->runtime, so code needs no relocation. Adding at the end, or changing, any of
  * this changes REGION_ABI. */
-#define REGION_ABI 2u
+#define REGION_ABI 3u
 struct region_runtime {
     /* An access that missed the inlined test. `aux` as in the IR. load: zero-extended. On return
      * cpu->exception tells whether it faulted (then nothing was stored): return at once. */

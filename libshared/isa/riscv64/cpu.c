@@ -41,6 +41,7 @@ _Static_assert(sizeof(riscv64_globals) / sizeof(riscv64_globals[0]) == 2 * FLOAT
 static void reset(struct cpu *base)
 {
     struct riscv64_cpu *cpu = riscv64_cpu(base);
+    memset(cpu->x, 0, sizeof(cpu->x));
     memset((char *)cpu + sizeof(struct cpu), 0, sizeof(*cpu) - sizeof(struct cpu));
     base->pc = 0;
     base->page_base = 0;
@@ -100,8 +101,9 @@ void riscv64_boot(struct riscv64_cpu *cpu, enum riscv64_privilege privilege, uin
     X(zicntr)                                                                                      \
     X(zicond)                                                                                      \
     X(zicsr)                                                                                       \
-    X(zifencei) X(zihintpause) X(zihpm) X(zfa) X(zba) X(zbb) X(zbs) X(sstc) X(svadu) X(svinval)    \
-        X(svnapot) X(svpbmt) X(svvptc)
+    X(zifencei)                                                                                    \
+    X(zihintpause) X(zihpm) X(zfa) X(zba) X(zbb) X(zbs) X(sstc) X(svadu) X(svinval) X(svnapot)     \
+        X(svpbmt) X(svvptc)
 
 const char *riscv64_isa_string(void)
 {

@@ -48,8 +48,13 @@ struct riscv64_pmp_region {
 };
 
 struct riscv64_cpu {
-    struct cpu cpu;
-    uint64_t x[32];    /* x[0] stays 0: decoders never name it as a destination */
+    union {
+        struct cpu cpu;
+        struct {
+            uint8_t before_x[offsetof(struct cpu, registers)];
+            uint64_t x[CPU_REGISTERS]; /* x[0] stays 0: decoders never name it as a destination */
+        };
+    };
     uint64_t f[32];    /* f32 values are NaN-boxed */
     uint8_t privilege; /* enum riscv64_privilege */
     uint8_t frm;

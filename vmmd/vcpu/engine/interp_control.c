@@ -5,8 +5,10 @@
  * no check of the mapping, because page_base stays. Everywhere else the jump cache of the execute
  * context is asked, and then the outer loop. Each way into a block tests the attention word.
  */
+#include "vmmd/vcpu/engine/enter.h"
 #include "vmmd/vcpu/engine/interp.h"
 #include "vmmd/vcpu/engine/region/installed.h"
+#include <string.h>
 
 INTERP_CALL void interp_leave(INTERP_PARAMETERS)
 {
@@ -33,8 +35,10 @@ void interp_run(struct cpu *cpu, struct block *block)
         return;
     }
     self->lower_tier = false;
-    block->code[0].handler(cpu, block->code, (char *)cpu->tlb_data,
-                           cpu->tlb_data_mask * sizeof(struct tlb_entry));
+    void *entry;
+    memcpy(&entry, &block->code[0].handler, sizeof(entry));
+    enter_code(cpu, block->code, (char *)cpu->tlb_data,
+               cpu->tlb_data_mask * sizeof(struct tlb_entry), 0, 0, &block->target, entry);
 }
 
 /* --- helper calls --------------------------------------------------------------------------- */

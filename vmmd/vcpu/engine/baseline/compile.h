@@ -18,8 +18,8 @@
 #ifndef POLYVISOR_VCPU_ENGINE_BASELINE_COMPILE_H
 #define POLYVISOR_VCPU_ENGINE_BASELINE_COMPILE_H
 
-#include "vmmd/vcpu/engine/baseline/code_memory.h"
 #include "libshared/ir/groups.h"
+#include "vmmd/vcpu/engine/baseline/code_memory.h"
 #include "vmmd/vcpu/engine/baseline/host.h"
 #include "vmmd/vcpu/engine/interp.h"
 
@@ -147,7 +147,7 @@ struct compiler {
     uint8_t bytes[HOT_BYTES + COLD_BYTES + DATA_BYTES];
 };
 
-#define CPU_FIELD(field) host_at(REG_CPU, (int32_t)offsetof(struct cpu, field))
+#define CPU_FIELD(field) host_cpu((int32_t)offsetof(struct cpu, field))
 
 /* False: not done natively, and nothing was emitted that matters: call out. */
 typedef bool compile_operation(struct compiler *c, const struct ir_op *op);

@@ -25,6 +25,12 @@
 /* What a jump (B) reaches. */
 #define HOST_CODE_BYTES_MAX (UINT64_C(128) << 20)
 
+/* A field of the CPU state, by its offset there. */
+static inline struct host_memory host_cpu(int32_t offset)
+{
+    return host_at(REG_CPU, offset);
+}
+
 struct host_features {
     bool lse;                /* atomic instructions */
     bool publish_is_barrier; /* code_memory.h */

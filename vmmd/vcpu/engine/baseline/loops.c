@@ -78,7 +78,7 @@ void loops_enter(struct compiler *c)
 {
     for (unsigned i = 0; i < c->carried_count; i++) {
         const struct carried *carried = &c->carried[i];
-        emit_load64(c->hot, carried->reg, host_at(REG_CPU, c->values[carried->value].offset));
+        emit_load64(c->hot, carried->reg, host_cpu(c->values[carried->value].offset));
         registers_carry(c, carried);
     }
     compile_begin_count(c->hot);
@@ -166,7 +166,7 @@ void loops_return(struct compiler *c)
         if (state->reg == NO_REGISTER && state->constant) {
             emit_constant(c->hot, c->carried[i].reg, (uint64_t)state->value);
         } else if (state->reg == NO_REGISTER) {
-            emit_load64(c->hot, c->carried[i].reg, host_at(REG_CPU, state->offset));
+            emit_load64(c->hot, c->carried[i].reg, host_cpu(state->offset));
         }
     }
 }
@@ -176,7 +176,7 @@ void loops_store_carried(struct compiler *c, struct emitter *e)
     for (unsigned i = 0; i < c->carried_count; i++) {
         const struct carried *carried = &c->carried[i];
         if (carried->written) {
-            emit_store(e, 3, host_at(REG_CPU, c->values[carried->value].offset), carried->reg);
+            emit_store(e, 3, host_cpu(c->values[carried->value].offset), carried->reg);
         }
     }
     compile_flush_count(e);

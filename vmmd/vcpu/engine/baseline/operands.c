@@ -115,7 +115,7 @@ bool compile_fmv_to_int(struct compiler *c, const struct ir_op *op)
     } else if (state->reg != NO_REGISTER) {
         emit_float_to_bits(c->hot, true, to, registers_use_double(c, op->a));
     } else {
-        emit_load(c->hot, narrow ? 2 : 3, narrow, to, host_at(REG_CPU, state->offset));
+        emit_load(c->hot, narrow ? 2 : 3, narrow, to, host_cpu(state->offset));
     }
     registers_define(c, op->d, to);
     return true;

@@ -141,11 +141,11 @@ bool registers_dies(struct compiler *c, ir_value value, uint16_t next_use)
 
 static void store_value(const struct value_state *state, struct emitter *e)
 {
-    struct host_memory slot = host_at(REG_CPU, state->offset);
+    struct host_memory slot = host_cpu(state->offset);
     if (state->type == IR_TYPE_F64) {
         emit_float_store(e, !state->single, slot, state->reg);
         if (state->single && !state->boxed) {
-            emit_store_constant(e, 2, host_at(REG_CPU, state->offset + 4), -1);
+            emit_store_constant(e, 2, host_cpu(state->offset + 4), -1);
         }
     } else if (state->reg != NO_REGISTER) {
         emit_store(e, 3, slot, state->reg);
@@ -343,7 +343,7 @@ static unsigned use_index(struct compiler *c, unsigned index)
         if (state->constant) {
             emit_constant(c->hot, reg, (uint64_t)state->value);
         } else {
-            emit_load64(c->hot, reg, host_at(REG_CPU, state->offset));
+            emit_load64(c->hot, reg, host_cpu(state->offset));
         }
         map(c, index, reg);
     }
@@ -369,7 +369,7 @@ unsigned registers_use_double(struct compiler *c, ir_value value)
     }
     if (state->reg == NO_REGISTER) {
         unsigned reg = registers_allocate(c, FILE_FLOAT);
-        emit_float_load(c->hot, true, reg, host_at(REG_CPU, state->offset));
+        emit_float_load(c->hot, true, reg, host_cpu(state->offset));
         map(c, value_index(value), reg);
         state->single = false;
     }
@@ -389,7 +389,7 @@ unsigned registers_use_single(struct compiler *c, ir_value value)
             state->boxed = true;
         }
         unsigned reg = registers_allocate(c, FILE_FLOAT);
-        emit_float_load(c->hot, false, reg, host_at(REG_CPU, state->offset));
+        emit_float_load(c->hot, false, reg, host_cpu(state->offset));
         map(c, value_index(value), reg);
         state->single = true;
     }

@@ -15,7 +15,7 @@ const struct host_register_order compile_loop_registers = {8, {28, 27, 25, 24, 1
 
 void compile_check_boxed(struct compiler *c, unsigned offset)
 {
-    emit_load(c->hot, 2, true, REG_SCRATCH, host_at(REG_CPU, (int32_t)offset));
+    emit_load(c->hot, 2, true, REG_SCRATCH, host_cpu((int32_t)offset));
     emit_compare_constant(c->hot, true, REG_SCRATCH, -1);
     compile_retreat_if(c, HOST_NOT_EQUAL);
 }

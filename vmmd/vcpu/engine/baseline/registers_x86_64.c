@@ -14,7 +14,7 @@ const struct host_register_order compile_loop_registers = {6, {RBX, RSI, RDI, R8
 
 void compile_check_boxed(struct compiler *c, unsigned offset)
 {
-    emit_arithmetic_memory_constant(c->hot, false, HOST_CMP, host_at(REG_CPU, (int32_t)offset), -1);
+    emit_arithmetic_memory_constant(c->hot, false, HOST_CMP, host_cpu((int32_t)offset), -1);
     compile_retreat_if(c, HOST_NOT_EQUAL);
 }
 

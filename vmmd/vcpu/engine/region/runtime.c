@@ -1,5 +1,6 @@
 /* What compiled regions call, and how they are entered and left (libshared/jit/runtime.h). */
 #include "vmmd/vcpu/engine/access.h"
+#include "vmmd/vcpu/engine/enter.h"
 #include "vmmd/vcpu/engine/region/installed.h"
 #include "vmmd/vcpu/engine/soft_mmu.h"
 
@@ -87,9 +88,9 @@ CODE_CALL void region_leave(struct cpu *cpu, const void *step, char *tlb, uint64
 void region_run(struct cpu *cpu, struct block *block)
 {
     uint64_t retired = cpu->retired;
-    code_function *entry = __atomic_load_n(&block->target.entry, __ATOMIC_ACQUIRE);
-    entry(cpu, NULL, (char *)cpu->tlb_data, cpu->tlb_data_mask * sizeof(struct tlb_entry), 0, 0,
-          &block->target);
+    void *entry = __atomic_load_n(&block->target.entry, __ATOMIC_ACQUIRE);
+    enter_code(cpu, NULL, (char *)cpu->tlb_data, cpu->tlb_data_mask * sizeof(struct tlb_entry), 0,
+               0, &block->target, entry);
     /* It left before an instruction that it does not do itself, or for attention: either way the
      * block gets on in the lower tier. */
     engine_cpu_of(cpu)->lower_tier = cpu->retired == retired;
