@@ -170,6 +170,27 @@ const struct option_type option_disk = {.takes_value = true,
                                         .parse = parse_disk,
                                         .release = release_disks};
 
+/* ---- --machine irqchip=auto|plic|aia ---- */
+
+static int parse_machine(const struct option_spec *option, const char *value, void *target,
+                         struct error *err)
+{
+    static const char *const irqchips[] = {"irqchip=auto", "irqchip=plic", "irqchip=aia"};
+    const char **irqchip = target;
+
+    for (size_t i = 0; i < sizeof(irqchips) / sizeof(irqchips[0]); i++) {
+        if (strcmp(value, irqchips[i]) == 0) {
+            *irqchip = irqchips[i] + strlen("irqchip=");
+            return 0;
+        }
+    }
+    error_set(err, ERROR_USAGE, 0, "--%s: unknown word '%.100s'", option->name, value);
+    error_hint(err, "--%s %s", option->name, option->argument);
+    return -ERROR_USAGE;
+}
+
+const struct option_type option_machine = {.takes_value = true, .parse = parse_machine};
+
 /* ---- --net, as libshared/net/setting.h says ---- */
 
 /* The text as vmmd wants it: what leads to a file is absolute. NULL with *err set. */
@@ -267,6 +288,7 @@ void machine_config_build(const struct machine_settings *settings, const char *n
     config->firmware = text_or_empty(settings->firmware);
     config->append = text_or_empty(settings->append);
     config->engine = text_or_empty(settings->engine);
+    config->irqchip = text_or_empty(settings->irqchip);
     config->cpus = settings->cpus;
     config->memory_bytes = settings->memory_bytes;
     config->perf_map = settings->perf_map;

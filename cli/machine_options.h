@@ -40,11 +40,13 @@ struct machine_settings {
     struct disk_settings disks;
     struct net_settings nets;
     const char *engine;
+    const char *irqchip; /* "auto", "plic", "aia" */
     bool perf_map;
 };
 
-extern const struct option_type option_disk; /* struct disk_settings */
-extern const struct option_type option_net;  /* struct net_settings */
+extern const struct option_type option_disk;    /* struct disk_settings */
+extern const struct option_type option_net;     /* struct net_settings */
+extern const struct option_type option_machine; /* const char *: the irqchip */
 
 /* The lines of a table whose settings are a `struct machine_settings`. */
 #define MACHINE_OPTIONS                                                                            \
@@ -114,6 +116,13 @@ extern const struct option_type option_net;  /* struct net_settings */
          .default_value = "auto",                                                                  \
          .summary = "how guest code is executed",                                                  \
          .offset = offsetof(struct machine_settings, engine)},                                     \
+        {.name = "machine",                                                                        \
+         .type = &option_machine,                                                                  \
+         .argument = "irqchip=auto|plic|aia",                                                      \
+         .default_value = "irqchip=auto",                                                          \
+         .summary = "the guest's interrupt controllers: aia has message-signalled interrupts, "    \
+                    "plic works with older kernels and with firmware; auto looks at the kernel",   \
+         .offset = offsetof(struct machine_settings, irqchip)},                                    \
     {                                                                                              \
         .name = "perf-map", .type = &option_flag,                                                  \
         .summary =                                                                                 \

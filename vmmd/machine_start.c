@@ -231,6 +231,7 @@ static int machine_configure_vcpu(struct machine *machine)
     configure.name = config->name;
     configure.arch = config->arch;
     configure.engine = config->engine;
+    configure.irqchip = config->irqchip;
     configure.cpus = config->cpus;
     configure.memory_bytes = config->memory_bytes;
     configure.append = config->append;

@@ -79,6 +79,29 @@ static int config_check_engine(Polyvisor__MachineConfig *config, struct error *e
     return -ERROR_CONFIG;
 }
 
+static int config_check_irqchip(Polyvisor__MachineConfig *config, struct error *err)
+{
+    static const char *const known[] = {"auto", "plic", "aia"};
+
+    if (!config->irqchip[0] && message_set_string(&config->irqchip, "auto") < 0) {
+        return error_set(err, ERROR_INTERNAL, 0, "out of memory");
+    }
+    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+        if (strcmp(config->irqchip, known[i])) {
+            continue;
+        }
+        if (config->firmware[0] && !strcmp(config->irqchip, "aia")) {
+            error_set(err, ERROR_CONFIG, 0, "a machine with firmware cannot have irqchip=aia");
+            error_hint(err, "leave out --machine irqchip=aia: it then has a PLIC");
+            return -ERROR_CONFIG;
+        }
+        return 0;
+    }
+    error_set(err, ERROR_CONFIG, 0, "unknown irqchip '%.40s'", config->irqchip);
+    error_hint(err, "use 'plic', 'aia', or 'auto' for what the kernel knows");
+    return -ERROR_CONFIG;
+}
+
 static int config_check_cpus(const Polyvisor__MachineConfig *config, struct error *err)
 {
     if (config->cpus >= 1 && config->cpus <= CONFIG_CPUS_MAX) {
@@ -253,6 +276,7 @@ int config_validate_form(Polyvisor__MachineConfig *config, const char *directory
 
     result = result ? result : config_check_arch(config, err);
     result = result ? result : config_check_engine(config, err);
+    result = result ? result : config_check_irqchip(config, err);
     result = result ? result : config_check_cpus(config, err);
     result = result ? result : config_check_memory_size(config, err);
     result = result ? result : config_check_append(config, err);

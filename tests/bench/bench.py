@@ -20,6 +20,7 @@ from guest import Guest, GuestError, Setup, WorkloadError, boot_seconds
 
 CLASSES = ("integer", "fp", "system", "scaling", "real")
 ENGINES = ("interp", "baseline", "auto")
+IRQCHIPS = ("", "plic", "aia")
 BOOT, WARM_BOOT = "start to power-off", "again, warm cache"
 WARMING_BOOTS = 3
 TAKE = {"min": min, "median": statistics.median, "first": lambda values: values[0]}
@@ -258,8 +259,10 @@ def print_table(args, qemu, rows, means):
 def engine_list(text):
     engines = list(dict.fromkeys(text.split(",")))
     for engine in engines:
-        if engine not in ENGINES:
-            raise argparse.ArgumentTypeError(f"{engine!r} is not one of {', '.join(ENGINES)}")
+        name, _, irqchip = engine.partition("/")
+        if name not in ENGINES or irqchip not in IRQCHIPS:
+            raise argparse.ArgumentTypeError(f"{engine!r} is not one of {', '.join(ENGINES)}, "
+                                             "perhaps with /plic or /aia")
     return engines
 
 
@@ -276,7 +279,8 @@ def parse():
     parser.add_argument("--initrd", required=True)
     parser.add_argument("--disk", help="the image of tools/make-bench-root; without it no real programs")
     parser.add_argument("--engine", "--engines", dest="engines", type=engine_list, default=["auto"],
-                        metavar="ENGINE[,ENGINE]...", help=f"of {', '.join(ENGINES)}; default: auto")
+                        metavar="ENGINE[,ENGINE]...", help=f"of {', '.join(ENGINES)}, each perhaps with /plic or /aia; "
+                        "default: auto")
     parser.add_argument("--cpus", type=positive, default=1)
     parser.add_argument("--memory", default="512M")
     parser.add_argument("--runs", type=positive, default=3, help="boots of each that are timed (default: 3)")

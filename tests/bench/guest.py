@@ -53,10 +53,13 @@ def qemu_command(setup, append, disk, net):
     return command
 
 
-def polyvisor_command(setup, engine, append, disk, net):
+def polyvisor_command(setup, peer, append, disk, net):
+    engine, _, irqchip = peer.partition("/")
     command = [setup.vmctl, "run", "--quiet", "--name", "bench", "--arch", "riscv64", "--cpus", str(setup.cpus),
                "--memory", setup.memory, "--kernel", setup.kernel, "--initrd", setup.initrd, "--append", append,
                "--engine", engine]
+    if irqchip:
+        command += ["--machine", f"irqchip={irqchip}"]
     if disk:
         command += ["--disk", f"path={disk},format=raw,readonly"]
     if net:
@@ -65,7 +68,7 @@ def polyvisor_command(setup, engine, append, disk, net):
 
 
 class Guest:
-    """One boot. `peer` is "qemu" or the name of one of our engines; `cache` names the folder for compiled code."""
+    """One boot. `peer` is "qemu" or one of our engines, perhaps with an irqchip ("auto/plic"); `cache` names the folder for compiled code."""
 
     def __init__(self, setup, peer, script, disk=None, net=False, cache="cache"):
         self.setup, self.peer = setup, peer

@@ -281,7 +281,7 @@ static bool add_memory(struct memory *memory, uint64_t size)
 static bool add_devices(struct side *side, struct error *err)
 {
     struct machine *machine = side->machine;
-    side->pci = pci_host_create(machine->bus, &machine->pci, NULL, err);
+    side->pci = pci_host_create(machine->bus, &machine->pci, err);
     return side->pci && machine->model->attach_mmio_device(machine, "serial", &serial_port_ops,
                                                            &side->serial, &side->serial.irq) == 0;
 }

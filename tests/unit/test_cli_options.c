@@ -394,6 +394,7 @@ START_TEST(machines_have_defaults)
     ck_assert_str_eq(message.config.name, "m");
     ck_assert_str_eq(message.config.arch, "riscv64");
     ck_assert_str_eq(message.config.engine, "auto");
+    ck_assert_str_eq(message.config.irqchip, "auto");
     ck_assert_str_eq(message.config.kernel, "/k");
     ck_assert_str_eq(message.config.initrd, "");
     ck_assert_str_eq(message.config.append, "");
@@ -402,6 +403,26 @@ START_TEST(machines_have_defaults)
     ck_assert_uint_eq(message.config.n_disks, 0);
     ck_assert_uint_eq(message.config.n_net, 0);
     release_machine(&settings);
+}
+END_TEST
+
+START_TEST(the_machine_option_takes_words)
+{
+    static const char *const wrong[] = {"", "aia", "irqchip=", "irqchip=gic", "irqchip=aia,"};
+    struct machine_settings settings;
+    struct machine_config_message message;
+    struct error err;
+
+    ck_assert_int_eq(PARSE_MACHINE(&settings, &err, "--kernel", "/k", "--machine", "irqchip=plic"),
+                     0);
+    machine_config_build(&settings, "m", &message);
+    ck_assert_str_eq(message.config.irqchip, "plic");
+    release_machine(&settings);
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        ck_assert_int_eq(PARSE_MACHINE(&settings, &err, "--machine", wrong[i]), -ERROR_USAGE);
+        ck_assert_int_ne(err.hint[0], '\0');
+        release_machine(&settings);
+    }
 }
 END_TEST
 
@@ -521,6 +542,7 @@ int main(void)
     tcase_add_test(tests, paths_become_absolute);
     tcase_add_test(tests, bad_options_say_what_is_wrong);
     tcase_add_test(tests, machines_have_defaults);
+    tcase_add_test(tests, the_machine_option_takes_words);
     tcase_add_test(tests, machines_need_something_to_boot);
     tcase_add_test(tests, disks_are_described_by_words);
     tcase_add_test(tests, bad_disks_and_networks_are_refused);

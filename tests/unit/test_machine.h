@@ -27,6 +27,7 @@ struct test_machine {
     const char *input;
     bool dead; /* the serial device refuses */
     struct irq_line serial_irq, rtc_irq;
+    enum machine_irqchip irqchip; /* kept by test_machine_open */
 };
 
 static inline bool test_serial_read(void *device, uint64_t offset, unsigned size, uint64_t *value)
@@ -103,7 +104,7 @@ static inline int test_kernel(const uint32_t *code, size_t size)
 static inline void test_machine_open(struct test_machine *test, unsigned cpus, const uint32_t *code,
                                      size_t size)
 {
-    *test = (struct test_machine){.input = ""};
+    *test = (struct test_machine){.input = "", .irqchip = test->irqchip};
     test->kernel_fd = test_kernel(code, size);
     int ram = memory_create_fd("ram", TEST_RAM_SIZE);
     int codemap = memory_create_fd("codemap", memory_codemap_size(TEST_RAM_SIZE));
@@ -118,6 +119,7 @@ static inline void test_machine_open(struct test_machine *test, unsigned cpus, c
         .initrd_fd = -1,
         .firmware_fd = -1,
         .append = "console=ttyS0",
+        .irqchip = test->irqchip,
         .event = test_event,
         .event_context = test,
     };

@@ -132,14 +132,58 @@ START_TEST(every_reference_leads_to_its_node)
 }
 END_TEST
 
+START_TEST(messages_have_their_nodes)
+{
+    struct riscv64_fdt aia = full;
+    aia.has_aia = true;
+    build(&aia);
+    ck_assert_int_lt(fdt_path_offset(buffer, "/soc/plic@c000000"), 0);
+    reg_is("/soc/imsics@28000000", 0x28000000, 4 * 0x1000);
+    reg_is("/soc/aplic@d000000", 0xd000000, 0x4000);
+    ck_assert_str_eq(text("/soc/imsics@28000000", "compatible"), "riscv,imsics");
+    ck_assert_str_eq(text("/soc/aplic@d000000", "compatible"), "riscv,aplic");
+    ck_assert_uint_eq(cell("/soc/imsics@28000000", "riscv,num-ids", 0), 255);
+    ck_assert_uint_eq(cell("/soc/aplic@d000000", "riscv,num-sources", 0), 96);
+    uint32_t imsic = cell("/soc/imsics@28000000", "phandle", 0);
+    uint32_t aplic = cell("/soc/aplic@d000000", "phandle", 0);
+    ck_assert_uint_eq(cell("/soc/aplic@d000000", "msi-parent", 0), imsic);
+    ck_assert_uint_eq(cell("/soc/pci@30000000", "msi-parent", 0), imsic);
+    ck_assert_uint_eq(cell("/soc/serial@10000000", "interrupt-parent", 0), aplic);
+    ck_assert_uint_eq(cell("/soc/serial@10000000", "interrupts", 0), 10);
+    ck_assert_uint_eq(cell("/soc/serial@10000000", "interrupts", 1), 4); /* level, high */
+    ck_assert_uint_eq(cell("/soc/rtc@101000", "interrupts", 0), 11);
+    for (unsigned i = 0; i < 4; i++) {
+        char path[64];
+        snprintf(path, sizeof(path), "/cpus/cpu@%u/interrupt-controller", i);
+        ck_assert_uint_eq(cell("/soc/imsics@28000000", "interrupts-extended", i * 2),
+                          cell(path, "phandle", 0));
+        ck_assert_uint_eq(cell("/soc/imsics@28000000", "interrupts-extended", i * 2 + 1), 9);
+        snprintf(path, sizeof(path), "/cpus/cpu@%u", i);
+        ck_assert_str_eq(text(path, "riscv,isa"), riscv64_isa_string(true));
+        ck_assert_int_ge(fdt_stringlist_search(buffer, node(path), "riscv,isa-extensions", "ssaia"),
+                         0);
+    }
+    for (unsigned entry = 0; entry < 16; entry++) {
+        unsigned slot = entry / 4, pin = entry % 4;
+        ck_assert_uint_eq(cell("/soc/pci@30000000", "interrupt-map", entry * 7 + 4), aplic);
+        ck_assert_uint_eq(cell("/soc/pci@30000000", "interrupt-map", entry * 7 + 5),
+                          0x20 + (slot + pin) % 4);
+        ck_assert_uint_eq(cell("/soc/pci@30000000", "interrupt-map", entry * 7 + 6), 4);
+    }
+    build(&full);
+    ck_assert_int_lt(fdt_path_offset(buffer, "/soc/imsics@28000000"), 0);
+    ck_assert_ptr_null(fdt_getprop(buffer, node("/soc/pci@30000000"), "msi-parent", NULL));
+}
+END_TEST
+
 START_TEST(cpus_say_what_they_can)
 {
     build(&full);
-    ck_assert_str_eq(text("/cpus/cpu@3", "riscv,isa"), riscv64_isa_string());
+    ck_assert_str_eq(text("/cpus/cpu@3", "riscv,isa"), riscv64_isa_string(false));
     ck_assert_str_eq(text("/cpus/cpu@0", "riscv,isa-base"), "rv64i");
     ck_assert_str_eq(text("/cpus/cpu@0", "mmu-type"), "riscv,sv57");
     int cpu = node("/cpus/cpu@1"), count = 0;
-    for (const char *const *name = riscv64_isa_extensions(); *name; name++, count++) {
+    for (const char *const *name = riscv64_isa_extensions(false); *name; name++, count++) {
         ck_assert_int_ge(fdt_stringlist_search(buffer, cpu, "riscv,isa-extensions", *name), 0);
     }
     ck_assert_int_eq(fdt_stringlist_count(buffer, cpu, "riscv,isa-extensions"), count);
@@ -203,6 +247,7 @@ int main(void)
     TCase *tests = tcase_create("device tree");
     tcase_add_test(tests, devices_are_where_the_map_has_them);
     tcase_add_test(tests, every_reference_leads_to_its_node);
+    tcase_add_test(tests, messages_have_their_nodes);
     tcase_add_test(tests, cpus_say_what_they_can);
     tcase_add_test(tests, chosen_carries_the_boot_parameters);
     tcase_add_test(tests, what_is_absent_is_not_described);

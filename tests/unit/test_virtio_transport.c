@@ -222,7 +222,7 @@ static void setup_with_deadline(unsigned deadline_ms)
     state = calloc(1, VIRTIO_STATE_SIZE);
     fill_state();
     bus = bus_create();
-    host = pci_host_create(bus, &windows, NULL, &err);
+    host = pci_host_create(bus, &windows, &err);
     ck_assert_ptr_nonnull(host);
     client = transport_client_create(path, deadline_ms, &err);
     ck_assert_ptr_nonnull(client);

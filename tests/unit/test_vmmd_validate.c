@@ -99,6 +99,7 @@ START_TEST(a_good_one_passes_and_gets_its_defaults)
     ck_assert_int_eq(validate(), 0);
     ck_assert_str_eq(config->arch, "riscv64");
     ck_assert_str_eq(config->engine, "auto");
+    ck_assert_str_eq(config->irqchip, "auto");
     ck_assert_str_eq(config->disks[0]->format, "raw");
     set(&config->engine, "interp");
     ck_assert_int_eq(validate(), 0);
@@ -137,6 +138,23 @@ START_TEST(architectures_and_engines)
     set(&config->engine, "baseline");
     ck_assert_int_eq(validate(), 0); /* vcpud knows whether it can */
     set(&config->engine, "warp");
+    ck_assert_int_eq(validate(), -ERROR_CONFIG);
+    ck_assert_int_gt(strlen(err.hint), 0);
+}
+END_TEST
+
+START_TEST(interrupt_controllers)
+{
+    set(&config->irqchip, "plic");
+    ck_assert_int_eq(validate(), 0);
+    set(&config->irqchip, "aia");
+    ck_assert_int_eq(validate(), 0);
+    set(&config->firmware, config->kernel);
+    ck_assert_int_eq(validate(), -ERROR_CONFIG);
+    ck_assert_int_gt(strlen(err.hint), 0);
+    set(&config->irqchip, "auto");
+    ck_assert_int_eq(validate(), 0);
+    set(&config->irqchip, "gic");
     ck_assert_int_eq(validate(), -ERROR_CONFIG);
     ck_assert_int_gt(strlen(err.hint), 0);
 }
@@ -431,6 +449,7 @@ int main(void)
     tcase_add_test(tests, a_good_one_passes_and_gets_its_defaults);
     tcase_add_test(tests, names);
     tcase_add_test(tests, architectures_and_engines);
+    tcase_add_test(tests, interrupt_controllers);
     tcase_add_test(tests, processors_and_memory);
     tcase_add_test(tests, memory_is_not_promised_twice);
     tcase_add_test(tests, images);

@@ -1,7 +1,6 @@
 #include "vmmd/vcpu/devices.h"
 #include "vmmd/vcpu/device/mmio_client.h"
 #include "vmmd/vcpu/device/transport_client.h"
-#include "vmmd/vcpu/pci/virtio_pci.h"
 #include "vmmd/vcpu/tunables.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -185,7 +184,7 @@ static int open_transport(struct attached *device, const Polyvisor__VcpuDevice *
 {
     if (!device->all->pci) {
         device->all->pci =
-            pci_host_create(device->all->machine->bus, &device->all->machine->pci, NULL, err);
+            pci_host_create(device->all->machine->bus, &device->all->machine->pci, err);
         if (!device->all->pci) {
             return -ERROR_UNSUPPORTED;
         }
@@ -302,6 +301,15 @@ void devices_destroy(struct devices *devices)
         detach(&devices->list[i]);
     }
     free(devices);
+}
+
+void devices_count(const struct devices *devices, struct virtio_pci_counts *counts)
+{
+    for (unsigned i = 0; i < devices->count; i++) {
+        if (devices->list[i].virtio) {
+            virtio_pci_count(devices->list[i].virtio, counts);
+        }
+    }
 }
 
 void devices_reset(struct devices *devices)

@@ -13,6 +13,7 @@
 #include "vmmd/vcpu/interrupt_thread.h"
 #include "vmmd/vcpu/machine/machine.h"
 #include "vmmd/vcpu/notices.h"
+#include "vmmd/vcpu/pci/virtio_pci.h"
 
 #define DEVICES_MAX 64
 
@@ -25,6 +26,9 @@ struct devices *devices_create(const Polyvisor__VcpuConfigure *configure, struct
                                struct notices *notices, struct error *err);
 /* After CPU threads and interrupt thread have ended, before the machine is destroyed. */
 void devices_destroy(struct devices *devices);
+
+/* Any thread: kicks and interrupts of all virtio devices, added up. */
+void devices_count(const struct devices *devices, struct virtio_pci_counts *counts);
 
 /* Machine reset, in steps around machine_load, while all CPUs are parked: first quiet every device;
  * wait until none can write to guest memory any more; then, when the interrupt controllers are new,

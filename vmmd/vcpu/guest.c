@@ -108,6 +108,10 @@ out:
 static int create_machine(struct guest *guest, const struct machine_model *model,
                           const Polyvisor__VcpuConfigure *configure, struct error *err)
 {
+    enum machine_irqchip irqchip;
+    if (!machine_irqchip_find(configure->irqchip, &irqchip)) {
+        return error_set(err, ERROR_CONFIG, 0, "there is no irqchip '%.40s'", configure->irqchip);
+    }
     const struct machine_config config = {
         .cpu_count = configure->cpus,
         .memory_size = configure->memory_bytes,
@@ -115,6 +119,7 @@ static int create_machine(struct guest *guest, const struct machine_model *model
         .initrd_fd = guest->images[IMAGE_INITRD],
         .firmware_fd = guest->images[IMAGE_FIRMWARE],
         .append = configure->append,
+        .irqchip = irqchip,
         .event = machine_event,
         .event_context = guest,
     };
@@ -358,6 +363,14 @@ void guest_stats(struct guest *guest, Polyvisor__VcpuStats *stats)
 #define X(name) stats->name = engine.name;
     GUEST_STATISTICS(X)
 #undef X
+    struct virtio_pci_counts devices = {0};
+    devices_count(guest->devices, &devices);
+    stats->kicks = devices.kicks;
+    stats->device_interrupts = devices.interrupts;
+    stats->device_messages = devices.messages;
+    struct machine_counts machine = {0};
+    guest->machine->model->count(guest->machine, &machine);
+    stats->messages = machine.messages;
     if (guest->jit) {
         struct jit_link_stats jit;
         jit_link_get_stats(guest->jit, &jit);

@@ -94,30 +94,34 @@ void riscv64_boot(struct riscv64_cpu *cpu, enum riscv64_privilege privilege, uin
 
 /* --- names ---------------------------------------------------------------------------------- */
 /* svvptc: an invalid page-table entry is never cached, so one that becomes valid is seen without a
- * fence. A kernel that knows it leaves out a flush a page fault, and one a stack for a task. */
-#define EXTENSIONS(X)                                                                              \
+ * fence. A kernel that knows it leaves out a flush a page fault, and one a stack for a task. Ssaia,
+ * which depends on the machine, stands between the two lists. */
+#define EXTENSIONS_BEFORE(X)                                                                       \
     X(zicbom)                                                                                      \
     X(zicboz)                                                                                      \
     X(zicntr)                                                                                      \
-    X(zicond)                                                                                      \
-    X(zicsr)                                                                                       \
-    X(zifencei)                                                                                    \
-    X(zihintpause) X(zihpm) X(zfa) X(zba) X(zbb) X(zbs) X(sstc) X(svadu) X(svinval) X(svnapot)     \
-        X(svpbmt) X(svvptc)
+    X(zicond) X(zicsr) X(zifencei) X(zihintpause) X(zihpm) X(zfa) X(zba) X(zbb) X(zbs)
+#define EXTENSIONS_AFTER(X) X(sstc) X(svadu) X(svinval) X(svnapot) X(svpbmt) X(svvptc)
 
-const char *riscv64_isa_string(void)
+const char *riscv64_isa_string(bool has_aia)
 {
 #define X(name) "_" #name
-    return "rv64imafdc" EXTENSIONS(X);
+    return has_aia ? "rv64imafdc" EXTENSIONS_BEFORE(X) "_ssaia" EXTENSIONS_AFTER(X)
+                   : "rv64imafdc" EXTENSIONS_BEFORE(X) EXTENSIONS_AFTER(X);
 #undef X
 }
 
-const char *const *riscv64_isa_extensions(void)
+#define BASE_LETTERS "i", "m", "a", "f", "d", "c"
+
+const char *const *riscv64_isa_extensions(bool has_aia)
 {
 #define X(name) #name,
-    static const char *const names[] = {"i", "m", "a", "f", "d", "c", EXTENSIONS(X) NULL};
+    static const char *const plain[] = {BASE_LETTERS,
+                                        EXTENSIONS_BEFORE(X) EXTENSIONS_AFTER(X) NULL};
+    static const char *const with_aia[] = {BASE_LETTERS, EXTENSIONS_BEFORE(X) "ssaia",
+                                           EXTENSIONS_AFTER(X) NULL};
 #undef X
-    return names;
+    return has_aia ? with_aia : plain;
 }
 
 const char *riscv64_register_name(unsigned index)

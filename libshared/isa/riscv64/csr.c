@@ -70,6 +70,24 @@ static bool csr_check_satp(const struct riscv64_cpu *cpu, unsigned number)
     return cpu->privilege == RISCV64_MACHINE || !(cpu->csr.mstatus & STATUS_TVM);
 }
 
+static bool csr_check_aia(const struct riscv64_cpu *cpu, unsigned number)
+{
+    (void)number;
+    return cpu->has_aia;
+}
+
+/* siselect values of the iprio array; of RV64 the even ones. */
+static bool is_priority(uint64_t select)
+{
+    return select >= 0x30 && select <= 0x3e && select % 2 == 0;
+}
+
+static bool csr_check_sireg(const struct riscv64_cpu *cpu, unsigned number)
+{
+    (void)number;
+    return cpu->has_aia && (is_priority(cpu->csr.siselect) || riscv64_imsic_has(cpu->csr.siselect));
+}
+
 /* --- constants ------------------------------------------------------------------------------ */
 static uint64_t csr_read_zero(struct riscv64_cpu *cpu, unsigned number)
 {
@@ -339,6 +357,47 @@ static void csr_write_stimecmp(struct riscv64_cpu *cpu, unsigned number, uint64_
     (void)number;
     cpu->csr.stimecmp = merge(cpu->csr.stimecmp, value, mask);
     riscv64_update_supervisor_timer(cpu);
+}
+
+/* --- Advanced Interrupt Architecture: chapters 2, 3 and 5 ------------------------------------ */
+
+/* Priorities of major interrupts are fixed: their array is all read-only zeros (5.4.1), as are the
+ * IMSIC's registers without a meaning. */
+static uint64_t csr_read_sireg(struct riscv64_cpu *cpu, unsigned number)
+{
+    (void)number;
+    return riscv64_imsic_read(&cpu->imsic, cpu->csr.siselect);
+}
+
+static void csr_write_sireg(struct riscv64_cpu *cpu, unsigned number, uint64_t value, uint64_t mask)
+{
+    (void)number;
+    riscv64_imsic_write(&cpu->imsic, cpu->csr.siselect, value, mask);
+}
+
+static uint64_t csr_read_stopei(struct riscv64_cpu *cpu, unsigned number)
+{
+    (void)number;
+    cpu->stopei = riscv64_imsic_top(&cpu->imsic);
+    return (uint64_t)cpu->stopei << 16 | cpu->stopei;
+}
+
+/* Claims what the same instruction has read, whatever may have become more urgent since (3.9). */
+static void csr_write_stopei(struct riscv64_cpu *cpu, unsigned number, uint64_t value,
+                             uint64_t mask)
+{
+    (void)number;
+    (void)value;
+    (void)mask;
+    riscv64_imsic_claim(&cpu->imsic, cpu->stopei);
+}
+
+/* With fixed priorities the field for them is always 1 (5.4.2). */
+static uint64_t csr_read_stopi(struct riscv64_cpu *cpu, unsigned number)
+{
+    unsigned top = riscv64_top_supervisor_interrupt(cpu);
+    (void)number;
+    return top ? (uint64_t)top << 16 | 1 : 0;
 }
 
 /* --- configuration -------------------------------------------------------------------------- */

@@ -1,13 +1,14 @@
 /*
  * RISC-V RV64GC guest CPU: state, and what a machine needs to drive it.
  *
- * Owner thread only, except `lines` as noted. Source: The RISC-V Instruction Set Manual, volume I
- * (20240411) and volume II (privileged, 1.12 and ratified extensions).
+ * Owner thread only, except `lines` and `imsic` as noted. Source: The RISC-V Instruction Set
+ * Manual, volume I (20240411) and volume II (privileged, 1.12 and ratified extensions).
  */
 #ifndef POLYVISOR_ISA_RISCV64_RISCV64_H
 #define POLYVISOR_ISA_RISCV64_RISCV64_H
 
 #include "libshared/isa/isa.h"
+#include "libshared/isa/riscv64/imsic.h"
 
 enum riscv64_privilege { RISCV64_USER = 0, RISCV64_SUPERVISOR = 1, RISCV64_MACHINE = 3 };
 
@@ -38,6 +39,7 @@ struct riscv64_csrs {
     /* Counter = retired + offset while it runs, = offset while mcountinhibit stops it. */
     uint64_t cycle_offset, instret_offset;
     uint64_t pmpcfg[2], pmpaddr[RISCV64_PMP_ENTRIES];
+    uint64_t siselect;
 };
 
 /* A PMP entry made ready for look-up; empty when first > last. */
@@ -67,6 +69,10 @@ struct riscv64_cpu {
     struct mmu_key data_key, execute_key; /* as last given to cpu_host.mmu_switch */
     struct riscv64_pmp_region pmp[RISCV64_PMP_ENTRIES];
     unsigned pmp_count; /* entries in use: the highest non-empty one + 1 */
+    /* Ssaia: set by the machine after a reset, when it has the controllers for it. */
+    bool has_aia;
+    uint32_t stopei; /* as last read: what a write claims */
+    struct riscv64_imsic imsic;
 };
 
 /* Any thread: drive an interrupt line into mip and ask for attention when it rose. The caller
@@ -80,9 +86,14 @@ void riscv64_set_line(struct riscv64_cpu *cpu, enum riscv64_interrupt line, bool
 void riscv64_boot(struct riscv64_cpu *cpu, enum riscv64_privilege privilege, uint64_t pc,
                   uint64_t hart_id, uint64_t a1);
 
-/* The "riscv,isa" string and the list for "riscv,isa-extensions" (NULL-terminated) of this CPU. */
-const char *riscv64_isa_string(void);
-const char *const *riscv64_isa_extensions(void);
+/* Any thread: a message-signalled interrupt for the hart; its attention is asked for when it does
+ * not know of it yet. True: the caller wakes a sleeping CPU. */
+bool riscv64_message(struct riscv64_cpu *cpu, uint64_t identity);
+
+/* The "riscv,isa" string and the list for "riscv,isa-extensions" (NULL-terminated) of this CPU,
+ * with or without Ssaia. */
+const char *riscv64_isa_string(bool has_aia);
+const char *const *riscv64_isa_extensions(bool has_aia);
 
 /* Register names for dumps: "zero", "ra", ...; index 0 to 31. */
 const char *riscv64_register_name(unsigned index);

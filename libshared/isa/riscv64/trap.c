@@ -41,6 +41,9 @@ uint64_t riscv64_mip(const struct riscv64_cpu *cpu)
 {
     uint64_t lines = atomic_load_explicit(&cpu->lines, memory_order_acquire);
     uint64_t mip = lines | cpu->csr.software_mip;
+    if (riscv64_imsic_asserts(&cpu->imsic)) {
+        mip |= IRQ_SEXT;
+    }
     if (cpu->csr.menvcfg & ENVCFG_STCE) {
         return (mip & ~IRQ_STIMER) | (lines & IRQ_STIMER);
     }
@@ -55,6 +58,15 @@ void riscv64_set_line(struct riscv64_cpu *cpu, enum riscv64_interrupt line, bool
     } else if (!(atomic_fetch_or(&cpu->lines, bit) & bit)) {
         cpu_attention(&cpu->cpu, CPU_ATTENTION_INTERRUPT);
     }
+}
+
+bool riscv64_message(struct riscv64_cpu *cpu, uint64_t identity)
+{
+    bool due = riscv64_imsic_message(&cpu->imsic, identity);
+    if (due) {
+        cpu_attention(&cpu->cpu, CPU_ATTENTION_INTERRUPT);
+    }
+    return due;
 }
 
 /* The machine's timer thread drives the same line, and may look at the clock between our looks: so
@@ -104,6 +116,26 @@ static uint64_t confirmed_interrupts(struct riscv64_cpu *cpu, bool wake)
         due = due_interrupts(cpu, wake);
     }
     return due;
+}
+
+/* Volume II, "Machine Interrupt Registers": decreasing priority. 0: there is none. */
+static unsigned most_urgent(uint64_t interrupts)
+{
+    static const uint8_t priority[] = {
+        RISCV64_IRQ_MEXT, RISCV64_IRQ_MSOFT, RISCV64_IRQ_MTIMER,
+        RISCV64_IRQ_SEXT, RISCV64_IRQ_SSOFT, RISCV64_IRQ_STIMER,
+    };
+    for (unsigned i = 0; i < sizeof(priority); i++) {
+        if (interrupts & BIT64(priority[i])) {
+            return priority[i];
+        }
+    }
+    return 0;
+}
+
+unsigned riscv64_top_supervisor_interrupt(struct riscv64_cpu *cpu)
+{
+    return most_urgent(confirmed_interrupts(cpu, true) & cpu->csr.mideleg);
 }
 
 bool riscv64_interrupt_pending(struct cpu *cpu, bool wake)
@@ -184,18 +216,10 @@ void riscv64_deliver_exception(struct cpu *base)
 
 void riscv64_deliver_interrupt(struct cpu *base)
 {
-    /* Volume II, "Machine Interrupt Registers": decreasing priority. */
-    static const uint8_t priority[] = {
-        RISCV64_IRQ_MEXT, RISCV64_IRQ_MSOFT, RISCV64_IRQ_MTIMER,
-        RISCV64_IRQ_SEXT, RISCV64_IRQ_SSOFT, RISCV64_IRQ_STIMER,
-    };
     struct riscv64_cpu *cpu = riscv64_cpu(base);
-    uint64_t enabled = confirmed_interrupts(cpu, false);
-    for (unsigned i = 0; i < sizeof(priority); i++) {
-        if (enabled & BIT64(priority[i])) {
-            enter(cpu, CAUSE_INTERRUPT | priority[i], 0, cpu->csr.mideleg);
-            return;
-        }
+    unsigned number = most_urgent(confirmed_interrupts(cpu, false));
+    if (number != 0) {
+        enter(cpu, CAUSE_INTERRUPT | number, 0, cpu->csr.mideleg);
     }
 }
 

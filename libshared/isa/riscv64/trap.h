@@ -15,6 +15,10 @@ void riscv64_update_supervisor_timer(struct riscv64_cpu *cpu);
 /* mip as software reads it. */
 uint64_t riscv64_mip(const struct riscv64_cpu *cpu);
 
+/* The interrupt that stopi shows: the most urgent one pending and enabled for the supervisor,
+ * whether or not it takes interrupts now; 0 = none. */
+unsigned riscv64_top_supervisor_interrupt(struct riscv64_cpu *cpu);
+
 /* MRET and SRET: set pc and modes. The caller has checked the privilege. */
 void riscv64_return_machine(struct riscv64_cpu *cpu);
 void riscv64_return_supervisor(struct riscv64_cpu *cpu);

@@ -1,11 +1,14 @@
 #include "vmmd/vcpu/boot/image.h"
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define READ_CHUNK (8u << 20)
+#define READ_CHUNK     (8u << 20)
+#define SEARCH_CHUNK   (256u << 10) /* fits the processor's cache */
+#define SEARCH_OVERLAP 64u          /* no word that is looked for is longer */
 
 int boot_image_open(struct boot_image *image, int fd, const char *what, struct error *err)
 {
@@ -56,6 +59,42 @@ int boot_image_read(const struct boot_image *image, uint64_t offset, void *buffe
         size -= (size_t)got;
     }
     return 0;
+}
+
+/* Mark the words that occur in `size` bytes; how many were new. */
+static size_t find_words(const uint8_t *bytes, size_t size, const char *const *words, size_t count,
+                         uint32_t *found)
+{
+    size_t new = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (!(*found >> i & 1) && memmem(bytes, size, words[i], strlen(words[i]) + 1)) {
+            *found |= UINT32_C(1) << i;
+            new ++;
+        }
+    }
+    return new;
+}
+
+bool boot_image_mentions(const struct boot_image *image, const char *const *words, size_t count)
+{
+    uint8_t *buffer = malloc(SEARCH_CHUNK + SEARCH_OVERLAP);
+    uint32_t found = 0;
+    size_t missing = count, kept = 0;
+    for (uint64_t offset = 0; buffer && missing > 0 && offset < image->size;) {
+        uint64_t left = image->size - offset;
+        size_t size = left < SEARCH_CHUNK ? (size_t)left : SEARCH_CHUNK;
+        if (boot_image_read(image, offset, buffer + kept, size, NULL) != 0) {
+            break;
+        }
+        missing -= find_words(buffer, kept + size, words, count, &found);
+        offset += size;
+        /* A word may lie across the border. */
+        size_t end = kept + size;
+        kept = end < SEARCH_OVERLAP ? end : SEARCH_OVERLAP;
+        memmove(buffer, buffer + end - kept, kept);
+    }
+    free(buffer);
+    return missing == 0;
 }
 
 static void *guest_range(struct memory *memory, uint64_t address, uint64_t size, struct error *err)

@@ -10,6 +10,7 @@
 
 #include "libshared/base/error.h"
 #include "libshared/mem/memory.h"
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -27,6 +28,9 @@ int boot_image_open(struct boot_image *image, int fd, const char *what, struct e
  */
 int boot_image_read(const struct boot_image *image, uint64_t offset, void *buffer, size_t size,
                     struct error *err);
+/* Whether each of these words, ended by a zero, occurs in the image. False also when it cannot be
+ * read. */
+bool boot_image_mentions(const struct boot_image *image, const char *const *words, size_t count);
 /* Read [offset, offset + size) to guest address `address`; code translated from there is marked as
  * overwritten. ERROR_MEMORY when that is not all RAM. */
 int boot_image_load(const struct boot_image *image, uint64_t offset, uint64_t size,

@@ -51,7 +51,7 @@ void msix_destroy(struct msix *msix)
 /* Under the lock: send what is pending and no longer masked. */
 static void deliver_pending(struct msix *msix)
 {
-    if (!msix->enabled || msix->function_masked) {
+    if (!msix->enabled || msix->function_masked || !msix->may_write) {
         return;
     }
     for (unsigned i = 0; i < msix->vector_count; i++) {
@@ -132,7 +132,9 @@ void msix_table_write(struct msix *msix, uint64_t offset, unsigned size, uint64_
 void msix_control_changed(struct msix *msix)
 {
     uint32_t flags = pci_function_get(msix->function, msix->capability + PCI_MSIX_FLAGS, 2);
+    uint32_t command = pci_function_get(msix->function, PCI_COMMAND, 2);
     pthread_mutex_lock(&msix->lock);
+    msix->may_write = (command & PCI_COMMAND_MASTER) != 0;
     msix->enabled = (flags & PCI_MSIX_FLAGS_ENABLE) != 0;
     msix->function_masked = (flags & PCI_MSIX_FLAGS_MASKALL) != 0;
     deliver_pending(msix);
@@ -147,14 +149,17 @@ void msix_reset(struct msix *msix)
     msix_control_changed(msix);
 }
 
-void msix_notify(struct msix *msix, unsigned vector)
+bool msix_notify(struct msix *msix, unsigned vector)
 {
+    bool sent = false;
     pthread_mutex_lock(&msix->lock);
     if (msix->enabled && vector < msix->vector_count) {
         msix->pending |= UINT32_C(1) << vector;
         deliver_pending(msix);
+        sent = !(msix->pending >> vector & 1);
     }
     pthread_mutex_unlock(&msix->lock);
+    return sent;
 }
 
 bool msix_enabled(struct msix *msix)

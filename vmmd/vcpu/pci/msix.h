@@ -29,6 +29,7 @@ struct msix {
     unsigned vector_count;
     pthread_mutex_t lock; /* leaf; all below */
     bool enabled, function_masked;
+    bool may_write;   /* bus mastering is on: messages are writes of the function to memory */
     uint32_t pending; /* bit a vector */
     struct msix_entry table[MSIX_VECTORS_MAX];
 };
@@ -43,14 +44,15 @@ void msix_destroy(struct msix *msix);
  */
 uint64_t msix_table_read(struct msix *msix, uint64_t offset, unsigned size);
 void msix_table_write(struct msix *msix, uint64_t offset, unsigned size, uint64_t value);
-/* Configuration space changed: take over the control bits. Under the PCI host's lock. */
+/* Configuration space changed: take over the control bits, and the command register's bus
+ * mastering. Under the PCI host's lock. */
 void msix_control_changed(struct msix *msix);
 /* Back to power-on: all masked, nothing pending. */
 void msix_reset(struct msix *msix);
 
-/* Send the vector's message, or keep it pending while masked. A number that is no vector, or
- * MSI-X disabled: nothing happens. */
-void msix_notify(struct msix *msix, unsigned vector);
+/* Send the vector's message, or keep it pending while masked or no bus master. A number that is no
+ * vector, or MSI-X disabled: nothing happens. True when it was sent. */
+bool msix_notify(struct msix *msix, unsigned vector);
 /* True when MSI-X is on, so that INTx must stay silent. */
 bool msix_enabled(struct msix *msix);
 

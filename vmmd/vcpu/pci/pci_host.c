@@ -24,7 +24,6 @@ static const struct pci_identity BRIDGE_IDENTITY = {
 struct pci_host {
     struct bus *bus;
     const struct machine_pci *windows;
-    const struct pci_msi_target *msi;
     pthread_mutex_t lock;                       /* slots' configuration spaces and BAR mappings */
     struct pci_function *slots[PCI_SLOT_COUNT]; /* fixed before CPUs run */
     struct pci_function bridge;
@@ -248,7 +247,7 @@ static int put_on_bus(struct pci_host *host)
 }
 
 struct pci_host *pci_host_create(struct bus *bus, const struct machine_pci *windows,
-                                 const struct pci_msi_target *msi, struct error *err)
+                                 struct error *err)
 {
     if (windows->ecam_size < ECAM_BUS_SIZE) {
         error_set(err, ERROR_UNSUPPORTED, 0, "this machine has no PCI host bridge");
@@ -261,7 +260,6 @@ struct pci_host *pci_host_create(struct bus *bus, const struct machine_pci *wind
     }
     host->bus = bus;
     host->windows = windows;
-    host->msi = msi;
     pthread_mutex_init(&host->lock, NULL);
     pthread_mutex_init(&host->interrupt_lock, NULL);
     pci_function_init(&host->bridge, &BRIDGE_IDENTITY, 0, NULL, &host->bridge);
@@ -321,5 +319,5 @@ void pci_host_reset(struct pci_host *host)
 
 const struct pci_msi_target *pci_host_msi(const struct pci_host *host)
 {
-    return host->msi;
+    return host->windows->msi.notify ? &host->windows->msi : NULL;
 }

@@ -19,24 +19,17 @@
 
 #define PCI_SLOT_COUNT 32u
 
-/* Where a message-signalled interrupt goes: a write of `data` to `address` by a device. Machines
- * without such a controller have none, and then MSI-X is not offered. */
-struct pci_msi_target {
-    void (*notify)(void *controller, uint64_t address, uint32_t data);
-    void *controller;
-};
-
-/* Put the bridge on `bus` where `windows` says; both stay the caller's and outlive the host. `msi`
- * may be NULL. NULL with *err set on failure. */
+/* Put the bridge on `bus` where `windows` says; both stay the caller's and outlive the host. NULL
+ * with *err set on failure. */
 struct pci_host *pci_host_create(struct bus *bus, const struct machine_pci *windows,
-                                 const struct pci_msi_target *msi, struct error *err);
+                                 struct error *err);
 /* Only after the CPUs have stopped, and before its bus goes. Functions stay their owners'. */
 void pci_host_destroy(struct pci_host *host);
 /* Plug a fully described function in, before CPUs run. 0, -EINVAL (no such slot) or -EEXIST. */
 int pci_host_add(struct pci_host *host, unsigned slot, struct pci_function *function);
 /* Machine reset, while no CPU runs: all functions back to their first state, then their hooks. */
 void pci_host_reset(struct pci_host *host);
-/* The MSI target, or NULL. */
+/* Where messages go, or NULL when this machine takes none: then MSI-X is not offered. */
 const struct pci_msi_target *pci_host_msi(const struct pci_host *host);
 
 /* --- for pci_function.c ----------------------------------------------------------------------- */

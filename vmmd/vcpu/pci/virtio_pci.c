@@ -33,6 +33,8 @@ struct virtio_pci {
     pthread_mutex_t interrupt_lock; /* the two below, together with the INTx level */
     bool live;                      /* the driver is up: interrupts are wanted */
     uint8_t isr;
+    /* For statistics; any thread. */
+    _Atomic uint64_t kicks, interrupts, messages;
 };
 
 static const struct virtio_kind {
@@ -43,6 +45,11 @@ static const struct virtio_kind {
     {"virtio-console", VIRTIO_ID_CONSOLE, 0x078000}, {"virtio-rng", VIRTIO_ID_RNG, 0x00ff00},
     {"virtio-input", VIRTIO_ID_INPUT, 0x098000},
 };
+
+static void count(_Atomic uint64_t *counter)
+{
+    atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
+}
 
 static const struct virtio_kind *kind_find(const char *name)
 {
@@ -61,6 +68,13 @@ bool virtio_pci_kind_known(const char *kind)
 
 /* --- interrupts ------------------------------------------------------------------------------ */
 
+/* Under the interrupt lock. A function whose MSI-X is on drives no INTx (PCI 3.0, 6.8.2). */
+static void update_intx(struct virtio_pci *device)
+{
+    bool silent = device->has_msix && msix_enabled(&device->msix);
+    pci_function_set_intx(&device->function, device->isr != 0 && !silent);
+}
+
 void virtio_pci_interrupt(struct virtio_pci *device, unsigned queue)
 {
     struct virtio_transport *transport = &device->transport;
@@ -68,12 +82,18 @@ void virtio_pci_interrupt(struct virtio_pci *device, unsigned queue)
     pthread_mutex_lock(&device->interrupt_lock);
     if (!device->live) {
         /* A late signal of a device that was reset: nobody would acknowledge the interrupt. */
-    } else if (device->has_msix && msix_enabled(&device->msix)) {
-        msix_notify(&device->msix, is_queue ? atomic_load(&transport->queues[queue].vector)
-                                            : atomic_load(&transport->config_vector));
+        pthread_mutex_unlock(&device->interrupt_lock);
+        return;
+    }
+    count(&device->interrupts);
+    if (device->has_msix && msix_enabled(&device->msix)) {
+        if (msix_notify(&device->msix, is_queue ? atomic_load(&transport->queues[queue].vector)
+                                                : atomic_load(&transport->config_vector))) {
+            count(&device->messages);
+        }
     } else {
         device->isr |= is_queue ? ISR_QUEUE : ISR_CONFIG;
-        pci_function_set_intx(&device->function, true);
+        update_intx(device);
     }
     pthread_mutex_unlock(&device->interrupt_lock);
 }
@@ -84,7 +104,7 @@ static uint8_t isr_take(struct virtio_pci *device)
     pthread_mutex_lock(&device->interrupt_lock);
     uint8_t isr = device->isr;
     device->isr = 0;
-    pci_function_set_intx(&device->function, false);
+    update_intx(device);
     pthread_mutex_unlock(&device->interrupt_lock);
     return isr;
 }
@@ -96,7 +116,7 @@ static void transport_set_live(void *owner, bool live)
     device->live = live;
     if (!live) {
         device->isr = 0;
-        pci_function_set_intx(&device->function, false);
+        update_intx(device);
     }
     pthread_mutex_unlock(&device->interrupt_lock);
 }
@@ -141,7 +161,9 @@ static void bar_store(struct virtio_pci *device, uint64_t offset, unsigned size,
         virtio_transport_device_write(&device->transport, inner, size, value);
         break;
     case NOTIFY_OFFSET:
-        virtio_transport_kick(&device->transport, (unsigned)(inner / NOTIFY_MULTIPLIER));
+        if (virtio_transport_kick(&device->transport, (unsigned)(inner / NOTIFY_MULTIPLIER))) {
+            count(&device->kicks);
+        }
         break;
     default:
         break;
@@ -233,8 +255,13 @@ static void config_written(void *opaque, unsigned offset, unsigned size)
 {
     struct virtio_pci *device = opaque;
     unsigned flags = device->msix.capability + PCI_MSIX_FLAGS;
-    if (device->has_msix && offset < flags + 2 && offset + size > flags) {
+    bool control = offset < flags + 2 && offset + size > flags;
+    bool command = offset < PCI_COMMAND + 2 && offset + size > PCI_COMMAND;
+    if (device->has_msix && (control || command)) {
+        pthread_mutex_lock(&device->interrupt_lock);
         msix_control_changed(&device->msix);
+        update_intx(device);
+        pthread_mutex_unlock(&device->interrupt_lock);
     }
 }
 
@@ -416,6 +443,13 @@ void virtio_pci_destroy(struct virtio_pci *device)
         pthread_mutex_destroy(&device->interrupt_lock);
         free(device);
     }
+}
+
+void virtio_pci_count(const struct virtio_pci *device, struct virtio_pci_counts *counts)
+{
+    counts->kicks += atomic_load_explicit(&device->kicks, memory_order_relaxed);
+    counts->interrupts += atomic_load_explicit(&device->interrupts, memory_order_relaxed);
+    counts->messages += atomic_load_explicit(&device->messages, memory_order_relaxed);
 }
 
 bool virtio_pci_reset_pending(struct virtio_pci *device)

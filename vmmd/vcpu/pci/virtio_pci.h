@@ -13,6 +13,13 @@
 
 struct virtio_pci;
 
+/* Since the machine was started. */
+struct virtio_pci_counts {
+    uint64_t kicks;      /* of queues, that reached the device */
+    uint64_t interrupts; /* that the device asked for while its driver was up */
+    uint64_t messages;   /* of those: sent by MSI-X at once */
+};
+
 struct virtio_pci_config {
     const char *name; /* device id, "disk0"; outlives the device */
     const char *kind; /* "virtio-blk", ... */
@@ -38,6 +45,9 @@ void virtio_pci_destroy(struct virtio_pci *device);
 /* Any thread: the device process signalled `queue` (queue_count: a configuration change). Ignored
  * unless the driver is running. */
 void virtio_pci_interrupt(struct virtio_pci *device, unsigned queue);
+
+/* Any thread: add this device's counts to `counts`. */
+void virtio_pci_count(const struct virtio_pci *device, struct virtio_pci_counts *counts);
 
 /* A machine reset; see virtio_transport_reset_pending and virtio_transport_device_gone. */
 bool virtio_pci_reset_pending(struct virtio_pci *device);

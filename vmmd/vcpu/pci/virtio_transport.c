@@ -596,12 +596,13 @@ void virtio_transport_device_write(struct virtio_transport *transport, uint64_t 
     pthread_mutex_unlock(&transport->lock);
 }
 
-void virtio_transport_kick(struct virtio_transport *transport, unsigned queue)
+bool virtio_transport_kick(struct virtio_transport *transport, unsigned queue)
 {
     uint32_t status = atomic_load(&transport->status);
     if (queue >= transport->config.queue_count || !(status & VIRTIO_CONFIG_S_DRIVER_OK)) {
-        return;
+        return false;
     }
     /* Only a counter at its limit can refuse, and then the device has its wake-up already. */
     (void)doorbell_ring(transport->config.kick[queue]);
+    return true;
 }

@@ -77,8 +77,9 @@ uint64_t virtio_transport_device_read(struct virtio_transport *transport, uint64
 void virtio_transport_device_write(struct virtio_transport *transport, uint64_t offset,
                                    unsigned size, uint64_t value);
 
-/* The guest notified a queue. A number out of range, or before DRIVER_OK: nothing happens. */
-void virtio_transport_kick(struct virtio_transport *transport, unsigned queue);
+/* The guest notified a queue. A number out of range, or before DRIVER_OK: nothing happens, false.
+ */
+bool virtio_transport_kick(struct virtio_transport *transport, unsigned queue);
 
 /* Machine reset: as if the guest had written zero to the status. Main thread, no CPU runs. */
 void virtio_transport_reset(struct virtio_transport *transport);

@@ -1,8 +1,10 @@
 #include "vmmd/vcpu/machine/riscv64/fdt.h"
 #include "libshared/isa/riscv64/riscv64.h"
 #include "vmmd/vcpu/irqchip/aclint.h"
+#include "vmmd/vcpu/irqchip/aplic.h"
 #include "vmmd/vcpu/irqchip/plic.h"
 #include "vmmd/vcpu/machine/riscv64/layout.h"
+#include "vmmd/vcpu/machine/riscv64/messages.h"
 #include <errno.h>
 #include <libfdt.h>
 #include <stdio.h>
@@ -10,11 +12,20 @@
 #include <sys/random.h>
 
 /* References between nodes. */
-enum { PHANDLE_PLIC = 1, PHANDLE_SYSCON = 2, PHANDLE_CPU = 0x10, PHANDLE_INTC = 0x20 };
+enum {
+    PHANDLE_WIRED = 1, /* the controller that devices' lines lead to: PLIC or APLIC */
+    PHANDLE_SYSCON = 2,
+    PHANDLE_IMSIC = 3,
+    PHANDLE_CPU = 0x10,
+    PHANDLE_INTC = 0x20,
+};
+
+/* The second cell of an interrupt at the APLIC; the PLIC has one cell only. */
+#define LEVEL_HIGH 4u
 
 #define PCI_PINS           4
 #define PCI_SLOTS_MAPPED   4 /* the swizzle repeats after four slots */
-#define PCI_MAP_CELLS      6 /* unit address (3), pin, controller, source */
+#define PCI_MAP_CELLS_MAX  7 /* unit address (3), pin, controller, source, kind at an APLIC */
 #define PCI_SPACE_IO       0x01000000u
 #define PCI_SPACE_MEMORY   0x02000000u
 #define PCI_SPACE_MEMORY64 0x03000000u
@@ -133,11 +144,11 @@ static int chosen(struct tree *tree, const struct riscv64_fdt *fdt, struct error
     return 0;
 }
 
-static void isa_extensions(struct tree *tree)
+static void isa_extensions(struct tree *tree, bool has_aia)
 {
     char list[1024];
     size_t used = 0;
-    for (const char *const *name = riscv64_isa_extensions(); *name; name++) {
+    for (const char *const *name = riscv64_isa_extensions(has_aia); *name; name++) {
         size_t length = strlen(*name) + 1;
         if (length > sizeof(list) - used) {
             tree->status = -FDT_ERR_INTERNAL;
@@ -149,7 +160,7 @@ static void isa_extensions(struct tree *tree)
     bytes(tree, "riscv,isa-extensions", list, used);
 }
 
-static void cpu(struct tree *tree, unsigned index)
+static void cpu(struct tree *tree, unsigned index, bool has_aia)
 {
     begin_at(tree, "cpu", index);
     CELLS(tree, "phandle", PHANDLE_CPU + index);
@@ -157,9 +168,9 @@ static void cpu(struct tree *tree, unsigned index)
     CELLS(tree, "reg", index);
     string(tree, "status", "okay");
     string(tree, "compatible", "riscv");
-    string(tree, "riscv,isa", riscv64_isa_string());
+    string(tree, "riscv,isa", riscv64_isa_string(has_aia));
     string(tree, "riscv,isa-base", "rv64i");
-    isa_extensions(tree);
+    isa_extensions(tree, has_aia);
     CELLS(tree, "riscv,cbom-block-size", RISCV64_CACHE_BLOCK);
     CELLS(tree, "riscv,cboz-block-size", RISCV64_CACHE_BLOCK);
     string(tree, "mmu-type", "riscv,sv57");
@@ -179,7 +190,7 @@ static void cpus(struct tree *tree, const struct riscv64_fdt *fdt)
     address_cells(tree, 1, 0);
     CELLS(tree, "timebase-frequency", GUEST_CLOCK_HZ);
     for (unsigned i = 0; i < fdt->cpu_count; i++) {
-        cpu(tree, i);
+        cpu(tree, i, fdt->has_aia);
     }
     begin(tree, "cpu-map");
     begin(tree, "cluster0");
@@ -208,16 +219,10 @@ static void hart_lines(struct tree *tree, const struct riscv64_fdt *fdt, uint32_
     cells(tree, "interrupts-extended", list, fdt->cpu_count * 4);
 }
 
-static void interrupt_controllers(struct tree *tree, const struct riscv64_fdt *fdt)
+static void plic(struct tree *tree, const struct riscv64_fdt *fdt)
 {
-    begin_at(tree, "clint", LAYOUT_ACLINT_BASE);
-    STRINGS(tree, "compatible", "sifive,clint0\0riscv,clint0");
-    reg(tree, LAYOUT_ACLINT_BASE, ACLINT_SIZE);
-    hart_lines(tree, fdt, RISCV64_IRQ_MSOFT, RISCV64_IRQ_MTIMER);
-    end(tree);
-
     begin_at(tree, "plic", LAYOUT_PLIC_BASE);
-    CELLS(tree, "phandle", PHANDLE_PLIC);
+    CELLS(tree, "phandle", PHANDLE_WIRED);
     STRINGS(tree, "compatible", "sifive,plic-1.0.0\0riscv,plic0");
     reg(tree, LAYOUT_PLIC_BASE, PLIC_SIZE);
     CELLS(tree, "#address-cells", 0);
@@ -228,10 +233,64 @@ static void interrupt_controllers(struct tree *tree, const struct riscv64_fdt *f
     end(tree);
 }
 
-static void interrupt(struct tree *tree, uint32_t source)
+/* Supervisor level only: without firmware of its own the guest has no other. */
+static void imsics(struct tree *tree, const struct riscv64_fdt *fdt)
 {
-    CELLS(tree, "interrupts", source);
-    CELLS(tree, "interrupt-parent", PHANDLE_PLIC);
+    uint32_t list[MACHINE_CPUS_MAX * 2];
+    begin_at(tree, "imsics", LAYOUT_IMSIC_BASE);
+    CELLS(tree, "phandle", PHANDLE_IMSIC);
+    string(tree, "compatible", "riscv,imsics");
+    reg(tree, LAYOUT_IMSIC_BASE, fdt->cpu_count * IMSIC_PAGE_SIZE);
+    CELLS(tree, "#interrupt-cells", 0);
+    CELLS(tree, "#msi-cells", 0);
+    flag(tree, "interrupt-controller");
+    flag(tree, "msi-controller");
+    CELLS(tree, "riscv,num-ids", RISCV64_IMSIC_IDENTITIES);
+    for (unsigned i = 0; i < fdt->cpu_count; i++) {
+        list[i * 2] = PHANDLE_INTC + i;
+        list[i * 2 + 1] = RISCV64_IRQ_SEXT;
+    }
+    cells(tree, "interrupts-extended", list, fdt->cpu_count * 2);
+    end(tree);
+}
+
+static void aplic(struct tree *tree)
+{
+    begin_at(tree, "aplic", LAYOUT_APLIC_BASE);
+    CELLS(tree, "phandle", PHANDLE_WIRED);
+    string(tree, "compatible", "riscv,aplic");
+    reg(tree, LAYOUT_APLIC_BASE, APLIC_SIZE);
+    CELLS(tree, "#address-cells", 0);
+    CELLS(tree, "#interrupt-cells", 2);
+    flag(tree, "interrupt-controller");
+    CELLS(tree, "riscv,num-sources", LAYOUT_IRQ_SOURCES);
+    CELLS(tree, "msi-parent", PHANDLE_IMSIC);
+    end(tree);
+}
+
+static void interrupt_controllers(struct tree *tree, const struct riscv64_fdt *fdt)
+{
+    begin_at(tree, "clint", LAYOUT_ACLINT_BASE);
+    STRINGS(tree, "compatible", "sifive,clint0\0riscv,clint0");
+    reg(tree, LAYOUT_ACLINT_BASE, ACLINT_SIZE);
+    hart_lines(tree, fdt, RISCV64_IRQ_MSOFT, RISCV64_IRQ_MTIMER);
+    end(tree);
+    if (fdt->has_aia) {
+        imsics(tree, fdt);
+        aplic(tree);
+    } else {
+        plic(tree, fdt);
+    }
+}
+
+static void interrupt(struct tree *tree, const struct riscv64_fdt *fdt, uint32_t source)
+{
+    if (fdt->has_aia) {
+        CELLS(tree, "interrupts", source, LEVEL_HIGH);
+    } else {
+        CELLS(tree, "interrupts", source);
+    }
+    CELLS(tree, "interrupt-parent", PHANDLE_WIRED);
 }
 
 static void plain_devices(struct tree *tree, const struct riscv64_fdt *fdt)
@@ -246,22 +305,22 @@ static void plain_devices(struct tree *tree, const struct riscv64_fdt *fdt)
         string(tree, "compatible", "ns16550a");
         reg(tree, LAYOUT_SERIAL_BASE, LAYOUT_SERIAL_SIZE);
         CELLS(tree, "clock-frequency", LAYOUT_SERIAL_CLOCK_HZ);
-        interrupt(tree, LAYOUT_IRQ_SERIAL);
+        interrupt(tree, fdt, LAYOUT_IRQ_SERIAL);
         end(tree);
     }
     if (fdt->has_rtc) {
         begin_at(tree, "rtc", LAYOUT_RTC_BASE);
         string(tree, "compatible", "google,goldfish-rtc");
         reg(tree, LAYOUT_RTC_BASE, LAYOUT_RTC_SIZE);
-        interrupt(tree, LAYOUT_IRQ_RTC);
+        interrupt(tree, fdt, LAYOUT_IRQ_RTC);
         end(tree);
     }
 }
 
 /* Pin p (from 0) of slot s arrives at line (s + p) mod 4, as PCI bridges swizzle. */
-static void pci_interrupt_map(struct tree *tree)
+static void pci_interrupt_map(struct tree *tree, bool has_aia)
 {
-    uint32_t map[PCI_SLOTS_MAPPED * PCI_PINS * PCI_MAP_CELLS];
+    uint32_t map[PCI_SLOTS_MAPPED * PCI_PINS * PCI_MAP_CELLS_MAX];
     uint32_t *entry = map;
     for (unsigned slot = 0; slot < PCI_SLOTS_MAPPED; slot++) {
         for (unsigned pin = 0; pin < PCI_PINS; pin++) {
@@ -269,16 +328,20 @@ static void pci_interrupt_map(struct tree *tree)
             *entry++ = 0;
             *entry++ = 0;
             *entry++ = pin + 1;
-            *entry++ = PHANDLE_PLIC;
+            *entry++ = PHANDLE_WIRED;
             *entry++ = LAYOUT_IRQ_PCI + (slot + pin) % PCI_PINS;
+            if (has_aia) {
+                *entry++ = LEVEL_HIGH;
+            }
         }
     }
-    cells(tree, "interrupt-map", map, sizeof(map) / sizeof(map[0]));
+    cells(tree, "interrupt-map", map, (size_t)(entry - map));
     CELLS(tree, "interrupt-map-mask", (PCI_SLOTS_MAPPED - 1) << 11, 0, 0, 7);
 }
 
-static void pci_host(struct tree *tree, const struct machine_pci *pci)
+static void pci_host(struct tree *tree, const struct riscv64_fdt *fdt)
 {
+    const struct machine_pci *pci = fdt->pci;
     begin_at(tree, "pci", pci->ecam_base);
     string(tree, "compatible", "pci-host-ecam-generic");
     string(tree, "device_type", "pci");
@@ -297,7 +360,10 @@ static void pci_host(struct tree *tree, const struct machine_pci *pci)
           PCI_SPACE_MEMORY64, HIGH(pci->mmio64_base), LOW(pci->mmio64_base), /* */
           HIGH(pci->mmio64_base), LOW(pci->mmio64_base),                     /* */
           HIGH(pci->mmio64_size), LOW(pci->mmio64_size));
-    pci_interrupt_map(tree);
+    pci_interrupt_map(tree, fdt->has_aia);
+    if (fdt->has_aia) {
+        CELLS(tree, "msi-parent", PHANDLE_IMSIC);
+    }
     end(tree);
 }
 
@@ -339,7 +405,7 @@ static void root(struct tree *tree, const struct riscv64_fdt *fdt)
     interrupt_controllers(tree, fdt);
     plain_devices(tree, fdt);
     if (fdt->pci) {
-        pci_host(tree, fdt->pci);
+        pci_host(tree, fdt);
     }
     end(tree);
     power_control(tree, "poweroff", "syscon-poweroff", 0x5555);

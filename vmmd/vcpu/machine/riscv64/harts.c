@@ -18,6 +18,7 @@ void harts_reset(struct riscv64_machine *machine)
         struct riscv64_hart *hart = &machine->harts[i];
         hart->cpu->cpu.isa->reset(&hart->cpu->cpu);
         hart->cpu->hart_id = i;
+        hart->cpu->has_aia = machine->has_aia;
         hart->cpu->cpu.host->tlb_flush(&hart->cpu->cpu, true, 0, 0, true, 0);
         hart->state = HART_STOPPED;
     }

@@ -18,8 +18,11 @@
 #define LAYOUT_PIO_BASE    0x3000000ull /* PCI port I/O, memory-mapped */
 #define LAYOUT_PIO_SIZE    0x10000ull
 #define LAYOUT_PLIC_BASE   0xc000000ull
+#define LAYOUT_APLIC_BASE  0xd000000ull /* supervisor level; the machine level's is not there */
 #define LAYOUT_SERIAL_BASE 0x10000000ull
 #define LAYOUT_SERIAL_SIZE 0x100ull
+#define LAYOUT_IMSIC_BASE  0x28000000ull /* a page a hart, supervisor level */
+#define LAYOUT_IMSIC_SIZE  0x8000ull
 #define LAYOUT_ECAM_BASE   0x30000000ull
 #define LAYOUT_ECAM_SIZE   0x10000000ull
 #define LAYOUT_MMIO_BASE   0x40000000ull

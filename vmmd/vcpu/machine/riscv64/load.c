@@ -23,6 +23,7 @@ static int load_tree(struct riscv64_machine *machine, const struct boot_plan *pl
         .kernel_end = plan->kernel.address + plan->kernel.memory_size,
         .has_serial = machine->has_serial,
         .has_rtc = machine->has_rtc,
+        .has_aia = machine->has_aia,
         .pci = has_pci ? &machine->machine.pci : NULL,
     };
     void *buffer = malloc(RISCV64_FDT_CAPACITY);
@@ -89,7 +90,11 @@ static void start(struct riscv64_machine *machine, const struct boot_plan *plan)
     guest_clock_set(&machine->clock, 0);
     timers_reset(machine->timers);
     aclint_reset(machine->aclint);
-    plic_reset(machine->plic);
+    if (machine->has_aia) {
+        aplic_reset(machine->aplic);
+    } else {
+        plic_reset(machine->plic);
+    }
     engine_device_wrote(machine->machine.engine);
     harts_reset(machine);
     if (machine->has_firmware) {

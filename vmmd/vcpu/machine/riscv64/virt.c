@@ -1,6 +1,7 @@
 #include "vmmd/vcpu/machine/riscv64/virt.h"
 #include "vmmd/vcpu/machine/riscv64/harts.h"
 #include "vmmd/vcpu/machine/riscv64/load.h"
+#include "vmmd/vcpu/machine/riscv64/messages.h"
 #include "vmmd/vcpu/machine/riscv64/sbi.h"
 #include "vmmd/vcpu/machine/riscv64/syscon.h"
 #include <errno.h>
@@ -104,6 +105,16 @@ static int check_config(const struct machine_config *config, const struct memory
     return 0;
 }
 
+/* The line of a device: a source of the PLIC or of the APLIC, with the same number. */
+static struct irq_line source_line(struct riscv64_machine *machine, unsigned source)
+{
+    return (struct irq_line){
+        .set = machine->has_aia ? aplic_set_source : plic_set_source,
+        .controller = machine->has_aia ? (void *)machine->aplic : machine->plic,
+        .number = source,
+    };
+}
+
 static void set_pci_windows(struct riscv64_machine *machine)
 {
     struct machine_pci *pci = &machine->machine.pci;
@@ -117,11 +128,10 @@ static void set_pci_windows(struct riscv64_machine *machine)
     pci->mmio64_base = (ram_end + LAYOUT_MMIO64_SIZE - 1) / LAYOUT_MMIO64_SIZE * LAYOUT_MMIO64_SIZE;
     pci->mmio64_size = LAYOUT_MMIO64_SIZE;
     for (unsigned i = 0; i < 4; i++) {
-        pci->intx[i] = (struct irq_line){
-            .set = plic_set_source,
-            .controller = machine->plic,
-            .number = LAYOUT_IRQ_PCI + i,
-        };
+        pci->intx[i] = source_line(machine, LAYOUT_IRQ_PCI + i);
+    }
+    if (machine->has_aia) {
+        pci->msi = (struct pci_msi_target){.notify = messages_notify, .controller = machine};
     }
 }
 
@@ -174,8 +184,13 @@ static bool create_controllers(struct riscv64_machine *machine)
         aclint.software[i] = hart_line(machine, i, RISCV64_IRQ_MSOFT);
     }
     machine->timers = timers_create(&machine->clock, count * TIMERS_PER_HART, comparators);
-    machine->plic = plic_create(LAYOUT_IRQ_SOURCES, count * 2, contexts);
-    if (!machine->timers || !machine->plic) {
+    if (machine->has_aia) {
+        const struct aplic_output output = {.send = messages_send, .context = machine};
+        machine->aplic = aplic_create(LAYOUT_IRQ_SOURCES, &output);
+    } else {
+        machine->plic = plic_create(LAYOUT_IRQ_SOURCES, count * 2, contexts);
+    }
+    if (!machine->timers || !(machine->aplic || machine->plic)) {
         return false;
     }
     aclint.timers = machine->timers;
@@ -195,6 +210,9 @@ static int add_fixed_devices(struct riscv64_machine *machine)
         {LAYOUT_SYSCON_BASE, LAYOUT_SYSCON_SIZE, "syscon", &syscon_bus_ops, machine},
         {LAYOUT_ACLINT_BASE, ACLINT_SIZE, "aclint", &aclint_bus_ops, machine->aclint},
         {LAYOUT_PLIC_BASE, PLIC_SIZE, "plic", &plic_bus_ops, machine->plic},
+        {LAYOUT_APLIC_BASE, APLIC_SIZE, "aplic", &aplic_bus_ops, machine->aplic},
+        {LAYOUT_IMSIC_BASE, LAYOUT_IMSIC_SIZE, "imsic", &messages_bus_ops,
+         machine->has_aia ? machine : NULL},
     };
     machine->machine.bus = bus_create();
     if (!machine->machine.bus) {
@@ -202,6 +220,9 @@ static int add_fixed_devices(struct riscv64_machine *machine)
     }
     int status = 0;
     for (size_t i = 0; i < sizeof(devices) / sizeof(devices[0]) && status == 0; i++) {
+        if (!devices[i].device) {
+            continue; /* this machine has the other controller */
+        }
         status = bus_add(machine->machine.bus, devices[i].base, devices[i].size, devices[i].name,
                          devices[i].ops, devices[i].device);
     }
@@ -213,6 +234,7 @@ static void riscv64_destroy(struct machine *generic)
     struct riscv64_machine *machine = (struct riscv64_machine *)generic;
     timers_destroy(machine->timers); /* first: its thread drives lines into the CPUs */
     aclint_destroy(machine->aclint);
+    aplic_destroy(machine->aplic);
     plic_destroy(machine->plic);
     if (generic->engine) {
         engine_destroy(generic->engine);
@@ -228,7 +250,8 @@ static void riscv64_destroy(struct machine *generic)
 static struct machine *riscv64_create(const struct machine_config *config, struct memory *memory,
                                       struct error *err)
 {
-    if (check_config(config, memory, err) != 0) {
+    bool has_aia;
+    if (check_config(config, memory, err) != 0 || messages_wanted(config, &has_aia, err) != 0) {
         return NULL;
     }
     struct riscv64_machine *machine = calloc(1, sizeof(*machine));
@@ -239,6 +262,7 @@ static struct machine *riscv64_create(const struct machine_config *config, struc
     machine->machine.model = &machine_model_riscv64;
     machine->machine.config = *config;
     machine->machine.memory = memory;
+    machine->has_aia = has_aia;
     if (pthread_mutex_init(&machine->hart_lock, NULL) != 0) {
         error_set(err, ERROR_MEMORY, 0, "no memory for the machine");
         free(machine);
@@ -282,15 +306,19 @@ static int riscv64_attach_mmio_device(struct machine *generic, const char *kind,
             bus_add(generic->bus, slots[i].base, slots[i].size, slots[i].kind, ops, device);
         if (status == 0) {
             *slots[i].present = true;
-            *irq = (struct irq_line){
-                .set = plic_set_source,
-                .controller = machine->plic,
-                .number = slots[i].source,
-            };
+            *irq = source_line(machine, slots[i].source);
         }
         return status;
     }
     return -ENOENT;
+}
+
+static void riscv64_count(struct machine *generic, struct machine_counts *counts)
+{
+    struct riscv64_machine *machine = (struct riscv64_machine *)generic;
+    for (unsigned i = 0; i < generic->config.cpu_count; i++) {
+        counts->messages += atomic_load(&machine->harts[i].cpu->imsic.messages);
+    }
 }
 
 const struct machine_model machine_model_riscv64 = {
@@ -300,5 +328,6 @@ const struct machine_model machine_model_riscv64 = {
     .attach_mmio_device = riscv64_attach_mmio_device,
     .load = riscv64_load,
     .run_cpu = riscv64_run_cpu,
+    .count = riscv64_count,
     .destroy = riscv64_destroy,
 };

@@ -10,6 +10,7 @@
 
 #include "libshared/isa/riscv64/riscv64.h"
 #include "vmmd/vcpu/irqchip/aclint.h"
+#include "vmmd/vcpu/irqchip/aplic.h"
 #include "vmmd/vcpu/irqchip/plic.h"
 #include "vmmd/vcpu/irqchip/timers.h"
 #include "vmmd/vcpu/machine/machine.h"
@@ -35,8 +36,10 @@ struct riscv64_machine {
     struct guest_clock clock;
     struct timers *timers;
     struct aclint *aclint;
-    struct plic *plic;
-    uint8_t rom[256]; /* rewritten by load, read by CPUs */
+    bool has_aia;        /* APLIC and IMSICs instead of the PLIC */
+    struct plic *plic;   /* NULL with an AIA */
+    struct aplic *aplic; /* NULL without */
+    uint8_t rom[256];    /* rewritten by load, read by CPUs */
     bool has_firmware;
     bool has_serial, has_rtc;
     _Atomic bool ended; /* power-off, reset or failure was reported */
