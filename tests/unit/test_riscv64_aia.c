@@ -4,6 +4,7 @@
 #include "libshared/isa/riscv64/trap.h"
 #include "test_riscv64.h"
 #include <pthread.h>
+#include <sched.h>
 
 enum { SISELECT = 0x150, SIREG = 0x151, STOPEI = 0x15c, STOPI = 0xdb0, SIE = 0x104, SIP = 0x144 };
 enum { EIDELIVERY = 0x70, EITHRESHOLD = 0x72, EIP0 = 0x80, EIE0 = 0xc0 };
@@ -359,7 +360,7 @@ START_TEST(reset_empties_the_file)
 END_TEST
 
 #define SENDERS 3
-#define ROUNDS  20000
+#define ROUNDS  5000
 
 /* Each sender has one identity and sends again once the owner has claimed the one before: a message
  * that is lost stops it for ever. */
@@ -370,6 +371,7 @@ static void *sender(void *argument)
     unsigned identity = (unsigned)(uintptr_t)argument;
     for (unsigned i = 0; i < ROUNDS; i++) {
         while (atomic_load(&claimed[identity]) != i) {
+            sched_yield();
         }
         send(identity);
     }
@@ -399,6 +401,7 @@ START_TEST(no_message_is_lost_between_threads)
             }
         }
         if (!(atomic_exchange(&m->cpu.cpu.attention, 0) & CPU_ATTENTION_INTERRUPT)) {
+            sched_yield();
             continue;
         }
         for (uint64_t identity = claim() >> 16; identity != 0; identity = claim() >> 16) {
