@@ -1,6 +1,7 @@
 # make bench [ENGINE=interp|baseline|auto[,...]] [BENCH_FLAGS="--json --only NAME... --no-real"]
 #
 # make bench-net [BENCH_FLAGS="--repetitions N --cpus N"]: the network, by iperf3.
+# make bench-disk [BENCH_FLAGS="--repetitions N --cpus N --cache none --only WORD..."]: disks, by fio.
 #
 # The disk has programs of Debian packages (some 90 MB are fetched once) and what they work on.
 
@@ -25,4 +26,10 @@ bench-net:
 	@{ $(MAKE) --no-print-directory deps && \
 	    $(MAKE) --no-print-directory all guests test-guests $(BENCH_DISK); } >&2
 	@python3 -B tests/bench/net.py --vmctl $(BUILD)/bin/vmctl --engine $(ENGINE) --disk $(BENCH_DISK) \
+	    --kernel $(RISCV64)/vmlinux --initrd $(RISCV64)/test-initrd.cpio.gz $(BENCH_FLAGS)
+
+.PHONY: bench-disk
+bench-disk:
+	@{ $(MAKE) --no-print-directory deps && $(MAKE) --no-print-directory all guests test-guests; } >&2
+	@python3 -B tests/bench/disk.py --vmctl $(BUILD)/bin/vmctl --engine $(ENGINE) --disk $(RISCV64)/fio.img \
 	    --kernel $(RISCV64)/vmlinux --initrd $(RISCV64)/test-initrd.cpio.gz $(BENCH_FLAGS)

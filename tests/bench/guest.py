@@ -42,18 +42,22 @@ class Measurement:
     instructions: int | None
 
 
-def qemu_command(setup, append, disk, net):
+def qemu_command(setup, append, disk, net, scratch):
     command = ["qemu-system-riscv64", "-M", "virt", "-cpu", "rv64", "-smp", str(setup.cpus), "-m", setup.memory,
                "-nographic", "-no-reboot", "-kernel", setup.kernel, "-initrd", setup.initrd, "-append", append]
     if disk:
         command += ["-drive", f"file={disk},format=raw,readonly=on,if=none,id=disk",
                     "-device", "virtio-blk-pci,drive=disk"]
+    if scratch:
+        path, options = scratch
+        command += ["-drive", f"file={path},format=raw,if=none,id=scratch,cache={options['cache']},aio={options['aio']}",
+                    "-device", "virtio-blk-pci,drive=scratch"]
     if net:
         command += ["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net"]
     return command
 
 
-def polyvisor_command(setup, peer, append, disk, net):
+def polyvisor_command(setup, peer, append, disk, net, scratch):
     engine, _, irqchip = peer.partition("/")
     command = [setup.vmctl, "run", "--quiet", "--name", "bench", "--arch", "riscv64", "--cpus", str(setup.cpus),
                "--memory", setup.memory, "--kernel", setup.kernel, "--initrd", setup.initrd, "--append", append,
@@ -62,20 +66,24 @@ def polyvisor_command(setup, peer, append, disk, net):
         command += ["--machine", f"irqchip={irqchip}"]
     if disk:
         command += ["--disk", f"path={disk},format=raw,readonly"]
+    if scratch:
+        path, options = scratch
+        command += ["--disk", f"path={path},format=raw,cache={options['cache']},aio={options['aio']}"]
     if net:
         command += ["--net", "user"]
     return command
 
 
 class Guest:
-    """One boot. `peer` is "qemu" or one of our engines, perhaps with an irqchip ("auto/plic"); `cache` names the folder for compiled code."""
+    """One boot. `peer` is "qemu" or one of our engines, perhaps with an irqchip ("auto/plic"); `cache` names the folder
+    for compiled code, `scratch` is the path of a disk to write to, with its options (cache, aio)."""
 
-    def __init__(self, setup, peer, script, disk=None, net=False, cache="cache"):
+    def __init__(self, setup, peer, script, disk=None, net=False, cache="cache", scratch=None):
         self.setup, self.peer = setup, peer
         self.work = tempfile.mkdtemp(prefix="g", dir=setup.work)
         append = f"quiet script={script}"
-        command = (qemu_command(setup, append, disk, net) if peer == "qemu"
-                   else polyvisor_command(setup, peer, append, disk, net))
+        command = (qemu_command(setup, append, disk, net, scratch) if peer == "qemu"
+                   else polyvisor_command(setup, peer, append, disk, net, scratch))
         self.pending = b""
         self.last = ""
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
