@@ -23,6 +23,7 @@ struct device_host {
     int kick[VIRTIO_QUEUES_MAX], call[VIRTIO_QUEUES_MAX + 1], reply, mmio_state, backend, listener;
     struct mmio_channel *channel;
     char console_path[64];
+    struct device_disk disk; /* settings of disks */
     unsigned kicks; /* queues that the device gets doorbells for; 0: as many as there can be */
 };
 
@@ -129,7 +130,8 @@ static inline struct device *host_try_start(struct device_host *host,
 static inline void host_start(struct device_host *host, const struct device_model *model,
                               bool restart)
 {
-    struct device_settings settings = {.id = "test0", .serial = "serial", .restart = restart};
+    struct device_settings settings = {
+        .id = "test0", .serial = "serial", .restart = restart, .disk = host->disk};
     struct error err;
 
     ck_assert_msg(host_try_start(host, model, &settings, &err) != NULL, "%s", err.message);

@@ -1,117 +1,29 @@
-/* virtio-blk from the driver's side, on a temporary file. */
-#include "tests/unit/device_host.h"
-#include <linux/virtio_blk.h>
-#include <signal.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-
-extern const struct device_model device_model_virtio_blk;
-
-#define DISK_SECTORS 4096u
-#define ALL_FEATURES UINT64_MAX
-#define DATA_BYTES   4096u
-
-static struct device_host host;
-
-/* Where request `slot` keeps its parts. */
-static uint64_t slot_header(unsigned slot)
-{
-    return DRIVER_DATA + slot * 0x10000u;
-}
-
-static uint64_t slot_status(unsigned slot)
-{
-    return slot_header(slot) + 0x100;
-}
-
-static uint64_t slot_data(unsigned slot)
-{
-    return slot_header(slot) + 0x1000;
-}
-
-static void *data_of(unsigned slot)
-{
-    return driver_pointer(&host.driver, slot_data(slot));
-}
-
-static int disk_open(uint64_t bytes)
-{
-    char path[] = "/tmp/polyvisor-test-disk-XXXXXX";
-    int fd = mkstemp(path);
-    ck_assert_int_ge(fd, 0);
-    unlink(path);
-    ck_assert_int_eq(ftruncate(fd, (off_t)bytes), 0);
-    return fd;
-}
+/* virtio-blk from the driver's side, on a temporary file: once with io_uring, where the host has
+ * it, and once with threads. */
+#include "tests/unit/blk_driver.h"
 
 static void setup(void)
 {
-    host_open(&host);
-    host.kicks = 1;
-    host.backend = disk_open(DISK_SECTORS * 512u);
+    blk_setup();
+}
+
+static void setup_threads(void)
+{
+    blk_setup();
+    host.disk.threads = true;
 }
 
 static void start(void)
 {
-    host_start(&host, &device_model_virtio_blk, false);
-    host_activate(&host, ALL_FEATURES);
-}
-
-static void teardown(void)
-{
-    host_close(&host);
-}
-
-/* Offer a request of three descriptors: header, data (if any), status. */
-static void submit(unsigned slot, uint32_t type, uint64_t sector, uint32_t bytes, bool to_guest)
-{
-    struct virtio_blk_outhdr header = {.type = type, .sector = sector};
-    uint16_t head = (uint16_t)(slot * 3);
-    uint16_t after = bytes ? head + 1 : head + 2;
-
-    memcpy(driver_pointer(&host.driver, slot_header(slot)), &header, sizeof(header));
-    *(uint8_t *)driver_pointer(&host.driver, slot_status(slot)) = 0xee;
-    driver_describe(&host.driver, 0, head, slot_header(slot), sizeof(header), VIRTQUEUE_NEXT,
-                    after);
-    driver_describe(&host.driver, 0, head + 1, slot_data(slot), bytes,
-                    VIRTQUEUE_NEXT | (to_guest ? VIRTQUEUE_WRITE : 0), head + 2);
-    driver_describe(&host.driver, 0, head + 2, slot_status(slot), 1, VIRTQUEUE_WRITE, 0);
-    driver_offer(&host.driver, 0, head);
-    host_kick(&host, 0);
-}
-
-/* Run the device until a request is done: its status, and its slot and length. */
-static uint8_t finish(unsigned *slot, uint32_t *length)
-{
-    struct virtqueue_used_element element;
-
-    while (!driver_collect(&host.driver, 0, &element)) {
-        event_base_loop(host.base, EVLOOP_ONCE);
-    }
-    *slot = element.id / 3;
-    *length = element.length;
-    return *(uint8_t *)driver_pointer(&host.driver, slot_status(*slot));
-}
-
-static uint8_t request(uint32_t type, uint64_t sector, uint32_t bytes, bool to_guest)
-{
-    unsigned slot;
-    uint32_t length;
-
-    submit(0, type, sector, bytes, to_guest);
-    uint8_t status = finish(&slot, &length);
-    ck_assert_uint_eq(slot, 0);
-    ck_assert_uint_eq(length, to_guest ? bytes + 1 : 1);
-    return status;
+    blk_start();
 }
 
 START_TEST(describes_itself)
 {
     start();
-    struct virtio_blk_config config;
+    const struct virtio_blk_config config = blk_config();
     const struct virtio_state *state = host.driver.state;
 
-    memcpy(&config, (const void *)state->config, sizeof(config));
     ck_assert_uint_eq(state->device_id, 2);
     ck_assert_uint_eq(state->queue_count, 1);
     ck_assert_uint_eq(state->queues[0].size_max, 256);
@@ -474,12 +386,11 @@ START_TEST(odd_backends)
 }
 END_TEST
 
-int main(void)
+static TCase *all_tests(const char *name, SFun before)
 {
-    Suite *suite = suite_create("virtio-blk");
-    TCase *tests = tcase_create("blk");
+    TCase *tests = tcase_create(name);
 
-    tcase_add_checked_fixture(tests, setup, teardown);
+    tcase_add_checked_fixture(tests, before, blk_teardown);
     tcase_set_timeout(tests, 120);
     tcase_add_test(tests, describes_itself);
     tcase_add_test(tests, writes_and_reads);
@@ -498,6 +409,14 @@ int main(void)
     tcase_add_test(tests, stop_finishes_what_was_offered);
     tcase_add_test(tests, killed_processes_lose_nothing);
     tcase_add_test(tests, odd_backends);
-    suite_add_tcase(suite, tests);
+    return tests;
+}
+
+int main(void)
+{
+    Suite *suite = suite_create("virtio-blk");
+
+    suite_add_tcase(suite, all_tests("io_uring", setup));
+    suite_add_tcase(suite, all_tests("threads", setup_threads));
     return host_report(suite);
 }
