@@ -2,6 +2,7 @@
 
 #include "cli/values.h"
 #include "libshared/net/setting.h"
+#include "libshared/vsock/setting.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -253,6 +254,47 @@ static void release_nets(void *target)
 const struct option_type option_net = {
     .takes_value = true, .collects = true, .parse = parse_net, .release = release_nets};
 
+/* ---- --vsock, as libshared/vsock/setting.h says ---- */
+
+static int parse_vsock(const struct option_spec *option, const char *value, void *target,
+                       struct error *err)
+{
+    struct vsock_setting setting;
+    int status = vsock_setting_parse(value, ERROR_USAGE, &setting, err);
+
+    if (status != 0) {
+        return status;
+    }
+    char *path = options_absolute_path(option->name, setting.path, err);
+    if (path == NULL) {
+        return err != NULL ? -(int)err->code : -ERROR_USAGE;
+    }
+    if (strlen(path) >= sizeof(setting.path)) {
+        error_set(err, ERROR_USAGE, 0, "--vsock: the path is too long: '%.100s'", path);
+        error_hint(err, "at most %d bytes from the root on", VSOCK_PATH_MAX);
+        free(path);
+        return -ERROR_USAGE;
+    }
+    strcpy(setting.path, path);
+    free(path);
+    char *text = vsock_setting_format(&setting);
+    if (text == NULL) {
+        return error_set(err, ERROR_INTERNAL, ENOMEM, "out of memory");
+    }
+    free(*(char **)target);
+    *(char **)target = text;
+    return 0;
+}
+
+static void release_vsock(void *target)
+{
+    free(*(char **)target);
+    *(char **)target = NULL;
+}
+
+const struct option_type option_vsock = {
+    .takes_value = true, .parse = parse_vsock, .release = release_vsock};
+
 /* ---- The configuration message ---- */
 
 int machine_settings_check(const struct machine_settings *settings, const char *command,
@@ -308,6 +350,7 @@ void machine_config_build(const struct machine_settings *settings, const char *n
     }
     config->n_disks = settings->disks.count;
     config->disks = message->disk_pointers;
+    config->vsock = text_or_empty(settings->vsock);
     config->n_net = settings->nets.count;
     config->net = (char **)settings->nets.items; /* never written through, either */
 }

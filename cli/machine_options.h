@@ -39,6 +39,7 @@ struct machine_settings {
     uint64_t memory_bytes;
     struct disk_settings disks;
     struct net_settings nets;
+    char *vsock; /* checked, owned; NULL: none */
     const char *engine;
     const char *irqchip; /* "auto", "plic", "aia" */
     bool perf_map;
@@ -47,6 +48,7 @@ struct machine_settings {
 extern const struct option_type option_disk;    /* struct disk_settings */
 extern const struct option_type option_net;     /* struct net_settings */
 extern const struct option_type option_machine; /* const char *: the irqchip */
+extern const struct option_type option_vsock;   /* char * */
 
 /* The lines of a table whose settings are a `struct machine_settings`. */
 #define MACHINE_OPTIONS                                                                            \
@@ -109,6 +111,13 @@ extern const struct option_type option_machine; /* const char *: the irqchip */
          .summary = "add a network interface; hostfwd leads a port of the host to one of the "     \
                     "guest and may be repeated",                                                   \
          .offset = offsetof(struct machine_settings, nets)},                                       \
+        {.name = "vsock",                                                                          \
+         .type = &option_vsock,                                                                    \
+         .argument = "path=FILE[,cid=N]",                                                          \
+         .summary = "connect sockets of the guest (AF_VSOCK) with Unix sockets: who connects to "  \
+                    "FILE and writes 'CONNECT PORT' is led to that port of the guest; a "          \
+                    "connection of the guest to port N of the host leads to FILE_N",               \
+         .offset = offsetof(struct machine_settings, vsock)},                                      \
         {.name = "engine",                                                                         \
          .type = &option_choice,                                                                   \
          .argument = "ENGINE",                                                                     \

@@ -94,13 +94,13 @@ static json_t *config_json(const Polyvisor__MachineConfig *config)
         json_array_append_new(nets, output_json_text(config->net[i]));
     }
     return json_pack(
-        "{s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:o, s:o, s:b, s:o, s:o}", "name",
+        "{s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:o, s:o, s:b, s:o, s:o, s:o}", "name",
         output_json_text(config->name), "arch", output_json_text(config->arch), "kernel",
         output_json_text(config->kernel), "initrd", output_json_text(config->initrd), "firmware",
         output_json_text(config->firmware), "append", output_json_text(config->append), "cpus",
         (json_int_t)config->cpus, "memory_bytes", (json_int_t)config->memory_bytes, "engine",
         output_json_text(config->engine), "irqchip", output_json_text(config->irqchip), "perf_map",
-        config->perf_map, "disks", disks, "net", nets);
+        config->perf_map, "disks", disks, "net", nets, "vsock", output_json_text(config->vsock));
 }
 
 static json_t *words_json(const char *text)
@@ -247,6 +247,9 @@ static void add_cards(struct output_table *table, const Polyvisor__MachineInfo *
             state = strcmp(machine->links_down[down], id) == 0 ? " (link down)" : state;
         }
         add_line(table, i == 0 ? "Network:" : "", "%s: %s%s", id, machine->config->net[i], state);
+    }
+    if (machine->config->vsock[0]) {
+        add_line(table, "Vsock:", "%s", machine->config->vsock);
     }
 }
 

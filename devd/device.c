@@ -114,6 +114,7 @@ struct device *device_create(const struct device_model *model,
     device->backend = -1;
     device->read_only = settings->read_only;
     device->net = settings->net ? settings->net : "";
+    device->vsock = settings->vsock ? settings->vsock : "";
     device->link_down = settings->link_down;
     device->disk = settings->disk;
     snprintf(device->id, sizeof(device->id), "%s", settings->id);
@@ -121,7 +122,7 @@ struct device *device_create(const struct device_model *model,
              settings->serial ? settings->serial : "");
 
     int status = device_open(device, settings, descriptors, err);
-    device->net = NULL; /* the caller's */
+    device->net = device->vsock = NULL; /* the caller's */
     device_descriptors_close(descriptors);
     if (status < 0) {
         device_destroy(device);

@@ -87,6 +87,7 @@ struct device_model {
     enum device_class device_class;
     bool needs_backend; /* descriptor `backend` */
     bool network;       /* its backend makes sockets: it keeps the host's network and may use it */
+    bool unix_sockets;  /* it connects to Unix sockets in the one folder it is given besides */
     /* Not NULL: has a console, on descriptor `console`; calls come with the device as context. */
     const struct console_operations *console;
     /* Allocate device->own, set registers or config and features. */
@@ -146,6 +147,7 @@ struct device_settings {
     const char *id;     /* "disk0" */
     const char *serial; /* virtio-blk, cut to 20 bytes */
     const char *net;    /* virtio-net: libshared/net/setting.h */
+    const char *vsock;  /* virtio-vsock: libshared/vsock/setting.h */
     bool link_down;     /* virtio-net: the cable is pulled */
     struct device_disk disk;
     bool read_only;
@@ -160,7 +162,7 @@ struct device {
     struct memory *memory;   /* borrowed */
     char id[48];
     char serial[24];
-    const char *net; /* settings of a network card, during init */
+    const char *net, *vsock; /* settings of such a device, during init */
     bool link_down;
     struct device_disk disk;
     char described[96]; /* for people, by init; may be empty */

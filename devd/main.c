@@ -32,7 +32,7 @@
 static const char *const NETWORK_FILES[] = {"/etc/resolv.conf", "/etc/hosts", NULL};
 
 struct devd {
-    const char *control_path, *id, *kind;
+    const char *control_path, *id, *kind, *folder;
     const struct device_model *model;
     struct fdlist descriptors;
     struct event_base *base;
@@ -51,6 +51,7 @@ static int parse_arguments(struct devd *devd, int argc, char **argv)
         {"control", required_argument, NULL, 'c'},
         {"id", required_argument, NULL, 'i'},
         {"kind", required_argument, NULL, 'k'},
+        {"folder", required_argument, NULL, 'f'},
         {NULL, 0, NULL, 0},
     };
     int option;
@@ -67,6 +68,9 @@ static int parse_arguments(struct devd *devd, int argc, char **argv)
         case 'k':
             devd->kind = optarg;
             break;
+        case 'f':
+            devd->folder = optarg;
+            break;
         default:
             return -EINVAL;
         }
@@ -79,9 +83,11 @@ static int isolate(const struct devd *devd, struct error *err)
 {
     char directory[RUNTIME_PATH_MAX];
     const char *end = strrchr(devd->control_path, '/');
+    const char *const folder[] = {devd->folder, NULL};
     struct sandbox_isolation isolation = {
         .directory = directory,
-        .also = devd->model->network ? NETWORK_FILES : NULL,
+        .also = devd->model->network ? NETWORK_FILES : folder,
+        .keep_user = devd->model->unix_sockets, /* they may be for their owner alone */
         .network = devd->model->network,
     };
 
@@ -203,6 +209,7 @@ static int create_device(struct devd *devd, const Polyvisor__DeviceConfigure *co
         .read_only = configure->read_only,
         .restart = configure->restart,
         .net = configure->net,
+        .vsock = configure->vsock,
         .link_down = configure->link_down,
         .disk = disk_settings(configure->disk),
     };
@@ -232,6 +239,13 @@ static int create_device(struct devd *devd, const Polyvisor__DeviceConfigure *co
     return 0;
 }
 
+static enum sandbox_job job_of(const struct device_model *model)
+{
+    return model->network        ? SANDBOX_NETWORK
+           : model->unix_sockets ? SANDBOX_UNIX_SOCKETS
+                                 : SANDBOX_DEVICE;
+}
+
 /* Wait for the configuration, follow it, answer. */
 static int configure_device(struct devd *devd, struct error *err)
 {
@@ -243,7 +257,7 @@ static int configure_device(struct devd *devd, struct error *err)
     }
     int status = create_device(devd, configure, err);
     if (status == 0) {
-        status = sandbox_seal(devd->model->network ? SANDBOX_NETWORK : SANDBOX_DEVICE, err);
+        status = sandbox_seal(job_of(devd->model), err);
     }
     if (status < 0) {
         char component[sizeof(err->component)];
@@ -390,7 +404,8 @@ int main(int argc, char **argv)
 
     error_clear(&err);
     if (parse_arguments(&devd, argc, argv) < 0) {
-        fprintf(stderr, "usage: devd --control SOCKET --id ID --kind KIND (started by vmmd)\n");
+        fprintf(stderr, "usage: devd --control SOCKET --id ID --kind KIND [--folder FOLDER] "
+                        "(started by vmmd)\n");
         return error_exit_status(ERROR_USAGE);
     }
     snprintf(name, sizeof(name), "devd/%s", devd.id);

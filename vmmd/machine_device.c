@@ -7,6 +7,7 @@
 #include "vmmd/disk.h"
 #include "vmmd/storage.h"
 #include "vmmd/tap.h"
+#include "vmmd/vsock.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -54,14 +55,22 @@ static const struct machine_device_kind device_net_user = {
     .is_virtio = true,
 };
 
+static const struct machine_device_kind device_vsock = {
+    .id = "vsock0",
+    .kind = "virtio-vsock",
+    .is_virtio = true,
+    .queue_count = 3,
+    .pci_slot = 30,
+};
+
 #define DISK_SLOT 3u
 #define NET_SLOT  (DISK_SLOT + CONFIG_DISKS_MAX)
 
-_Static_assert(sizeof(device_fixed) / sizeof(device_fixed[0]) + CONFIG_DISKS_MAX +
+_Static_assert(sizeof(device_fixed) / sizeof(device_fixed[0]) + 1 + CONFIG_DISKS_MAX +
                        CONFIG_NETS_MAX ==
                    DEVICES_MAX,
                "room for every device");
-_Static_assert(NET_SLOT + CONFIG_NETS_MAX <= 31, "a slot for every device, power0 in the last");
+_Static_assert(NET_SLOT + CONFIG_NETS_MAX <= 30, "a slot for every device");
 
 static void device_init(struct machine_device *device, const struct machine_device_kind *kind,
                         const char *id, const char *directory)
@@ -107,6 +116,12 @@ size_t machine_device_plan(struct machine_device *devices, const Polyvisor__Mach
         device->pci_slot = device->kind->pci_slot    ? device->kind->pci_slot
                            : device->kind->is_virtio ? slot++
                                                      : 0;
+    }
+    if (config->vsock[0]) {
+        struct machine_device *device = &devices[count++];
+        device_init(device, &device_vsock, device_vsock.id, directory);
+        device->pci_slot = device->kind->pci_slot;
+        device->vsock = config->vsock;
     }
     for (size_t i = 0; i < config->n_disks && count < DEVICES_MAX; i++) {
         struct machine_device *device = &devices[count++];
@@ -225,6 +240,11 @@ const char *machine_device_model(const struct machine_device *device)
     return device->kind->model ? device->kind->model : device->kind->kind;
 }
 
+bool machine_device_folder(const struct machine_device *device, char *folder, size_t size)
+{
+    return device->vsock && vsock_folder(device->vsock, folder, size);
+}
+
 void machine_device_prepare(struct machine_device *device)
 {
     device->ready = device->stopping = device->key_pressed = false;
@@ -251,6 +271,10 @@ int machine_device_open(struct machine_device *device, struct event_base *base, 
             return device->backend_fd;
         }
     }
+    if (device->vsock) {
+        device->backend_fd = vsock_listen(device->vsock, err);
+        return device->backend_fd < 0 ? device->backend_fd : 0;
+    }
     return device->net ? device_open_net(device, base, err) : 0;
 }
 
@@ -266,6 +290,10 @@ void machine_device_close(struct machine_device *device)
 {
     device_close_fd(&device->state_fd);
     device_close_fd(&device->reply_fd);
+    if (device->vsock) {
+        vsock_close(device->vsock, device->backend_fd);
+        device->backend_fd = -1;
+    }
     device_close_fd(&device->backend_fd);
     link_destroy(device->link);
     device->link = NULL;

@@ -6,7 +6,7 @@
  * Every machine has, in this order: serial0, rtc0 (plain MMIO), rng0 in PCI slot 1, console0 in
  * slot 2, power0 in slot 31 (the last, out of the way of what is numbered), then disk0 and on from
  * slot 3, and net0 and on from slot 19: a guest names its interfaces by their slots, and a further
- * disk shall not rename them.
+ * disk shall not rename them. vsock0, where there is one, is in slot 30.
  */
 #ifndef POLYVISOR_VMMD_MACHINE_DEVICE_H
 #define POLYVISOR_VMMD_MACHINE_DEVICE_H
@@ -22,7 +22,7 @@
 #include <stddef.h>
 
 #define DEVICE_QUEUES_MAX (2 * NET_QUEUES_MAX + 1)
-#define DEVICES_MAX       (5 + CONFIG_DISKS_MAX + CONFIG_NETS_MAX)
+#define DEVICES_MAX       (6 + CONFIG_DISKS_MAX + CONFIG_NETS_MAX)
 #define DEVICE_PATH_MAX   108 /* sun_path */
 
 struct machine_device_kind {
@@ -42,6 +42,7 @@ struct machine_device {
     const struct machine_device_kind *kind;
     const Polyvisor__DiskConfig *disk;              /* of the machine's configuration, or NULL */
     const char *net;                                /* likewise: a network card's setting */
+    const char *vsock;                              /* likewise */
     struct link *link;                              /* of a card that is linked to another */
     bool link_down;                                 /* the card's cable was pulled */
     char description[96];                           /* its process's, for people */
@@ -79,6 +80,8 @@ size_t machine_device_plan(struct machine_device *devices, const Polyvisor__Mach
 int machine_device_open(struct machine_device *device, struct event_base *base, struct error *err);
 /* What its process is told to be: "virtio-net-user". */
 const char *machine_device_model(const struct machine_device *device);
+/* The folder that its process sees besides the machine's own. False: there is none. */
+bool machine_device_folder(const struct machine_device *device, char *folder, size_t size);
 /* Its process is about to be started (again). */
 void machine_device_prepare(struct machine_device *device);
 void machine_device_close(struct machine_device *device);

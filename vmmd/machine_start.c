@@ -142,7 +142,7 @@ struct machine_process {
     const struct child_protocol *protocol;
     const struct child_callbacks *callbacks;
     void *owner;
-    char *argv[8];
+    char *argv[10]; /* NULL at the end */
     struct fdlist list;
 };
 
@@ -196,8 +196,13 @@ static int machine_spawn_device(struct machine_device *device, struct spawn_gate
         .argv = {"devd", "--control", device->control_path, "--id", device->id, "--kind",
                  (char *)machine_device_model(device)},
     };
-    char role[sizeof(device->child.role)];
+    char role[sizeof(device->child.role)], folder[PATH_MAX];
     int result = machine_list_device(device, &process.list);
+
+    if (machine_device_folder(device, folder, sizeof(folder))) {
+        process.argv[7] = "--folder";
+        process.argv[8] = folder;
+    }
 
     snprintf(role, sizeof(role), "devd/%s", device->id);
     machine_device_prepare(device);
@@ -270,6 +275,9 @@ static int machine_configure_device(struct machine_device *device, bool restart)
     if (device->net) {
         configure.net = (char *)device->net;
         configure.link_down = device->link_down;
+    }
+    if (device->vsock) {
+        configure.vsock = (char *)device->vsock;
     }
     request.body_case = POLYVISOR__DEVICE_REQUEST__BODY_CONFIGURE;
     request.configure = &configure;

@@ -6,6 +6,7 @@
 #include "vmmd/message.h"
 #include "vmmd/network.h"
 #include "vmmd/storage.h"
+#include "vmmd/vsock.h"
 #include <inttypes.h>
 #include <limits.h>
 #include <string.h>
@@ -283,6 +284,9 @@ int config_validate_form(Polyvisor__MachineConfig *config, const char *directory
     result = result ? result : config_check_image_paths(config, err);
     result = result ? result : config_check_disk_paths(config, err);
     result = result ? result : network_complete(config, directory, err);
+    if (!result && config->vsock[0]) {
+        result = vsock_check(config->vsock, err);
+    }
     return result;
 }
 

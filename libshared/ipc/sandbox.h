@@ -32,6 +32,7 @@ struct sandbox_isolation {
 enum sandbox_job {
     SANDBOX_DEVICE,    /* descriptors it has, memory without execution, threads */
     SANDBOX_NETWORK,   /* the same, and sockets */
+    SANDBOX_UNIX_SOCKETS, /* the same as a device, and Unix sockets to connect */
     SANDBOX_PROCESSOR, /* vcpud */
     SANDBOX_COMPILER,  /* jitd: descriptors it has, files in its directory */
 };

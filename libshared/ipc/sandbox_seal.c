@@ -216,6 +216,14 @@ static const int RINGS[] = {
     SCMP_SYS(io_uring_enter),
 };
 
+/* Those of the host, in what is left of its file system. */
+static int allow_unix_sockets(scmp_filter_ctx filter)
+{
+    int result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1,
+                                  SCMP_A0(SCMP_CMP_EQ, AF_UNIX, 0));
+    return result ? result : seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(connect), 0);
+}
+
 static int fill_filter(scmp_filter_ctx filter, enum sandbox_job job)
 {
     int result = ALLOW_LIST(filter, COMMON);
@@ -227,6 +235,9 @@ static int fill_filter(scmp_filter_ctx filter, enum sandbox_job job)
     }
     if (result == 0 && (job == SANDBOX_NETWORK || job == SANDBOX_COMPILER)) {
         result = ALLOW_LIST(filter, SOCKETS);
+    }
+    if (result == 0 && job == SANDBOX_UNIX_SOCKETS) {
+        result = allow_unix_sockets(filter);
     }
     if (result == 0) {
         result = job == SANDBOX_COMPILER ? ALLOW_LIST(filter, FILES) : pretend_unlinked(filter);

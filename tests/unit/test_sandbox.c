@@ -236,6 +236,15 @@ START_TEST(test_network_device_has_sockets)
 }
 END_TEST
 
+START_TEST(test_unix_sockets_and_no_others)
+{
+    ck_assert_int_eq(confined(SANDBOX_UNIX_SOCKETS, make_unix_socket), 0);
+    ck_assert_int_ne(confined(SANDBOX_UNIX_SOCKETS, make_socket), 0);
+    ck_assert_int_ne(confined(SANDBOX_UNIX_SOCKETS, open_password_file), 0);
+    ck_assert_int_ne(confined(SANDBOX_DEVICE, make_unix_socket), 0);
+}
+END_TEST
+
 START_TEST(test_compiler_has_its_directory)
 {
     ck_assert_int_eq(confined(SANDBOX_COMPILER, open_in_directory), 0);
@@ -312,6 +321,7 @@ int main(void)
     tcase_add_loop_test(tests, test_processor_cannot, 0, forbidden_count);
     tcase_add_loop_test(tests, test_device_can, 0, allowed_count);
     tcase_add_test(tests, test_network_device_has_sockets);
+    tcase_add_test(tests, test_unix_sockets_and_no_others);
     tcase_add_test(tests, test_compiler_has_its_directory);
     tcase_add_test(tests, test_nothing_else_is_in_view);
     tcase_add_test(tests, test_failure_is_told);

@@ -1,0 +1,103 @@
+"""The host's side of a vsock for test_vsock.sh.
+
+vsock_peer.py echo SOCKET PORT FILE [N]   N connections at once to an echo in the guest: FILE comes back
+vsock_peer.py hold SOCKET PORT            connect, say "ready", wait for the end of the connection
+vsock_peer.py serve PATH                  listen; give back what each client sends
+vsock_peer.py greet SOCKET TEXT           send TEXT; print the answer
+"""
+import os
+import socket
+import sys
+import threading
+
+
+def connect(path, port):
+    peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    peer.settimeout(120)
+    peer.connect(path)
+    peer.sendall(b"CONNECT %d\n" % port)
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = peer.recv(1)
+        if not byte:
+            raise SystemExit("refused")
+        line += byte
+    if not line.startswith(b"OK "):
+        raise SystemExit(f"strange answer {line!r}")
+    return peer
+
+
+def receive_all(peer):
+    parts = []
+    while part := peer.recv(65536):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def echo(path, port, data, results, index):
+    peer = connect(path, port)
+
+    def send():
+        peer.sendall(data)
+        peer.shutdown(socket.SHUT_WR)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    results[index] = receive_all(peer) == data
+    sender.join()
+
+
+def command_echo(path, port, file, count="1"):
+    with open(file, "rb") as stream:
+        data = stream.read()
+    results = [False] * int(count)
+    threads = [threading.Thread(target=echo, args=(path, int(port), data, results, i))
+               for i in range(len(results))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    print(f"{sum(results)} of {len(results)} came back whole")
+    return all(results)
+
+
+def command_hold(path, port):
+    peer = connect(path, int(port))
+    print("ready", flush=True)
+    try:
+        return receive_all(peer) == b""
+    except ConnectionResetError:
+        return True
+
+
+def command_serve(path):
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(path)
+    listener.listen(64)
+    while True:
+        client, _ = listener.accept()
+
+        def give_back(client=client):
+            try:
+                while data := client.recv(65536):
+                    client.sendall(data)
+            except OSError:
+                pass
+            client.close()
+
+        threading.Thread(target=give_back, daemon=True).start()
+
+
+def command_greet(path, text):
+    peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    peer.settimeout(60)
+    peer.connect(path)
+    peer.sendall(os.fsencode(text))
+    try:
+        print(receive_all(peer))
+    except ConnectionResetError:
+        print(b"")  # it was closed before all of the text was read
+    return True
+
+
+sys.exit(0 if globals()["command_" + sys.argv[1]](*sys.argv[2:]) else 1)
