@@ -15,16 +15,15 @@ FUZZ_NAMES := $(FUZZ_SOURCES:tests/fuzz/%.c=%)
 FUZZ_PROGRAMS := $(FUZZ_NAMES:%=$(BUILD)/fuzz/%)
 FUZZ_SELECTED = $(if $(FUZZ),$(filter fuzz_$(FUZZ:fuzz_%=%),$(FUZZ_NAMES)),$(FUZZ_NAMES))
 
-# Devices and commands register themselves in linker sections: these need all of an archive.
+# Devices register themselves in a linker section: these need all of the archive.
 FUZZ_ALL_OF_DEVD := fuzz_virtio fuzz_net fuzz_mmio fuzz_devd
-FUZZ_ALL_OF_CLI := fuzz_vmctl
 # What they take from other tests.
 $(BUILD)/fuzz/fuzz_engine: $(call objects,tests/lockstep/bare_machine.c tests/lockstep/state.c)
 
 $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(LIB_VCPU) $(LIB_DEVD) $(LIB_VMMD) $(LIB_CLI) $(LIB_JITD) $(LIB_SHARED)
 	@mkdir -p $(@D)
 	$(QUIET_LD)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $(filter %.o,$^) -Wl,--whole-archive \
-	    $(if $(filter $*,$(FUZZ_ALL_OF_DEVD)),$(LIB_DEVD)) $(if $(filter $*,$(FUZZ_ALL_OF_CLI)),$(LIB_CLI)) \
+	    $(if $(filter $*,$(FUZZ_ALL_OF_DEVD)),$(LIB_DEVD)) \
 	    -Wl,--no-whole-archive -Wl,--start-group $(filter %.a,$^) -Wl,--end-group \
 	    $(LIBS) $(LIBS_VCPU) $(LIBS_JITD) $(LIBS_DEVD)
 

@@ -1,7 +1,7 @@
 /*
  * Kernel, initrd and firmware as somebody hostile built them: ELF files, Linux Images with and
- * without an EFI stub, and anything else. Where a plan is made of them, everything in it lies in RAM
- * and apart from the rest, and loading them leaves nothing but errors.
+ * without an EFI stub, and anything else. Where a plan is made of them, everything in it lies in
+ * RAM and apart from the rest, and loading them leaves nothing but errors.
  */
 #include "libshared/base/log.h"
 #include "tests/fuzz/fuzz_input.h"
@@ -60,8 +60,8 @@ static void put(size_t at, uint64_t value, unsigned size)
 static uint64_t take_place(struct fuzz_input *input)
 {
     static const uint64_t places[] = {
-        0,          LAYOUT_RAM_BASE,          LAYOUT_RAM_BASE + 0x200000, 0x200000, UINT64_MAX,
-        0x80400000, LAYOUT_RAM_BASE + RAM_SIZE, 0xffffffff80000000};
+        0,          LAYOUT_RAM_BASE, LAYOUT_RAM_BASE + 0x200000, 0x200000,
+        UINT64_MAX, 0x80400000,      LAYOUT_RAM_BASE + RAM_SIZE, 0xffffffff80000000};
     unsigned how = (unsigned)fuzz_take(input, 1);
     uint64_t base = places[how & 7];
 

@@ -24,7 +24,7 @@
 #define FUZZ_DISK     0x10000u
 
 struct fuzz_host {
-    int state_fd, disk_fd, listener, doorbell, reply;
+    int memory_fd, codemap_fd, state_fd, disk_fd, listener, doorbell, reply;
     struct memory memory;
     uint8_t *ram, *state;
     struct event_base *base;
@@ -70,6 +70,8 @@ static inline void fuzz_open(struct fuzz_host *host)
     fuzz_require(memory_add_region(&host->memory, ram, FUZZ_RAM_BASE, FUZZ_RAM_SIZE) == 0 &&
                      memory_attach_codemap(&host->memory, codemap) == 0,
                  "memory");
+    host->memory_fd = ram;
+    host->codemap_fd = codemap;
     host->ram = memory_pointer(&host->memory, FUZZ_RAM_BASE, FUZZ_RAM_SIZE);
     host->state_fd = memory_create_fd("state", VIRTIO_STATE_SIZE);
     host->state =

@@ -31,8 +31,7 @@ static void open_machines(void)
     setenv("POLYVISOR_LOG", "error", 1);
     log_open("fuzz");
     for (unsigned i = 0; i < 2; i++) {
-        machines[i] =
-            bare_machine_create(RAM, SIZE, 1, false, i ? ENGINE_BASELINE : ENGINE_INTERP);
+        machines[i] = bare_machine_create(RAM, SIZE, 1, false, i ? ENGINE_BASELINE : ENGINE_INTERP);
         fuzz_require(machines[i] != NULL, "a machine");
     }
 }
@@ -143,7 +142,7 @@ static const struct {
 #undef INSTRUCTION
 };
 static const uint16_t csrs[] = {
-#define CSR_FIELD(number, ...)      number,
+#define CSR_FIELD(number, ...)     number,
 #define CSR_CODE(first, last, ...) first, last,
 #include "libshared/isa/riscv64/csrs.def"
 #undef CSR_FIELD
@@ -161,7 +160,8 @@ static void write_code(struct fuzz_input *input, uint8_t *to, size_t room)
             row %= sizeof(rows) / sizeof(rows[0]);
             word = rows[row].match | ((uint32_t)fuzz_take(input, 4) & ~rows[row].mask);
             if ((word & 0x7f) == 0x73 && word & 0x3000 && kind & 6) {
-                word = (word & 0xfffff) | (uint32_t)csrs[(word >> 20) % (sizeof(csrs) / sizeof(csrs[0]))] << 20;
+                word = (word & 0xfffff) |
+                       (uint32_t)csrs[(word >> 20) % (sizeof(csrs) / sizeof(csrs[0]))] << 20;
             }
         } else if (kind < 240) {
             word = (uint32_t)fuzz_take(input, 2);
@@ -223,8 +223,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     if (!machines[0]) {
         open_machines();
     }
-    uint16_t start = (uint16_t)(fuzz_take(&input, 1) & 1 ? 0x1000 - 2 * (fuzz_take(&input, 1) % 64)
-                                                         : 0);
+    uint16_t start =
+        (uint16_t)(fuzz_take(&input, 1) & 1 ? 0x1000 - 2 * (fuzz_take(&input, 1) % 64) : 0);
     start &= 0xffe;
     uint8_t how = (uint8_t)fuzz_take(&input, 1);
     uint32_t mode = (uint32_t)fuzz_take(&input, 1);

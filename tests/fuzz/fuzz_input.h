@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 
@@ -69,9 +70,30 @@ static inline uint64_t fuzz_number(struct fuzz_input *input)
 static inline void fuzz_require(bool condition, const char *what)
 {
     if (!condition) {
-        fprintf(stderr, "fuzz: %s does not hold\n", what);
+        dprintf(2, "fuzz: %s does not hold\n", what);
         abort();
     }
+}
+
+/* At the end of an input: it left no descriptor open that the first one did not. Pipes do not
+ * count: the sanitizer talks to its symbolizer over some. */
+static inline void fuzz_check_descriptors(void)
+{
+    static int first = -1;
+    int lowest = dup(0);
+
+    fuzz_require(lowest >= 0, "there is a descriptor");
+    close(lowest);
+    first = first < 0 ? lowest : first;
+    for (int fd = first; fd < lowest; fd++) {
+        char path[32], text[128] = "";
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+        if (readlink(path, text, sizeof(text) - 1) > 0 && strncmp(text, "pipe:", 5) != 0) {
+            dprintf(2, "fuzz: %s\n", text);
+            fuzz_require(false, "what was opened is closed");
+        }
+    }
+    first = lowest;
 }
 
 #endif

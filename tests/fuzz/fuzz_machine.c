@@ -89,9 +89,9 @@ static void open_machine(void)
                  "memory");
     machine = machine_model_find("riscv64")->create(&config, &memory, &err);
     fuzz_require(machine != NULL, err.message);
-    fuzz_require(machine->model->attach_mmio_device(machine, "serial", &serial_ops, NULL,
-                                                    &serial_irq) == 0,
-                 "a serial port");
+    fuzz_require(
+        machine->model->attach_mmio_device(machine, "serial", &serial_ops, NULL, &serial_irq) == 0,
+        "a serial port");
 }
 
 /* A hart mask, an address, a size, ...: what calls take. */
@@ -118,8 +118,9 @@ static struct riscv64_cpu *take_cpu(struct fuzz_input *input)
 
 static void op_call(struct fuzz_input *input)
 {
-    static const uint64_t extensions[] = {0x10, 0x54494d45, 0x735049, 0x52464e43, 0x48534d,
-                                          0x53525354, 0x4442434e, 0, 1, 2, 3, 8, 4, 5, 6, 7};
+    static const uint64_t extensions[] = {
+        0x10, 0x54494d45, 0x735049, 0x52464e43, 0x48534d, 0x53525354, 0x4442434e, 0,
+        1,    2,          3,        8,          4,        5,          6,          7};
     struct riscv64_cpu *cpu = take_cpu(input);
     uint8_t how = (uint8_t)fuzz_take(input, 1);
 
@@ -140,8 +141,8 @@ static void op_call(struct fuzz_input *input)
 static uint64_t take_address(struct fuzz_input *input)
 {
     static const uint64_t bases[] = {
-        LAYOUT_ROM_BASE,    LAYOUT_SYSCON_BASE,        LAYOUT_ACLINT_BASE,
-        LAYOUT_PLIC_BASE,   LAYOUT_PLIC_BASE + 0x2000, LAYOUT_PLIC_BASE + 0x200000,
+        LAYOUT_ROM_BASE,    LAYOUT_SYSCON_BASE,          LAYOUT_ACLINT_BASE,
+        LAYOUT_PLIC_BASE,   LAYOUT_PLIC_BASE + 0x2000,   LAYOUT_PLIC_BASE + 0x200000,
         LAYOUT_SERIAL_BASE, LAYOUT_ACLINT_BASE + 0x4000, LAYOUT_PLIC_BASE + 0x1000,
     };
     unsigned how = (unsigned)fuzz_take(input, 1);

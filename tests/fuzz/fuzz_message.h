@@ -17,7 +17,8 @@
 struct fuzz_words {
     const char *const *texts; /* for strings */
     unsigned count;
-    /* For fields of bytes: writes at most `room`; the bytes written, or SIZE_MAX: any. May be NULL. */
+    /* For fields of bytes: writes at most `room`; the bytes written, or SIZE_MAX: any. May be NULL.
+     */
     size_t (*bytes)(struct fuzz_input *input, const ProtobufCFieldDescriptor *field, uint8_t *to,
                     size_t room);
     /* For numbers: true when it has one for this field. May be NULL. */

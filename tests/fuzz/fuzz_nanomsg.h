@@ -1,8 +1,8 @@
 /*
- * nanomsg and the clock, played: for fuzz targets of those who read messages. What the fuzzer pushes
- * to a socket is received there at once, what is sent is looked at and dropped, and time passes
- * only where somebody waits for what does not come. So whole conversations run in one thread, or
- * in as many as the code under test has, without a socket.
+ * nanomsg and the clock, played: for fuzz targets of those who read messages. What the fuzzer
+ * pushes to a socket is received there at once, what is sent is looked at and dropped, and time
+ * passes only where somebody waits for what does not come. So whole conversations run in one
+ * thread, or in as many as the code under test has, without a socket.
  *
  * Defines the functions of nanomsg and libshared/base/clock.h: include it once in a program.
  */
@@ -37,6 +37,8 @@ static pthread_mutex_t fuzz_socket_lock = PTHREAD_MUTEX_INITIALIZER;
 static _Atomic uint64_t fuzz_now_ns = 1000000000;
 /* Hears of each message that is sent; may be NULL. */
 static void (*fuzz_on_sent)(int socket, const uint8_t *bytes, size_t size);
+/* Hears of each socket that is bound or connected; may be NULL. */
+static void (*fuzz_on_connected)(int socket);
 
 /* ---- messages: their size stands before them ---- */
 
@@ -152,6 +154,9 @@ int nn_close(int number)
 static inline int fuzz_name_socket(int number, const char *address)
 {
     snprintf(fuzz_sockets[number].address, sizeof(fuzz_sockets[number].address), "%s", address);
+    if (fuzz_on_connected) {
+        fuzz_on_connected(number);
+    }
     return 1;
 }
 

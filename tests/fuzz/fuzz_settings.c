@@ -139,8 +139,7 @@ static void command_line(struct fuzz_input *input)
         words[arguments.count++] = strsep(&word, "\n");
     }
     fuzz_require(options_set_defaults(&scope, &err) == 0, "the defaults are possible");
-    int status =
-        options_parse(&scope, 1, &arguments, "run", positionals, &positional_count, &err);
+    int status = options_parse(&scope, 1, &arguments, "run", positionals, &positional_count, &err);
     if (status == 0) {
         fuzz_require(positional_count <= arguments.count, "words are counted");
         status = machine_settings_check(&settings, "run", &err);

@@ -409,5 +409,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
         fuzz_require(processes[i].pidfd < 0, "all processes are waited for");
     }
     empty(run);
+    fuzz_check_descriptors();
     return 0;
 }
