@@ -33,3 +33,26 @@ bench-disk:
 	@{ $(MAKE) --no-print-directory deps && $(MAKE) --no-print-directory all guests test-guests; } >&2
 	@python3 -B tests/bench/disk.py --vmctl $(BUILD)/bin/vmctl --engine $(ENGINE) --disk $(RISCV64)/fio.img \
 	    --kernel $(RISCV64)/vmlinux --initrd $(RISCV64)/test-initrd.cpio.gz $(BENCH_FLAGS)
+
+# make bench-regions REGIONS="FOLDER-OR-FILE...": how long regions take to compile, and how large their
+# code is. The folder is one of the code cache that machines have filled, so that compilers are compared
+# by the same regions.
+REGIONS ?=
+$(BUILD)/bench/region_speed: LIBS += $(LIBS_JITD)
+$(BUILD)/bench/region_speed: $(call objects,tests/bench/region_speed.c) $(LIB_JITD) $(LIB_SHARED)
+	@mkdir -p $(@D)
+	$(QUIET_LD)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) \
+	    -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS)
+
+# How many guest instructions a second the engine runs, without machine and kernel.
+$(BUILD)/bench/interp_speed: LIBS += $(LIBS_VCPU) $(LIBS_JITD)
+$(BUILD)/bench/interp_speed: $(call objects,tests/bench/interp_speed.c tests/lockstep/optimiser.c) \
+    $(LIB_VCPU) $(LIB_JITD) $(LIB_SHARED)
+	@mkdir -p $(@D)
+	$(QUIET_LD)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) \
+	    -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS)
+
+.PHONY: bench-regions
+bench-regions:
+	@$(MAKE) --no-print-directory $(BUILD)/bench/region_speed >&2
+	@$(BUILD)/bench/region_speed $(REGIONS)

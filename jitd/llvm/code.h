@@ -29,6 +29,26 @@ static inline void set_add(struct global_set *set, unsigned global)
     set->words[global / 64] |= UINT64_C(1) << global % 64;
 }
 
+static inline unsigned set_count(const struct global_set *set)
+{
+    unsigned count = 0;
+    for (unsigned i = 0; i < CODE_GLOBALS_MAX / 64; i++) {
+        count += (unsigned)__builtin_popcountll(set->words[i]);
+    }
+    return count;
+}
+
+/* Whether `to` has grown. */
+static inline bool set_union(struct global_set *to, const struct global_set *from)
+{
+    bool grew = false;
+    for (unsigned i = 0; i < CODE_GLOBALS_MAX / 64; i++) {
+        grew |= (from->words[i] & ~to->words[i]) != 0;
+        to->words[i] |= from->words[i];
+    }
+    return grew;
+}
+
 /* What floating-point slots hold throughout the region. */
 enum float_class {
     CLASS_BITS,   /* anything: kept as an integer */
@@ -49,6 +69,7 @@ struct code_block {
     uint32_t heat;
     bool head;               /* control comes back here: attention is polled */
     bool reached;            /* from the entry */
+    bool stores;             /* all that is dirty, in front of its terminator */
     struct code_way ways[2]; /* of the terminator: taken, fallthrough */
     unsigned way_count;
     uint16_t expected[8]; /* blocks that an indirect jump was seen to go to, hottest first */

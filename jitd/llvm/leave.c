@@ -138,14 +138,67 @@ void lower_give_up(struct lowering *l)
     l->left = true;
 }
 
+/* Registers that hold a single are stored boxed, which their bits in memory need not be unless the
+ * region has written them: the others are as good in memory as they are here. */
+static bool same_singles(const struct lowering *l, const struct global_set *one,
+                         const struct global_set *other)
+{
+    for (unsigned i = 0; i < l->code->global_count; i++) {
+        if (l->code->classes[i] == CLASS_SINGLE && set_has(one, i) != set_has(other, i)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void lower_finish_leave(struct lowering *l)
+{
+    LLVMBasicBlockRef here = LLVMGetInsertBlock(l->builder);
+    if (!l->leave.at) {
+        return;
+    }
+    lower_at(l, l->leave.at);
+    lower_sync_at(l, &l->leave.dirty, l->leave.insns, l->leave.offset);
+    jump_by_runtime(l);
+    l->leave.at = NULL;
+    lower_at(l, here);
+}
+
+/* The way out before the present instruction, with one more to come from where the builder is. */
+static LLVMBasicBlockRef leave_from_here(struct lowering *l)
+{
+    LLVMBasicBlockRef here = LLVMGetInsertBlock(l->builder);
+    if (l->leave.at && !same_singles(l, &l->leave.dirty, &l->dirty)) {
+        lower_finish_leave(l);
+    }
+    if (!l->leave.at) {
+        l->leave.at = lower_new_block(l, "unable");
+        l->leave.dirty = (struct global_set){{0}};
+        lower_at(l, l->leave.at);
+        l->leave.insns = LLVMBuildPhi(l->builder, l->i64, "insns");
+        l->leave.offset = LLVMBuildPhi(l->builder, l->i64, "offset");
+        lower_at(l, here);
+    }
+    set_union(&l->leave.dirty, &l->dirty);
+    LLVMValueRef insns = lower_constant(l, l->insns);
+    LLVMValueRef offset = lower_constant(l, (uint64_t)l->block->base + l->offset);
+    LLVMAddIncoming(l->leave.insns, &insns, &here, 1);
+    LLVMAddIncoming(l->leave.offset, &offset, &here, 1);
+    return l->leave.at;
+}
+
 void lower_require(struct lowering *l, LLVMValueRef condition)
 {
-    LLVMBasicBlockRef otherwise = lower_new_block(l, "unable");
     LLVMBasicBlockRef next = lower_new_block(l, "");
-    lower_likely(l, condition, next, otherwise);
-    lower_at(l, otherwise);
-    lower_sync_pc(l);
-    lower_leave(l);
+    if (l->index == 0 && l->insns == 0) {
+        LLVMBasicBlockRef otherwise = lower_new_block(l, "unable");
+        lower_likely(l, condition, next, otherwise);
+        lower_at(l, otherwise);
+        lower_sync_pc(l);
+        lower_leave(l);
+    } else {
+        lower_likely(l, condition, next, leave_from_here(l));
+    }
     lower_at(l, next);
 }
 
@@ -194,16 +247,28 @@ void lower_poll(struct lowering *l, const struct code_block *block)
 
 /* --- in ------------------------------------------------------------------------------------- */
 
-/* The page is where and what it was when the region was formed. */
-static void guard_page(struct lowering *l, unsigned page, LLVMBasicBlockRef refused)
+static LLVMValueRef expected_page(struct lowering *l, unsigned page)
+{
+    LLVMValueRef index = lower_constant(l, page);
+    LLVMValueRef slot = LLVMBuildInBoundsGEP2(l->builder, l->i64, l->pages, &index, 1, "");
+    return LLVMBuildLoad2(l->builder, l->i64, slot, "");
+}
+
+static LLVMValueRef page_address(struct lowering *l, unsigned page)
+{
+    return address_of(l, (int64_t)l->code->region->page_delta[page] * CODE_PAGE_BYTES);
+}
+
+static LLVMValueRef both(struct lowering *l, LLVMValueRef one, LLVMValueRef other)
+{
+    return one ? LLVMBuildAnd(l->builder, one, other, "") : other;
+}
+
+/* i1: the execute TLB says that the page is where and what it was when the region was formed. */
+static LLVMValueRef page_is_known(struct lowering *l, unsigned page)
 {
     LLVMBuilderRef b = l->builder;
-    LLVMBasicBlockRef ask = lower_new_block(l, "ask"), next = lower_new_block(l, "");
-    int64_t base = (int64_t)l->code->region->page_delta[page] * CODE_PAGE_BYTES;
-    LLVMValueRef va = address_of(l, base);
-    LLVMValueRef index = lower_constant(l, page);
-    LLVMValueRef slot = LLVMBuildInBoundsGEP2(b, l->i64, l->pages, &index, 1, "");
-    LLVMValueRef expected = LLVMBuildLoad2(b, l->i64, slot, "");
+    LLVMValueRef va = page_address(l, page);
     LLVMValueRef mask = lower_load_field(l, l->i64, offsetof(struct cpu, tlb_exec_mask));
     LLVMValueRef number = LLVMBuildLShr(b, va, lower_constant(l, PAGE_SHIFT), "");
     number = LLVMBuildAnd(b, number, mask, "");
@@ -217,15 +282,28 @@ static void guard_page(struct lowering *l, unsigned page, LLVMBasicBlockRef refu
     LLVMValueRef addend =
         LLVMBuildLoad2(b, l->i64, LLVMBuildInBoundsGEP2(b, l->i8, entry, &addend_at, 1, ""), "");
     LLVMValueRef host = LLVMBuildAdd(b, va, addend, "");
-    LLVMValueRef same = LLVMBuildAnd(b, LLVMBuildICmp(b, LLVMIntEQ, tag, va, ""),
-                                     LLVMBuildICmp(b, LLVMIntEQ, host, expected, ""), "");
-    lower_likely(l, same, next, ask);
+    return both(l, LLVMBuildICmp(b, LLVMIntEQ, tag, va, ""),
+                LLVMBuildICmp(b, LLVMIntEQ, host, expected_page(l, page), ""));
+}
+
+/* All pages are where and what they were, by the TLB or else by the runtime. */
+static void guard_pages(struct lowering *l, LLVMBasicBlockRef refused)
+{
+    LLVMBasicBlockRef ask = lower_new_block(l, "ask"), next = lower_new_block(l, "");
+    LLVMValueRef all = NULL;
+    for (unsigned page = 1; page < l->code->region->page_count; page++) {
+        all = both(l, all, page_is_known(l, page));
+    }
+    lower_likely(l, all, next, ask);
     lower_at(l, ask);
-    LLVMValueRef arguments[2] = {va, expected};
-    LLVMValueRef is =
-        lower_runtime(l, offsetof(struct region_runtime, page_is), arguments, 2, true);
-    lower_reload_tlb(l);
-    LLVMValueRef yes = LLVMBuildICmp(b, LLVMIntNE, is, lower_constant(l, 0), "");
+    LLVMValueRef answers = NULL;
+    for (unsigned page = 1; page < l->code->region->page_count; page++) {
+        LLVMValueRef arguments[2] = {page_address(l, page), expected_page(l, page)};
+        answers =
+            both(l, answers,
+                 lower_runtime(l, offsetof(struct region_runtime, page_is), arguments, 2, true));
+    }
+    LLVMValueRef yes = LLVMBuildICmp(l->builder, LLVMIntNE, answers, lower_constant(l, 0), "");
     lower_likely(l, yes, next, refused);
     lower_at(l, next);
 }
@@ -252,8 +330,8 @@ void lower_entry(struct lowering *l)
         LLVMBuildRetVoid(b);
         lower_at(l, next);
     }
-    for (unsigned page = 1; page < l->code->region->page_count; page++) {
-        guard_page(l, page, refused);
+    if (l->code->region->page_count > 1) {
+        guard_pages(l, refused);
     }
     if (sound) {
         LLVMBasicBlockRef next = lower_new_block(l, "");

@@ -119,6 +119,7 @@ static void lower_block(struct lowering *l, unsigned index)
     l->offset = block->ir.start;
     l->dirty = block->dirty;
     l->left = false;
+    l->leave.at = NULL;
     lower_at(l, l->blocks[index]);
     if (block->head) {
         lower_poll(l, block);
@@ -137,6 +138,7 @@ static void lower_block(struct lowering *l, unsigned index)
             lower_give_up(l);
         }
     }
+    lower_finish_leave(l);
 }
 
 bool lower_region(struct lowering *l, struct error *err)

@@ -73,6 +73,11 @@ struct lowering {
     struct access_groups groups;
     struct shared shared[SHARED_MAX];
     struct global_set dirty;
+    struct leave_way {              /* leave.c: out of the block, before one of its instructions */
+        LLVMBasicBlockRef at;       /* NULL: nobody needs it yet */
+        LLVMValueRef insns, offset; /* phis: guest instructions done, page offset */
+        struct global_set dirty;
+    } leave;
     bool left;         /* the rest of the block is not reached */
     bool leaves_first; /* the region's first instruction is never done here */
 };
@@ -111,10 +116,16 @@ void lower_write_bits(struct lowering *l, ir_value value, LLVMValueRef bits);
 void lower_write_f64(struct lowering *l, ir_value value, LLVMValueRef number);
 void lower_write_f32(struct lowering *l, ir_value value, LLVMValueRef number, unsigned aux);
 
+/* Store what is dirty; then nothing is. */
+void lower_store_dirty(struct lowering *l);
 /* Store what is dirty, and how many instructions are done. */
 void lower_sync(struct lowering *l);
 /* Before a function of the runtime that needs to know which instruction this is. */
 void lower_sync_pc(struct lowering *l);
+/* The same for `dirty`, with so many instructions of the block done, for the instruction at
+ * `offset` from the virtual base of the entry's page. */
+void lower_sync_at(struct lowering *l, const struct global_set *dirty, LLVMValueRef insns,
+                   LLVMValueRef offset);
 void lower_reload_tlb(struct lowering *l);
 /* All registers anew, after a helper that writes them. */
 void lower_reload_globals(struct lowering *l);
@@ -126,8 +137,11 @@ void lower_return(struct lowering *l);
 void lower_leave(struct lowering *l);
 /* The same, state and pc still to store; ends the LLVM block. */
 void lower_give_up(struct lowering *l);
-/* lower_give_up in a cold block unless `condition`; goes on where it holds. */
+/* lower_give_up in a cold block unless `condition`; goes on where it holds. The instructions of a
+ * block share that cold block. */
 void lower_require(struct lowering *l, LLVMValueRef condition);
+/* At the end of each block: build what lower_require promised. */
+void lower_finish_leave(struct lowering *l);
 /* Return when the runtime left an exception; state is stored. */
 void lower_check_exception(struct lowering *l);
 /* Leave for page base of the entry + offset, or by exit. */

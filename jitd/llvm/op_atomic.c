@@ -34,24 +34,17 @@ static LLVMValueRef translate(struct lowering *l, const struct ir_op *op, bool w
 {
     LLVMValueRef va = memory_address(l, op);
     LLVMBasicBlockRef hit = lower_new_block(l, ""), miss = lower_new_block(l, "miss");
-    LLVMBasicBlockRef unable = lower_new_block(l, "unable"), next = lower_new_block(l, "");
+    LLVMBasicBlockRef next = lower_new_block(l, "");
     uint64_t size = UINT64_C(1) << (op->aux & IR_MEM_SIZE);
     struct tlb_test test = memory_test(l, va, va, !write, write, size);
     lower_likely(l, test.hit, hit, miss);
     lower_at(l, miss);
     LLVMValueRef arguments[3] = {va, lower_constant(l, op->aux), lower_constant(l, write)};
-    lower_sync_pc(l);
     LLVMValueRef slow =
         lower_runtime(l, offsetof(struct region_runtime, translate), arguments, 3, true);
-    lower_reload_tlb(l);
-    LLVMValueRef found = LLVMBuildICmp(l->builder, LLVMIntNE, slow, lower_constant(l, 0), "");
-    LLVMBasicBlockRef answered = lower_new_block(l, "");
-    lower_likely(l, found, answered, unable);
-    lower_at(l, unable);
-    lower_leave(l);
-    lower_at(l, answered);
+    lower_require(l, LLVMBuildICmp(l->builder, LLVMIntNE, slow, lower_constant(l, 0), ""));
     share_check(l);
-    answered = LLVMGetInsertBlock(l->builder);
+    LLVMBasicBlockRef answered = LLVMGetInsertBlock(l->builder);
     LLVMBuildBr(l->builder, next);
     lower_at(l, hit);
     LLVMValueRef values[2] = {memory_host(l, &test, va), slow};

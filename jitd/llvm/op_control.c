@@ -35,6 +35,9 @@ bool op_helper(struct lowering *l, const struct ir_op *op)
 /* The block's instructions are done. */
 static void count_block(struct lowering *l)
 {
+    if (l->block->stores) {
+        lower_store_dirty(l);
+    }
     LLVMValueRef retired = LLVMBuildLoad2(l->builder, l->i64, l->retired, "");
     LLVMValueRef insns = lower_constant(l, l->block->ir.insn_count);
     LLVMBuildStore(l->builder, LLVMBuildAdd(l->builder, retired, insns, ""), l->retired);

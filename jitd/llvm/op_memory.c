@@ -149,6 +149,45 @@ static LLVMValueRef from_host(struct lowering *l, const struct ir_op *op, LLVMVa
     return wanted == l->i64 ? extend(l, op, value) : value;
 }
 
+LLVMValueRef memory_reach(struct lowering *l, LLVMValueRef first, LLVMValueRef span, bool reads,
+                          bool writes)
+{
+    unsigned rights = (reads ? REACH_READ : 0) | (writes ? REACH_WRITE : 0);
+    LLVMValueRef arguments[3] = {first, span, lower_constant(l, rights)};
+    LLVMValueRef host =
+        lower_runtime(l, offsetof(struct region_runtime, reach), arguments, 3, true);
+    lower_require(l, LLVMBuildICmp(l->builder, LLVMIntNE, host, lower_constant(l, 0), ""));
+    return host;
+}
+
+/* Where an access goes that asks for itself. The hot and the cold path meet with the distance, not
+ * the address, so that the host's access can add it. */
+static LLVMValueRef own_pointer(struct lowering *l, const struct ir_op *op, LLVMValueRef va,
+                                bool writes)
+{
+    LLVMBasicBlockRef hit = lower_new_block(l, ""), miss = lower_new_block(l, "miss");
+    LLVMBasicBlockRef next = lower_new_block(l, "");
+    LLVMValueRef size_less_one = lower_constant(l, (1u << (op->aux & IR_MEM_SIZE)) - 1);
+    LLVMValueRef last = LLVMBuildAdd(l->builder, va, size_less_one, "");
+    struct tlb_test test = memory_test(l, va, last, !writes, writes, 1);
+    lower_likely(l, test.hit, hit, miss);
+    lower_at(l, miss);
+    LLVMValueRef distances[2];
+    LLVMBasicBlockRef from[2] = {hit};
+    LLVMValueRef host = memory_reach(l, va, size_less_one, !writes, writes);
+    distances[1] = LLVMBuildSub(l->builder, host, va, "");
+    share_check(l);
+    from[1] = LLVMGetInsertBlock(l->builder);
+    LLVMBuildBr(l->builder, next);
+    lower_at(l, hit);
+    distances[0] = load_entry(l, test.entry, offsetof(struct tlb_entry, addend));
+    LLVMBuildBr(l->builder, next);
+    lower_at(l, next);
+    LLVMValueRef distance = LLVMBuildPhi(l->builder, l->i64, "");
+    LLVMAddIncoming(distance, distances, from, 2);
+    return pointer(l, LLVMBuildAdd(l->builder, distance, va, ""));
+}
+
 /* The value as wanted. NULL: not done here. */
 static LLVMValueRef load(struct lowering *l, const struct ir_op *op)
 {
@@ -163,32 +202,7 @@ static LLVMValueRef load(struct lowering *l, const struct ir_op *op)
         return value;
     }
     LLVMValueRef at = share_pointer(l, op);
-    if (at) {
-        return from_host(l, op, at);
-    }
-    if (!share_may_interrupt(l)) {
-        share_end(l);
-    }
-    LLVMBasicBlockRef hit = lower_new_block(l, ""), miss = lower_new_block(l, "miss");
-    LLVMBasicBlockRef next = lower_new_block(l, "");
-    LLVMValueRef size_less_one = lower_constant(l, (1u << (op->aux & IR_MEM_SIZE)) - 1);
-    LLVMValueRef last = LLVMBuildAdd(l->builder, va, size_less_one, "");
-    struct tlb_test test = memory_test(l, va, last, true, false, 1);
-    lower_likely(l, test.hit, hit, miss);
-    lower_at(l, miss);
-    LLVMValueRef values[2];
-    LLVMBasicBlockRef from[2] = {hit};
-    values[1] = from_slow(l, op, load_slowly(l, op, va));
-    share_check_after(l, values[1]);
-    from[1] = LLVMGetInsertBlock(l->builder);
-    LLVMBuildBr(l->builder, next);
-    lower_at(l, hit);
-    values[0] = from_host(l, op, pointer(l, memory_host(l, &test, va)));
-    LLVMBuildBr(l->builder, next);
-    lower_at(l, next);
-    LLVMValueRef value = LLVMBuildPhi(l->builder, wanted_type(l, op), "");
-    LLVMAddIncoming(value, values, from, 2);
-    return value;
+    return from_host(l, op, at ? at : own_pointer(l, op, va, false));
 }
 
 /* `value` in its own width. */
@@ -205,27 +219,7 @@ static bool store(struct lowering *l, const struct ir_op *op, LLVMValueRef value
         return true;
     }
     LLVMValueRef at = share_pointer(l, op);
-    if (at) {
-        mark_guest(l, LLVMBuildStore(l->builder, value, at));
-        return true;
-    }
-    if (!share_may_interrupt(l)) {
-        share_end(l);
-    }
-    LLVMBasicBlockRef hit = lower_new_block(l, ""), miss = lower_new_block(l, "miss");
-    LLVMBasicBlockRef next = lower_new_block(l, "");
-    LLVMValueRef size_less_one = lower_constant(l, (1u << (op->aux & IR_MEM_SIZE)) - 1);
-    LLVMValueRef last = LLVMBuildAdd(l->builder, va, size_less_one, "");
-    struct tlb_test test = memory_test(l, va, last, false, true, 1);
-    lower_likely(l, test.hit, hit, miss);
-    lower_at(l, miss);
-    store_slowly(l, op, va, wide);
-    share_check_after(l, NULL);
-    LLVMBuildBr(l->builder, next);
-    lower_at(l, hit);
-    mark_guest(l, LLVMBuildStore(l->builder, value, pointer(l, memory_host(l, &test, va))));
-    LLVMBuildBr(l->builder, next);
-    lower_at(l, next);
+    mark_guest(l, LLVMBuildStore(l->builder, value, at ? at : own_pointer(l, op, va, true)));
     return true;
 }
 

@@ -18,6 +18,11 @@ struct tlb_test memory_test(struct lowering *l, LLVMValueRef va, LLVMValueRef la
 /* The host address, i64. Only where the test was a hit. */
 LLVMValueRef memory_host(struct lowering *l, const struct tlb_test *test, LLVMValueRef va);
 
+/* Behind a test that failed: the runtime's host address of `first` for [first, first + span]; where
+ * it has none the region is left. */
+LLVMValueRef memory_reach(struct lowering *l, LLVMValueRef first, LLVMValueRef span, bool reads,
+                          bool writes);
+
 /* Give a loaded value, of the type that the load wants, to its destination. */
 void memory_write(struct lowering *l, LLVMValueRef value);
 
@@ -27,12 +32,8 @@ void share_begin(struct lowering *l);
 void share_end(struct lowering *l);
 /* Where the present plain access goes; NULL: it must ask for itself. */
 LLVMValueRef share_pointer(struct lowering *l, const struct ir_op *op);
-/* Whether the region can be left behind the present operation. */
-bool share_may_interrupt(const struct lowering *l);
-/* In a cold path after a function of the runtime: leave before the present instruction (state is
- * stored, pc is set) unless all that is shared is still there. */
+/* In a cold path after a function of the runtime: leave before the present instruction unless all
+ * that is shared is still there. */
 void share_check(struct lowering *l);
-/* Likewise when the present instruction is done: leave behind it. `loaded`: its result, or NULL. */
-void share_check_after(struct lowering *l, LLVMValueRef loaded);
 
 #endif

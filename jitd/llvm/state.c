@@ -95,24 +95,46 @@ void lower_reload_globals(struct lowering *l)
     }
 }
 
-void lower_sync(struct lowering *l)
+static void store_globals(struct lowering *l, const struct global_set *dirty)
 {
     for (unsigned i = 0; i < l->code->global_count; i++) {
-        if (l->globals[i] && set_has(&l->dirty, i)) {
+        if (l->globals[i] && set_has(dirty, i)) {
             store_global(l, i);
         }
     }
+}
+
+void lower_store_dirty(struct lowering *l)
+{
+    store_globals(l, &l->dirty);
+    l->dirty = (struct global_set){{0}};
+}
+
+static void sync(struct lowering *l, const struct global_set *dirty, LLVMValueRef insns)
+{
+    store_globals(l, dirty);
     LLVMValueRef retired = LLVMBuildLoad2(l->builder, l->i64, l->retired, "");
-    retired = LLVMBuildAdd(l->builder, retired, lower_constant(l, l->insns), "");
+    retired = LLVMBuildAdd(l->builder, retired, insns, "");
     lower_store_field(l, offsetof(struct cpu, retired), retired);
+}
+
+void lower_sync(struct lowering *l)
+{
+    sync(l, &l->dirty, lower_constant(l, l->insns));
+}
+
+void lower_sync_at(struct lowering *l, const struct global_set *dirty, LLVMValueRef insns,
+                   LLVMValueRef offset)
+{
+    sync(l, dirty, insns);
+    lower_store_field(l, offsetof(struct cpu, pc),
+                      LLVMBuildAdd(l->builder, l->page_base, offset, ""));
 }
 
 void lower_sync_pc(struct lowering *l)
 {
-    lower_sync(l);
-    LLVMValueRef pc = LLVMBuildAdd(l->builder, l->page_base,
-                                   lower_constant(l, (uint64_t)l->block->base + l->offset), "");
-    lower_store_field(l, offsetof(struct cpu, pc), pc);
+    lower_sync_at(l, &l->dirty, lower_constant(l, l->insns),
+                  lower_constant(l, (uint64_t)l->block->base + l->offset));
 }
 
 void lower_reload_tlb(struct lowering *l)

@@ -8,13 +8,15 @@
 #include <string.h>
 
 /* What is worth its time (docs/design/jit.md has the figures). */
-#define PASSES                                                                                     \
-    "function(mem2reg,early-cse,instcombine<no-verify-fixpoint>,simplifycfg,gvn,"                  \
-    "instcombine<no-verify-fixpoint>,simplifycfg)"
+#define PASSES "function(mem2reg,early-cse,instcombine<no-verify-fixpoint>,simplifycfg)"
 /* Of the code generator's passes, those that cost more than they bring on a host that runs
  * instructions out of order. */
-static const char *const without[] = {"polyvisor", "-disable-post-ra", "-enable-misched=false",
-                                      "-disable-lsr"};
+static const char *const without[] = {"polyvisor",
+                                      "-disable-post-ra",
+                                      "-enable-misched=false",
+                                      "-disable-lsr",
+                                      "-disable-x86-domain-reassignment",
+                                      "-grow-region-complexity-budget=100"};
 #define WITHOUT_COUNT (sizeof(without) / sizeof(without[0]))
 
 /* Filled by target_setup, constant afterwards. */

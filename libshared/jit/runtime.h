@@ -5,7 +5,7 @@
  * attention word's owner: it tests cpu->attention first and then guards its other pages. Guest
  * state is in memory at entry and at every exit; in between it is wherever the compiler likes,
  * except that cpu->pc, cpu->retired and all globals are exact in memory when a function of the
- * runtime or a helper is called.
+ * runtime (but `reach`) or a helper is called.
  *
  * Leaving:
  * - to a block of the region's pages: store page_base of its page (when it differs), load
@@ -14,7 +14,8 @@
  * - for attention, exceptions, `exit` terminators: store cpu->pc (exceptions: the faulting
  *   instruction's) and return: the outer loop goes on.
  *
- * `tlb` and `tlb_mask` (in bytes) are cpu->tlb_data and its mask; reload them after any call.
+ * `tlb` and `tlb_mask` (in bytes) are cpu->tlb_data and its mask; reload them after any call of
+ * load, store or a helper. (The other functions say no when the table has become another one.)
  * Host floating-point flags are sticky guest flags: they may be collected at any call.
  */
 #ifndef POLYVISOR_JIT_RUNTIME_H
@@ -75,6 +76,12 @@ struct region_runtime {
     code_function *jump;
     /* Where the CPU's struct reservation is: bytes from cpu->engine. */
     uint64_t reservation;
+    /* For plain accesses that missed the inlined test: the host address of va when [va, va + span]
+     * is in one page that can be accessed directly, `rights` (REACH_*) at once; 0: leave before
+     * the instruction. Raises nothing, and needs none of the guest's state in memory. */
+    CODE_SLOW uint64_t (*reach)(struct cpu *cpu, uint64_t va, uint64_t span, uint64_t rights);
 };
+#define REACH_READ  1u
+#define REACH_WRITE 2u
 
 #endif

@@ -2,9 +2,8 @@
  * How many guest instructions a second the engine runs: small riscv64 programs on a bare engine,
  * no kernel, no devices, one CPU. Prints a line a program; the result column must not change.
  *
- *   clang -O2 -I. ... tests/bench/interp_speed.c tests/lockstep/optimiser.c with libvcpu, libjitd,
- * libshared and LLVM; arguments: how often to run each (the best counts), the number of the only
- * program to run (-1: all), a tier
+ *   make build/bench/interp_speed; arguments: how often to run each (the best counts), the number of
+ * the only program to run (-1: all), a tier
  */
 #include "libshared/isa/riscv64/riscv64.h"
 #include "tests/bench/interp_speed_code.h"
@@ -94,8 +93,8 @@ static void print_regions(struct engine *engine, const struct engine_stats *befo
 static void run_program(struct engine *engine, struct cpu *cpu, const struct program *program,
                         uint64_t runs)
 {
-    struct engine_stats before;
-    engine_stats(engine, &before);
+    struct engine_stats stats;
+    engine_stats(engine, &stats);
     uint64_t best = UINT64_MAX, retired = 0;
     for (uint64_t i = 0; i < runs; i++) {
         uint64_t before = cpu->retired;
@@ -105,7 +104,7 @@ static void run_program(struct engine *engine, struct cpu *cpu, const struct pro
     }
     printf("%-8s %10" PRIu64 " kinsns %8.1f Minsns/s  result %016" PRIx64 "\n", program->name,
            retired / 1000, (double)retired * 1000 / (double)best, answer);
-    print_regions(engine, &before);
+    print_regions(engine, &stats);
 }
 
 int main(int argc, char **argv)

@@ -168,6 +168,25 @@ static CODE_SLOW inline uint64_t host_translate(struct cpu *cpu, uint64_t va, ui
     return (uint64_t)(uintptr_t)host_resolve(cpu, va, write ? CPU_ACCESS_WRITE : CPU_ACCESS_READ);
 }
 
+/* Counted like a load or a store that missed. */
+static CODE_SLOW inline uint64_t host_reach(struct cpu *cpu, uint64_t va, uint64_t span,
+                                            uint64_t rights)
+{
+    uint8_t *host = NULL;
+    host_of(cpu)->slow_loads += (rights & REACH_READ) != 0;
+    host_of(cpu)->slow_stores += (rights & REACH_WRITE) != 0;
+    if ((va ^ (va + span)) >> 12) {
+        return 0;
+    }
+    if (rights & REACH_READ) {
+        host = host_resolve(cpu, va, CPU_ACCESS_READ);
+    }
+    if (rights & REACH_WRITE && (host || !(rights & REACH_READ))) {
+        host = host_resolve(cpu, va, CPU_ACCESS_WRITE);
+    }
+    return (uint64_t)(uintptr_t)host;
+}
+
 static CODE_SLOW inline uint64_t host_page_is(struct cpu *cpu, uint64_t va, uint64_t expected)
 {
     return (uint64_t)(uintptr_t)host_resolve(cpu, va, CPU_ACCESS_EXECUTE) == expected;
@@ -195,6 +214,7 @@ static const struct region_runtime region_host_runtime = {
     .helper = host_helper,
     .jump = host_jump,
     .reservation = offsetof(struct engine_cpu, reservation),
+    .reach = host_reach,
 };
 
 /* --- regions --------------------------------------------------------------------------------- */

@@ -28,12 +28,18 @@ static CODE_SLOW void runtime_store(struct cpu *cpu, uint64_t va, uint64_t value
     }
 }
 
-/* The host address, or NULL without leaving an exception: who asks does without. */
+/* The host address, or NULL without leaving an exception: who asks does without. So it does when
+ * the data TLB has moved, since compiled code goes on with the table that it knows. */
 static uint8_t *resolve_quietly(struct cpu *cpu, uint64_t va, enum cpu_access access)
 {
+    const struct tlb_entry *table = cpu->tlb_data;
+    uint64_t mask = cpu->tlb_data_mask;
     struct mmu_page page;
     if (!mmu_resolve(engine_cpu_of(cpu), va, access, &page)) {
         cpu->exception = 0;
+        return NULL;
+    }
+    if (cpu->tlb_data != table || cpu->tlb_data_mask != mask) {
         return NULL;
     }
     return access == CPU_ACCESS_WRITE && page.watched ? NULL : page.host;
@@ -48,6 +54,22 @@ static CODE_SLOW uint64_t runtime_translate(struct cpu *cpu, uint64_t va, uint64
     }
     return (uint64_t)(uintptr_t)resolve_quietly(cpu, va,
                                                 write ? CPU_ACCESS_WRITE : CPU_ACCESS_READ);
+}
+
+static CODE_SLOW uint64_t runtime_reach(struct cpu *cpu, uint64_t va, uint64_t span,
+                                        uint64_t rights)
+{
+    uint8_t *host = NULL;
+    if ((va ^ (va + span)) & PAGE_MASK) {
+        return 0;
+    }
+    if (rights & REACH_READ) {
+        host = resolve_quietly(cpu, va, CPU_ACCESS_READ);
+    }
+    if (rights & REACH_WRITE && (host || !(rights & REACH_READ))) {
+        host = resolve_quietly(cpu, va, CPU_ACCESS_WRITE);
+    }
+    return (uint64_t)(uintptr_t)host;
 }
 
 static CODE_SLOW uint64_t runtime_page_is(struct cpu *cpu, uint64_t va, uint64_t expected)
@@ -104,4 +126,5 @@ const struct region_runtime region_runtime_functions = {
     .helper = runtime_helper,
     .jump = runtime_jump,
     .reservation = offsetof(struct engine_cpu, reservation),
+    .reach = runtime_reach,
 };
