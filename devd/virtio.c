@@ -10,7 +10,8 @@
 #include <unistd.h>
 
 #define RING_FEATURES                                                                              \
-    (VIRTQUEUE_FEATURE_INDIRECT | VIRTQUEUE_FEATURE_EVENT_INDEX | VIRTQUEUE_FEATURE_VERSION_1)
+    (VIRTQUEUE_FEATURE_INDIRECT | VIRTQUEUE_FEATURE_EVENT_INDEX | VIRTQUEUE_FEATURE_VERSION_1 |    \
+     VIRTQUEUE_FEATURE_PACKED)
 
 /* Requests handed over in one turn of the event loop: a busy guest must not starve the control
  * channel. */
@@ -364,7 +365,7 @@ void virtio_device_settled(struct device *device)
     if (device->model->virtio.reset) {
         device->model->virtio.reset(device);
     }
-    for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++) {
+    for (unsigned i = 0; i < virtio->queue_count; i++) {
         virtio->queues[i].open = false;
         virtio->queues[i].ring.fault = NULL;
         virtqueue_clear(&virtio->state->queues[i]);

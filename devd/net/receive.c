@@ -5,6 +5,7 @@
  */
 #include "devd/net/card.h"
 #include "devd/virtio.h"
+#include <limits.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -39,12 +40,12 @@ static void count_store(const struct virtqueue_chain *first, uint16_t count)
                           sizeof(count));
 }
 
-/* Fill buffers until the frame is in. */
+/* Fill buffers until the frame is in. *seen: how many were looked at. */
 static enum delivery frame_write(struct net_card *card, struct virtqueue *ring,
                                  const struct virtio_net_hdr_v1 *header, const uint8_t *frame,
-                                 size_t length)
+                                 size_t length, unsigned *seen)
 {
-    struct virtqueue_used_element elements[BUFFERS_MAX];
+    uint32_t lengths[BUFFERS_MAX];
     bool mergeable = card->device->virtio->driver_features & NET_FEATURE(VIRTIO_NET_F_MRG_RXBUF);
     unsigned most = mergeable ? BUFFERS_MAX : 1, count = 0;
     struct virtqueue_chain *chain = &card->receiving;
@@ -55,6 +56,7 @@ static enum delivery frame_write(struct net_card *card, struct virtqueue *ring,
     counted.num_buffers = 1;
     while (done < total && count < most) {
         int status = virtqueue_peek(ring, count, chain);
+        *seen = count;
         if (status < 0 || (status > 0 && chain->writable_bytes < NET_HEADER_BYTES)) {
             virtio_device_fail(card->device, status < 0 ? ring->fault : "receive buffer too small");
             return DROPPED;
@@ -64,7 +66,7 @@ static enum delivery frame_write(struct net_card *card, struct virtqueue *ring,
         }
         uint32_t written = chain_fill(chain, &counted, frame, length, done);
         virtqueue_wrote(ring, chain, written);
-        elements[count++] = (struct virtqueue_used_element){.id = chain->head, .length = written};
+        lengths[count++] = written;
         done += written;
     }
     if (done < total) {
@@ -73,7 +75,7 @@ static enum delivery frame_write(struct net_card *card, struct virtqueue *ring,
     if (count > 1 && virtqueue_peek(ring, 0, chain) == 1) {
         count_store(chain, (uint16_t)count);
     }
-    virtqueue_publish(ring, elements, count);
+    virtqueue_publish(ring, lengths, count);
     return DELIVERED;
 }
 
@@ -83,19 +85,21 @@ static enum delivery frame_deliver(struct net_card *card, unsigned pair,
                                    size_t length)
 {
     struct virtqueue *ring = virtio_queue_ring(card->device, net_receive_queue(pair));
-    enum delivery result = DROPPED;
-    unsigned waiting;
+    enum delivery result;
+    unsigned seen = UINT_MAX;
+    bool more;
 
     if (!ring) {
         return DROPPED;
     }
     do {
-        waiting = virtqueue_waiting(ring);
-        result = frame_write(card, ring, header, frame, length);
-    } while (result == NO_ROOM && waiting < ring->size && virtqueue_kicks_on_beyond(ring, waiting));
-    if (result == NO_ROOM && waiting == ring->size) {
-        result = DROPPED; /* all the buffers there can be do not hold it */
-    }
+        unsigned before = seen;
+        result = frame_write(card, ring, header, frame, length, &seen);
+        if (result == NO_ROOM && virtqueue_exhausted(ring, seen)) {
+            result = DROPPED; /* all the buffers there can be do not hold it */
+        }
+        more = seen != before;
+    } while (result == NO_ROOM && more && virtqueue_kicks_on_beyond(ring, seen));
     card->unsignalled[pair] |= result == DELIVERED;
     return result;
 }
@@ -118,14 +122,14 @@ static void cut_deliver(void *context, const struct virtio_net_hdr_v1 *header, u
 /* Whether so many chains wait. If not, a kick is asked for when there are more. */
 static bool room_for(struct virtqueue *ring, unsigned count)
 {
-    unsigned waiting = virtqueue_waiting(ring);
+    unsigned waiting = virtqueue_waiting(ring, count);
 
     while (waiting < count) {
         unsigned before = waiting;
         if (!virtqueue_kicks_on_beyond(ring, before)) {
             return false;
         }
-        waiting = virtqueue_waiting(ring);
+        waiting = virtqueue_waiting(ring, count);
         if (waiting <= before) {
             return false; /* the driver broke the ring */
         }

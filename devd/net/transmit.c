@@ -102,8 +102,8 @@ enum virtio_stream net_card_transmit(struct net_card *card, unsigned queue)
             card->refused = true;
             continue;
         }
-        const struct virtqueue_used_element element = {.id = card->sending.head};
-        virtqueue_publish(ring, &element, 1);
+        const uint32_t nothing_written = 0;
+        virtqueue_publish(ring, &nothing_written, 1);
     }
     net_card_received(card); /* what the backend answered at once */
     return ring ? result : VIRTIO_STREAM_BLOCKED;

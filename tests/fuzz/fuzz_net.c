@@ -229,7 +229,7 @@ static void op_restart(struct fuzz_input *input)
     if (how < 64) {
         queue->next_order += how & 7;
     } else if (how < 128) {
-        queue->next_used += how & 7;
+        queue->used_order += how & 7;
     } else if (how < 192) {
         state()->saved[fuzz_take(input, 2) % VIRTIO_SAVED_MAX] = (uint8_t)fuzz_take(input, 1);
     }

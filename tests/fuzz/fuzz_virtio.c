@@ -148,7 +148,7 @@ static void op_restart(struct fuzz_input *input)
     } else if (how < 80) {
         queue->next_order += how & 7;
     } else if (how < 96) {
-        queue->next_used += how & 7;
+        queue->used_order += how & 7;
     }
     fuzz_start(&host, kind, true);
     if (!host.device) {

@@ -281,5 +281,5 @@ int main(void)
     tcase_add_test(tests, failed_configuration_is_explained);
     tcase_add_test(tests, transport_conversation);
     suite_add_tcase(suite, tests);
-    return host_report(suite);
+    return host_report_rings(suite);
 }

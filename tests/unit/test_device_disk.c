@@ -457,5 +457,5 @@ int main(void)
     tcase_add_loop_test(tests, a_reset_or_stop_does_not_wait_for_the_host, 0, 2);
     tcase_add_test(tests, the_next_process_waits_on);
     suite_add_tcase(suite, tests);
-    return host_report(suite);
+    return host_report_rings(suite);
 }

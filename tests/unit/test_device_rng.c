@@ -77,5 +77,5 @@ int main(void)
     tcase_add_test(tests, bounds_a_request_and_the_rate);
     tcase_add_test(tests, buffers_to_read_get_nothing);
     suite_add_tcase(suite, tests);
-    return host_report(suite);
+    return host_report_rings(suite);
 }

@@ -144,5 +144,5 @@ int main(void)
     tcase_add_test(tests, requests_without_end);
     tcase_add_test(tests, accesses_without_end);
     suite_add_tcase(suite, tests);
-    return host_report(suite);
+    return host_report_rings(suite);
 }

@@ -307,5 +307,5 @@ int main(void)
     tcase_add_test(tests, emergency_write);
     tcase_add_test(tests, stop_delivers_what_was_offered);
     suite_add_tcase(suite, tests);
-    return host_report(suite);
+    return host_report_rings(suite);
 }

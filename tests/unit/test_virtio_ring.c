@@ -58,8 +58,8 @@ START_TEST(takes_and_completes_a_chain)
     ck_assert_uint_eq(element.length, 8);
     ck_assert(!driver_collect(&driver, 0, &element));
     ck_assert_uint_eq(driver.state->queues[0].inflight[3].status, VIRTIO_FREE);
-    ck_assert_uint_eq(driver.state->queues[0].next_used, 1);
-    ck_assert_uint_eq(driver.state->queues[0].next_available, 1);
+    ck_assert_uint_eq(driver.state->queues[0].used_order, 1);
+    ck_assert_uint_eq(driver.state->queues[0].next_order, 1);
 }
 END_TEST
 
@@ -140,7 +140,7 @@ static const struct {
     {"indirect table empty", {{DRIVER_DATA, 0, VIRTQUEUE_INDIRECT, 0}}, {{0}}},
     {"indirect table of odd size", {{DRIVER_DATA, 24, VIRTQUEUE_INDIRECT, 0}}, {{0}}},
     {"indirect table too long",
-     {{DRIVER_DATA, 16 * (DRIVER_QUEUE_SIZE + 1), VIRTQUEUE_INDIRECT, 0}},
+     {{DRIVER_DATA, 16 * (VIRTIO_QUEUE_SIZE_MAX + 1), VIRTQUEUE_INDIRECT, 0}},
      {{0}}},
     {"indirect table huge", {{DRIVER_DATA, 0xfffffff0, VIRTQUEUE_INDIRECT, 0}}, {{0}}},
     {"indirect table outside", {{UINT64_MAX - 15, 32, VIRTQUEUE_INDIRECT, 0}}, {{0}}},
@@ -197,6 +197,23 @@ static int take_large_chain(unsigned count)
     driver_offer(&driver, 0, 0);
     return virtqueue_take(&queue, &chain);
 }
+
+/* A driver that made its queue smaller may go on with large requests. */
+START_TEST(tables_may_be_longer_than_the_queue)
+{
+    struct virtqueue_descriptor *table = driver_pointer(&driver, DRIVER_DATA);
+
+    for (unsigned i = 0; i < VIRTIO_QUEUE_SIZE_MAX; i++) {
+        table[i] = (struct virtqueue_descriptor){DRIVER_DATA + 0x10000, 1, VIRTQUEUE_NEXT,
+                                                 (uint16_t)(i + 1)};
+    }
+    table[VIRTIO_QUEUE_SIZE_MAX - 1].flags = 0;
+    driver_describe(&driver, 0, 0, DRIVER_DATA, VIRTIO_QUEUE_SIZE_MAX * 16, VIRTQUEUE_INDIRECT, 0);
+    driver_offer(&driver, 0, 0);
+    ck_assert_int_eq(virtqueue_take(&queue, &chain), 1);
+    ck_assert_uint_eq(chain.readable_count, VIRTIO_QUEUE_SIZE_MAX);
+}
+END_TEST
 
 START_TEST(chains_are_shorter_than_4_gib)
 {
@@ -362,6 +379,7 @@ int main(void)
     tcase_add_loop_test(tests, hostile_chains_break_the_queue, 0,
                         sizeof(hostile) / sizeof(hostile[0]));
     tcase_add_test(tests, indirect_must_be_negotiated);
+    tcase_add_test(tests, tables_may_be_longer_than_the_queue);
     tcase_add_test(tests, chains_are_shorter_than_4_gib);
     tcase_add_test(tests, hostile_indexes_break_the_queue);
     tcase_add_loop_test(tests, impossible_set_ups_are_refused, 0,

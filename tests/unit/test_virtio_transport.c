@@ -410,7 +410,7 @@ START_TEST(test_features_are_checked)
     /* What this transport cannot do is never offered, whatever the device says. */
     state->device_features = UINT64_MAX;
     store(COMMON + VIRTIO_PCI_COMMON_DFSELECT, 4, 1);
-    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_DF, 4), 0xfffc0001);
+    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_DF, 4), 0xfffc0005);
     store(COMMON + VIRTIO_PCI_COMMON_DFSELECT, 4, 0);
     ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_DF, 4), 0x30ffffff);
 }

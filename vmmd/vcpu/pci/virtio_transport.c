@@ -20,24 +20,30 @@
      VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_FAILED)
 
 /* Bits 0 to 23 and from 50 on are the device's own. Of the ring and transport features between, a
- * device may offer these; what the transport does not do, such as packed rings, is taken out. */
+ * device may offer these; what the transport does not do is taken out. */
 #define FEATURES_DEVICE UINT64_C(0xfffc000000ffffff)
 #define FEATURES_COMMON                                                                            \
     (UINT64_C(1) << VIRTIO_RING_F_INDIRECT_DESC | UINT64_C(1) << VIRTIO_RING_F_EVENT_IDX |         \
-     UINT64_C(1) << VIRTIO_F_VERSION_1)
+     UINT64_C(1) << VIRTIO_F_VERSION_1 | UINT64_C(1) << VIRTIO_F_RING_PACKED)
 
 /* How often a reader looks again while the device is in the middle of a configuration change. */
 #define CONFIG_READ_TRIES 1000
 
 enum queue_area { AREA_DESCRIPTORS, AREA_DRIVER, AREA_DEVICE };
 
-/* 2.7: bytes and alignment of each part of a split virtqueue of `size` entries. */
-static const struct {
+/* 2.7, 2.8.10: bytes and alignment of each part of a virtqueue of `size` entries. */
+struct area_layout {
     uint64_t fixed, each, alignment;
-} QUEUE_AREAS[3] = {
+};
+static const struct area_layout SPLIT_AREAS[3] = {
     [AREA_DESCRIPTORS] = {0, 16, 16},
     [AREA_DRIVER] = {6, 2, 2},
     [AREA_DEVICE] = {6, 8, 4},
+};
+static const struct area_layout PACKED_AREAS[3] = {
+    [AREA_DESCRIPTORS] = {0, 16, 16},
+    [AREA_DRIVER] = {4, 0, 4},
+    [AREA_DEVICE] = {4, 0, 4},
 };
 
 /* --- life ------------------------------------------------------------------------------------ */
@@ -177,17 +183,30 @@ static bool features_acceptable(const struct virtio_transport *transport)
            (features >> VIRTIO_F_VERSION_1 & 1) != 0;
 }
 
+static bool uses_packed_rings(const struct virtio_transport *transport)
+{
+    return transport->driver_features >> VIRTIO_F_RING_PACKED & 1;
+}
+
+/* Only a packed ring may have a size that is no power of two. */
+static bool size_acceptable(const struct virtio_transport *transport, unsigned index, uint32_t size)
+{
+    return size != 0 && size <= queue_size_max(transport, index) &&
+           ((size & (size - 1)) == 0 || uses_packed_rings(transport));
+}
+
 static bool queue_acceptable(const struct virtio_transport *transport, unsigned index)
 {
     const struct virtio_transport_queue *queue = &transport->queues[index];
+    const struct area_layout *layout = uses_packed_rings(transport) ? PACKED_AREAS : SPLIT_AREAS;
     uint16_t size = queue_size(transport, index);
-    if (size == 0 || (size & (size - 1)) != 0 || size > queue_size_max(transport, index)) {
+    if (!size_acceptable(transport, index, size)) {
         return false;
     }
     for (unsigned area = 0; area < 3; area++) {
-        uint64_t bytes = QUEUE_AREAS[area].fixed + QUEUE_AREAS[area].each * size;
+        uint64_t bytes = layout[area].fixed + layout[area].each * size;
         uint64_t address = queue->areas[area];
-        if (address % QUEUE_AREAS[area].alignment != 0 ||
+        if (address % layout[area].alignment != 0 ||
             !memory_pointer(transport->config.memory, address, bytes)) {
             return false;
         }
@@ -468,8 +487,7 @@ static void write_queue_size(struct virtio_transport *transport, unsigned offset
 {
     (void)offset;
     struct virtio_transport_queue *queue = queue_in_setup(transport);
-    if (queue && value != 0 && (value & (value - 1)) == 0 &&
-        value <= queue_size_max(transport, transport->queue_select)) {
+    if (queue && size_acceptable(transport, transport->queue_select, value)) {
         queue->size = (uint16_t)value;
     }
 }

@@ -1,0 +1,138 @@
+/* Descriptors to buffers, and the bytes in them: the same for every layout. */
+#include "libshared/virtio/layout.h"
+#include <errno.h>
+#include <string.h>
+
+int virtqueue_break(struct virtqueue *queue, const char *fault)
+{
+    if (!queue->fault) {
+        queue->fault = fault;
+    }
+    return -EPROTO;
+}
+
+struct virtqueue_descriptor virtqueue_descriptor_copy(const uint8_t *table, unsigned index)
+{
+    struct virtqueue_descriptor copy;
+
+    VIRTQUEUE_LOOK();
+    memcpy(&copy, table + index * sizeof(copy), sizeof(copy));
+    /* From here on the compiler must use the copy and never look into guest memory again. */
+    __asm__ volatile("" : "+m"(copy));
+    return copy;
+}
+
+void virtqueue_chain_begin(struct virtqueue_chain *chain)
+{
+    memset(chain, 0, offsetof(struct virtqueue_chain, segments));
+}
+
+int virtqueue_chain_add(struct virtqueue *queue, struct virtqueue_chain *chain, uint64_t address,
+                        uint32_t length, bool writable)
+{
+    if (!writable && chain->writable_count) {
+        return virtqueue_break(queue, "readable buffer after a writable one");
+    }
+    if (length == 0) {
+        return 0;
+    }
+    unsigned index = chain->readable_count + chain->writable_count;
+    if (index >= VIRTIO_QUEUE_SIZE_MAX) {
+        return virtqueue_break(queue, "too many buffers in a chain");
+    }
+    void *host = memory_pointer(queue->memory, address, length);
+    if (!host) {
+        return virtqueue_break(queue, "buffer outside memory");
+    }
+    chain->segments[index].iov_base = host;
+    chain->segments[index].iov_len = length;
+    chain->addresses[index] = address;
+    if (writable) {
+        chain->writable_count++;
+        chain->writable_bytes += length;
+    } else {
+        chain->readable_count++;
+        chain->readable_bytes += length;
+    }
+    /* Section 2.7.5: a chain is no longer than 2^32 bytes; so a used length always fits. */
+    if (chain->readable_bytes + chain->writable_bytes > UINT32_MAX) {
+        return virtqueue_break(queue, "chain longer than 4 GiB");
+    }
+    return 0;
+}
+
+const uint8_t *virtqueue_chain_table(struct virtqueue *queue, struct virtqueue_chain *chain,
+                                     uint64_t address, uint32_t length, unsigned *count)
+{
+    const uint8_t *table = NULL;
+
+    *count = length / sizeof(struct virtqueue_descriptor);
+    /* A driver may use longer tables than its queue has entries, as stock ones do that made
+     * their queue smaller; not longer than the largest queue. */
+    if (length == 0 || length % sizeof(struct virtqueue_descriptor) ||
+        *count > VIRTIO_QUEUE_SIZE_MAX) {
+        virtqueue_break(queue, "indirect table of an impossible size");
+        return NULL;
+    }
+    table = memory_pointer(queue->memory, address, length);
+    if (!table) {
+        virtqueue_break(queue, "indirect table outside memory");
+        return NULL;
+    }
+    chain->table_address = address;
+    chain->table_length = length;
+    return table;
+}
+
+void virtqueue_chain_copy(struct virtqueue_chain *to, const struct virtqueue_chain *from)
+{
+    unsigned count = from->readable_count + from->writable_count;
+    memcpy(to, from, offsetof(struct virtqueue_chain, segments));
+    memcpy(to->segments, from->segments, count * sizeof(from->segments[0]));
+    memcpy(to->addresses, from->addresses, count * sizeof(from->addresses[0]));
+}
+
+/* The part of segment `index` from *offset on; moves *offset down to where the segment starts. */
+static bool segment_part(const struct iovec *segment, uint64_t *offset, size_t size,
+                         uint8_t **bytes, size_t *length)
+{
+    if (*offset >= segment->iov_len) {
+        *offset -= segment->iov_len;
+        return false;
+    }
+    *bytes = (uint8_t *)segment->iov_base + *offset;
+    *length = segment->iov_len - *offset < size ? segment->iov_len - *offset : size;
+    *offset = 0;
+    return true;
+}
+
+size_t virtqueue_chain_read(const struct virtqueue_chain *chain, uint64_t offset, void *to,
+                            size_t size)
+{
+    size_t done = 0;
+    for (unsigned i = 0; i < chain->readable_count && done < size; i++) {
+        uint8_t *bytes;
+        size_t length;
+        if (segment_part(&chain->segments[i], &offset, size - done, &bytes, &length)) {
+            memcpy((uint8_t *)to + done, bytes, length);
+            done += length;
+        }
+    }
+    return done;
+}
+
+size_t virtqueue_chain_write(const struct virtqueue_chain *chain, uint64_t offset, const void *from,
+                             size_t size)
+{
+    const struct iovec *segments = chain->segments + chain->readable_count;
+    size_t done = 0;
+    for (unsigned i = 0; i < chain->writable_count && done < size; i++) {
+        uint8_t *bytes;
+        size_t length;
+        if (segment_part(&segments[i], &offset, size - done, &bytes, &length)) {
+            memcpy(bytes, (const uint8_t *)from + done, length);
+            done += length;
+        }
+    }
+    return done;
+}
