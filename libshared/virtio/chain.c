@@ -11,17 +11,6 @@ int virtqueue_break(struct virtqueue *queue, const char *fault)
     return -EPROTO;
 }
 
-struct virtqueue_descriptor virtqueue_descriptor_copy(const uint8_t *table, unsigned index)
-{
-    struct virtqueue_descriptor copy;
-
-    VIRTQUEUE_LOOK();
-    memcpy(&copy, table + index * sizeof(copy), sizeof(copy));
-    /* From here on the compiler must use the copy and never look into guest memory again. */
-    __asm__ volatile("" : "+m"(copy));
-    return copy;
-}
-
 void virtqueue_chain_begin(struct virtqueue_chain *chain)
 {
     memset(chain, 0, offsetof(struct virtqueue_chain, segments));
@@ -66,11 +55,10 @@ const uint8_t *virtqueue_chain_table(struct virtqueue *queue, struct virtqueue_c
 {
     const uint8_t *table = NULL;
 
-    *count = length / sizeof(struct virtqueue_descriptor);
+    *count = length / VIRTQUEUE_DESCRIPTOR_BYTES;
     /* A driver may use longer tables than its queue has entries, as stock ones do that made
      * their queue smaller; not longer than the largest queue. */
-    if (length == 0 || length % sizeof(struct virtqueue_descriptor) ||
-        *count > VIRTIO_QUEUE_SIZE_MAX) {
+    if (length == 0 || length % VIRTQUEUE_DESCRIPTOR_BYTES || *count > VIRTIO_QUEUE_SIZE_MAX) {
         virtqueue_break(queue, "indirect table of an impossible size");
         return NULL;
     }

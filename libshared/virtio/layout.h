@@ -63,8 +63,18 @@ extern const struct virtqueue_layout virtqueue_split, virtqueue_packed;
 /* The queue is broken: -EPROTO. */
 int virtqueue_break(struct virtqueue *queue, const char *fault);
 
-/* One copy of a descriptor that the guest may be changing. */
-struct virtqueue_descriptor virtqueue_descriptor_copy(const uint8_t *table, unsigned index);
+#define VIRTQUEUE_DESCRIPTOR_BYTES 16u /* in either layout */
+
+/* One copy of a descriptor that the guest may be changing. From here on the compiler must use the
+ * copy and never look into guest memory again. */
+#define VIRTQUEUE_DESCRIPTOR_COPY(to, table, index)                                                \
+    do {                                                                                           \
+        _Static_assert(sizeof(*(to)) == VIRTQUEUE_DESCRIPTOR_BYTES, "a descriptor");               \
+        VIRTQUEUE_LOOK();                                                                          \
+        memcpy((to), (table) + (size_t)(index)*VIRTQUEUE_DESCRIPTOR_BYTES, sizeof(*(to)));         \
+        __asm__ volatile("" : "+m"(*(to)));                                                        \
+    } while (0)
+
 void virtqueue_chain_begin(struct virtqueue_chain *chain);
 /* Add a buffer: 0 or -EPROTO. */
 int virtqueue_chain_add(struct virtqueue *queue, struct virtqueue_chain *chain, uint64_t address,

@@ -89,8 +89,8 @@
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "rings are little-endian");
 
 /* Guest layout, little-endian like every host this builds for: a split ring's descriptor (section
- * 2.7.5) and used element (2.7.8). Tables of indirect descriptors are alike in both layouts, but
- * that a packed ring's have no order of their own. */
+ * 2.7.5) and used element (2.7.8). A table of indirect descriptors is made of the same descriptors
+ * as the ring. */
 struct virtqueue_descriptor {
     uint64_t address;
     uint32_t length;

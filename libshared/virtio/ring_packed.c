@@ -120,7 +120,8 @@ static int table_read(struct virtqueue *queue, uint64_t address, uint32_t length
     int status = table ? 0 : -EPROTO;
 
     for (unsigned i = 0; status == 0 && i < count; i++) {
-        struct virtqueue_descriptor descriptor = virtqueue_descriptor_copy(table, i);
+        struct virtqueue_packed_descriptor descriptor;
+        VIRTQUEUE_DESCRIPTOR_COPY(&descriptor, table, i);
         status = virtqueue_chain_add(queue, chain, descriptor.address, descriptor.length,
                                      descriptor.flags & VIRTQUEUE_WRITE);
     }

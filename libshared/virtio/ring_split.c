@@ -89,7 +89,8 @@ static int chain_follow(struct virtqueue *queue, struct virtqueue_chain *chain,
         if (index >= count) {
             return virtqueue_break(queue, "descriptor index out of range");
         }
-        struct virtqueue_descriptor descriptor = virtqueue_descriptor_copy(table, index);
+        struct virtqueue_descriptor descriptor;
+        VIRTQUEUE_DESCRIPTOR_COPY(&descriptor, table, index);
         if (descriptor.flags & VIRTQUEUE_INDIRECT) {
             if (!tail || !queue->indirect || (descriptor.flags & VIRTQUEUE_NEXT)) {
                 return virtqueue_break(queue, "indirect descriptor where none is allowed");

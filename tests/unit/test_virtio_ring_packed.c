@@ -124,15 +124,15 @@ END_TEST
 START_TEST(a_successor_finds_what_was_overwritten)
 {
     struct virtqueue_used_element element;
-    struct virtqueue_descriptor *table = driver_pointer(&driver, DRIVER_DATA + 0x8000);
+    struct virtqueue_packed_descriptor *table = driver_pointer(&driver, DRIVER_DATA + 0x8000);
     uint16_t heads[VIRTIO_QUEUE_SIZE_MAX];
     unsigned count;
 
     driver_describe(&driver, 0, 0, DRIVER_DATA, 10, VIRTQUEUE_NEXT, 1);
     driver_describe(&driver, 0, 1, DRIVER_DATA + 0x100, 20, VIRTQUEUE_WRITE, 0);
     driver_offer(&driver, 0, 0);
-    table[0] = (struct virtqueue_descriptor){DRIVER_DATA + 0x200, 30, 0, 0};
-    table[1] = (struct virtqueue_descriptor){DRIVER_DATA + 0x300, 40, VIRTQUEUE_WRITE, 0};
+    table[0] = (struct virtqueue_packed_descriptor){DRIVER_DATA + 0x200, 30, 0, 0};
+    table[1] = (struct virtqueue_packed_descriptor){DRIVER_DATA + 0x300, 40, 0, VIRTQUEUE_WRITE};
     driver_describe(&driver, 0, 2, DRIVER_DATA + 0x8000, 32, VIRTQUEUE_INDIRECT, 0);
     driver_offer(&driver, 0, 2);
     for (uint16_t i = 3; i < 7; i++) {
@@ -251,11 +251,12 @@ END_TEST
 
 START_TEST(flags_of_a_table_are_ignored)
 {
-    struct virtqueue_descriptor *table = driver_pointer(&driver, DRIVER_DATA + 0x8000);
+    struct virtqueue_packed_descriptor *table = driver_pointer(&driver, DRIVER_DATA + 0x8000);
 
-    table[0] = (struct virtqueue_descriptor){DRIVER_DATA, 10, VIRTQUEUE_INDIRECT, 9};
-    table[1] = (struct virtqueue_descriptor){DRIVER_DATA, 11, 0, 0};
-    table[2] = (struct virtqueue_descriptor){DRIVER_DATA, 20, VIRTQUEUE_WRITE | VIRTQUEUE_NEXT, 0};
+    table[0] = (struct virtqueue_packed_descriptor){DRIVER_DATA, 10, 9, VIRTQUEUE_INDIRECT};
+    table[1] = (struct virtqueue_packed_descriptor){DRIVER_DATA, 11, 0, A};
+    table[2] =
+        (struct virtqueue_packed_descriptor){DRIVER_DATA, 20, 0, VIRTQUEUE_WRITE | VIRTQUEUE_NEXT};
     *slot(0) = (struct virtqueue_packed_descriptor){DRIVER_DATA + 0x8000, 48, 0,
                                                     A | VIRTQUEUE_INDIRECT | VIRTQUEUE_WRITE};
     ck_assert_int_eq(virtqueue_take(&queue, &chain), 1);

@@ -464,19 +464,21 @@ static void load_offer(uint16_t head)
     const uint32_t number = ++load.next;
     const unsigned parts = number % 3 + 1;
     const bool table = number % 5 == 0;
-    struct virtqueue_descriptor *tables = driver_pointer(&driver, LOAD_TABLES + head * 64u);
 
     for (uint16_t part = 0; part < parts; part++) {
         uint16_t index = (uint16_t)(table ? part : head + part);
-        struct virtqueue_descriptor *to =
-            table ? &tables[part] : &driver.queues[0].descriptors[head + part];
-        *to = (struct virtqueue_descriptor){
+        struct virtqueue_descriptor descriptor = {
             .address = DRIVER_DATA + (head + part) * 64u,
             .length = 64,
             .flags =
                 (uint16_t)((part ? VIRTQUEUE_WRITE : 0) | (part + 1u < parts ? VIRTQUEUE_NEXT : 0)),
             .next = (uint16_t)(index + 1),
         };
+        if (table) {
+            driver_table_set(&driver, LOAD_TABLES + head * 64u, part, &descriptor);
+        } else {
+            driver.queues[0].descriptors[head + part] = descriptor;
+        }
     }
     if (table) {
         driver_describe(&driver, 0, head, LOAD_TABLES + head * 64u, parts * 16, VIRTQUEUE_INDIRECT,

@@ -112,6 +112,20 @@ static inline void driver_describe(struct driver *driver, unsigned queue, unsign
         .address = address, .length = length, .flags = flags, .next = next};
 }
 
+/* Set a descriptor of an indirect table, which looks like one of the ring. */
+static inline void driver_table_set(struct driver *driver, uint64_t table, unsigned index,
+                                    const struct virtqueue_descriptor *descriptor)
+{
+    void *to = driver_pointer(driver, table + index * sizeof(*descriptor));
+    const struct virtqueue_packed_descriptor packed = {
+        .address = descriptor->address,
+        .length = descriptor->length,
+        .flags = descriptor->flags & VIRTQUEUE_WRITE,
+    };
+
+    memcpy(to, driver->packed ? (const void *)&packed : descriptor, sizeof(packed));
+}
+
 /* The flags that say "available" at that position. */
 static inline uint16_t driver_packed_flags(struct driver *driver, unsigned queue, uint64_t position)
 {
