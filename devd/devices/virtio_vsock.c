@@ -281,9 +281,8 @@ static enum virtio_stream vsock_receive(struct vsock *vsock)
         header.dst_cid = vsock->setting.cid;
         virtqueue_chain_write(chain, 0, &header, HEADER_BYTES);
         virtqueue_wrote(ring, chain, HEADER_BYTES + header.len);
-        const struct virtqueue_used_element element = {
-            .id = chain->head, .length = (uint32_t)HEADER_BYTES + header.len};
-        virtqueue_publish(ring, &element, 1);
+        const uint32_t written = (uint32_t)HEADER_BYTES + header.len;
+        virtqueue_publish(ring, &written, 1);
     }
     return ring ? VIRTIO_STREAM_MORE : VIRTIO_STREAM_BLOCKED;
 }
@@ -363,8 +362,8 @@ static enum virtio_stream vsock_transmit(struct vsock *vsock)
             return VIRTIO_STREAM_EMPTY;
         }
         take_packet(vsock);
-        const struct virtqueue_used_element element = {.id = vsock->sending.head};
-        virtqueue_publish(ring, &element, 1);
+        const uint32_t nothing_written = 0;
+        virtqueue_publish(ring, &nothing_written, 1);
     }
     return ring ? VIRTIO_STREAM_MORE : VIRTIO_STREAM_BLOCKED;
 }

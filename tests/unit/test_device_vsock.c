@@ -491,5 +491,5 @@ int main(void)
     TCase *settings = tcase_create("settings");
     tcase_add_test(settings, test_settings);
     suite_add_tcase(suite, settings);
-    return host_report(suite);
+    return host_report_rings(suite);
 }
