@@ -2,6 +2,7 @@
 # A guest's network: user networking both ways, links between machines, cards whose process is
 # killed meanwhile. What is transferred is compared by checksum.
 . "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/shell.sh"
 
 # More with NET_KILLS=200 NET_STOPS=20.
 mib=4 kills=${NET_KILLS:-20} stops=${NET_STOPS:-1}
@@ -13,42 +14,6 @@ sum=$(sha256sum <"$data" | cut -d' ' -f1)
 
 free_port() { # a port that nobody has now
     python3 -c 'import socket; s=socket.socket(); s.bind(("127.0.0.1",0)); print(s.getsockname()[1])'
-}
-machine() { # NAME OPTION...: with a shell on its console
-    local name=$1
-    shift
-    "$vmctl" create "$name" --arch riscv64 --kernel "$guest/vmlinux" --memory 192M \
-        --initrd "$guest/test-initrd.cpio.gz" --append "quiet script=commands ${append:-}" "$@" >/dev/null &&
-        "$vmctl" start "$name" >/dev/null || return 1
-    [ -p "$work/$name.in" ] || mkfifo "$work/$name.in"
-    : >"$work/$name.out"
-    sleep 10000 >"$work/$name.in" &
-    holders+=($!)
-    "$vmctl" console "$name" <"$work/$name.in" >"$work/$name.out" 2>/dev/null &
-}
-holders=()
-answers() { # NAME: how many
-    tr -d '\r' <"$work/$1.out" 2>/dev/null | grep -c '^status '
-}
-answered() { # NAME COUNT
-    [ "$(answers "$1")" -ge "$2" ]
-}
-tell() { # NAME COMMAND: start it in the guest
-    asked=$(($(answers "$1") + 1))
-    echo "$2" >"$work/$1.in"
-}
-outcome() { # NAME: wait for what was told to end, print its output; its status
-    wait_for 180 answered "$1" "$asked" || return 99
-    tr -d '\r' <"$work/$1.out" | awk -v n="$asked" '/^status /{c++; if (c == n) {s = $2; exit}; next}
-        c == n - 1 {print} END {exit s}'
-}
-ask() { # NAME COMMAND
-    tell "$1" "$2"
-    outcome "$1"
-}
-pid_of() { # NAME ROLE
-    "$vmctl" --json show "$1" | tr -d ' \n' | sed -nE "s/.*\"role\":\"${2//\//\\/}\",\"pid\":([0-9]+).*/\1/p;t
-        s/.*\"pid\":([0-9]+),\"role\":\"${2//\//\\/}\".*/\1/p"
 }
 kill_card() { # NAME: its network card's process; true when another one took its place
     local pid
@@ -70,10 +35,6 @@ sum_is() { # OUTPUT: of sha256sum
 }
 clean_dmesg() { # NAME
     ! ask "$1" 'dmesg | grep -iE "virtio|net eth|BUG|not a head|lockup|unexpected" | grep -vE "input: |enabling device"'
-}
-end() { # NAME
-    "$vmctl" kill "$1" >/dev/null 2>&1
-    "$vmctl" rm "$1" >/dev/null 2>&1
 }
 
 daemon_start
