@@ -23,7 +23,7 @@
 
 #define OPEN_FILES_MAX 2048
 #define MEMORY_MAX     (UINT64_C(4) << 30) /* of address space: LLVM may not eat the host */
-#define NICE           2
+#define NICE           5
 #define OOM_SCORE      "500" /* rather this than a guest */
 /* nanomsg sends from a thread of its own and drops what it has not sent when the socket closes. */
 #define LINGER_MS 20

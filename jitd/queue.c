@@ -61,7 +61,8 @@ void job_destroy(struct job *job)
     free(job);
 }
 
-bool job_add_waiter(struct job *job, struct session *session, uint64_t id)
+bool job_add_waiter(struct job *job, struct session *session, uint64_t id,
+                    const struct cache_key *key)
 {
     struct job_waiter *waiter = malloc(sizeof(*waiter));
 
@@ -70,6 +71,7 @@ bool job_add_waiter(struct job *job, struct session *session, uint64_t id)
     }
     waiter->session = session;
     waiter->id = id;
+    waiter->other = memcmp(&job->key, key, sizeof(*key)) != 0;
     TAILQ_INSERT_TAIL(&job->waiters, waiter, link);
     return true;
 }
@@ -146,6 +148,26 @@ struct job *queue_find(struct queue *queue, const struct cache_key *key)
     }
     pthread_mutex_unlock(&queue->lock);
     return job;
+}
+
+struct job *queue_find_head(struct queue *queue, uint64_t fingerprint,
+                            const struct cache_shapes *tried)
+{
+    pthread_mutex_lock(&queue->lock);
+    struct job_list *lists[] = {&queue->waiting, &queue->running, &queue->finished};
+    struct job *job = NULL, *found = NULL;
+    for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]) && !found; i++) {
+        TAILQ_FOREACH(job, lists[i], link)
+        {
+            if (job->fingerprint == fingerprint && !job->suspect &&
+                !cache_shape_among(tried, cache_shape(&job->key))) {
+                found = job;
+                break;
+            }
+        }
+    }
+    pthread_mutex_unlock(&queue->lock);
+    return found;
 }
 
 static struct job *least_wanted(struct queue *queue)

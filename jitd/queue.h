@@ -19,6 +19,7 @@ struct job_waiter {
     TAILQ_ENTRY(job_waiter) link;
     struct session *session;
     uint64_t id; /* of its request */
+    bool other;  /* which was for another region with the same head */
 };
 
 struct job {
@@ -44,7 +45,9 @@ TAILQ_HEAD(job_list, job);
 struct job *job_create(const struct region *region, const struct cache_subject *subject,
                        uint32_t heat);
 void job_destroy(struct job *job); /* NULL is allowed */
-bool job_add_waiter(struct job *job, struct session *session, uint64_t id);
+/* `key`: of the region that was asked for. */
+bool job_add_waiter(struct job *job, struct session *session, uint64_t id,
+                    const struct cache_key *key);
 
 struct queue;
 
@@ -57,6 +60,9 @@ void queue_destroy(struct queue *queue);
 
 /* The job for that key, waiting or running, or NULL. */
 struct job *queue_find(struct queue *queue, const struct cache_key *key);
+/* Likewise one for a region with that head, of a shape that was not tried. */
+struct job *queue_find_head(struct queue *queue, uint64_t fingerprint,
+                            const struct cache_shapes *tried);
 /* Add it. The job that has no room - another one, or this one - comes back, or NULL. */
 struct job *queue_add(struct queue *queue, struct job *job);
 /* Somebody else wants it, too: its priority becomes at least that of `heat`. */

@@ -76,14 +76,21 @@ static void refuse(struct session *session, uint64_t id, const char *reason)
         &(struct session_answer){.status = POLYVISOR__JIT_STATUS__JIT_REFUSED, .reason = reason});
 }
 
-/* Answer all who wait for a job. */
+/* Answer all who wait for a job. Who asked for another region of that head hears which one it is;
+ * when there is no code, that says nothing of theirs: they may ask again. */
 static void reply_to_all(struct job *job, const struct session_answer *answer)
 {
     struct job_waiter *waiter;
 
     while ((waiter = TAILQ_FIRST(&job->waiters))) {
+        struct session_answer one = *answer;
+        if (waiter->other && one.blob) {
+            one.region = &job->region;
+        } else if (waiter->other) {
+            one = (struct session_answer){.status = POLYVISOR__JIT_STATUS__JIT_BUSY};
+        }
         TAILQ_REMOVE(&job->waiters, waiter, link);
-        session_reply(waiter->session, waiter->id, answer);
+        session_reply(waiter->session, waiter->id, &one);
         free(waiter);
     }
 }
@@ -102,27 +109,55 @@ static bool reply_cached(struct service *service, struct session *session, uint6
                   &(struct session_answer){.status = POLYVISOR__JIT_STATUS__JIT_DONE,
                                            .blob = blob,
                                            .blob_size = size,
-                                           .cached = true});
+                                           .cached = true,
+                                           .shape = cache_shape(&service->subject.key)});
+    free(blob);
+    return true;
+}
+
+/* A region of the cache with that head. */
+static bool reply_with_head(struct service *service, struct session *session, uint64_t id,
+                            uint64_t fingerprint, const struct cache_shapes *tried)
+{
+    struct region region;
+    uint64_t shape;
+    size_t size = 0;
+    uint8_t *blob = service->cache
+                        ? cache_fetch(service->cache, fingerprint, tried, &region, &shape, &size)
+                        : NULL;
+
+    if (!blob) {
+        return false;
+    }
+    service->hits++;
+    session_reply(session, id,
+                  &(struct session_answer){.status = POLYVISOR__JIT_STATUS__JIT_DONE,
+                                           .region = &region,
+                                           .blob = blob,
+                                           .blob_size = size,
+                                           .cached = true,
+                                           .shape = shape});
     free(blob);
     return true;
 }
 
 static void enqueue(struct service *service, struct session *session, uint64_t id,
-                    const struct region *region, uint32_t heat)
+                    const struct region *region, uint32_t heat, const struct cache_shapes *tried)
 {
     const struct session_answer busy = {.status = POLYVISOR__JIT_STATUS__JIT_BUSY};
     const struct cache_key *key = &service->subject.key;
     struct job *job = queue_find(service->queue, key);
 
+    job = job ? job : queue_find_head(service->queue, service->subject.fingerprint, tried);
     if (job) {
         queue_raise(service->queue, job, heat);
-        if (!job_add_waiter(job, session, id)) {
+        if (!job_add_waiter(job, session, id, key)) {
             session_reply(session, id, &busy);
         }
         return;
     }
     job = job_create(region, &service->subject, heat);
-    if (!job || !job_add_waiter(job, session, id)) {
+    if (!job || !job_add_waiter(job, session, id, key)) {
         job_destroy(job);
         session_reply(session, id, &busy);
         return;
@@ -133,6 +168,11 @@ static void enqueue(struct service *service, struct session *session, uint64_t i
         reply_to_all(out, &busy);
         job_destroy(out);
     }
+}
+
+static struct cache_shapes shapes_of(const uint64_t *shapes, size_t count)
+{
+    return (struct cache_shapes){shapes, count < CACHE_TRIED_MAX ? count : CACHE_TRIED_MAX};
 }
 
 static void on_compile(void *context, struct session *session, uint64_t id,
@@ -147,13 +187,17 @@ static void on_compile(void *context, struct session *session, uint64_t id,
         refuse(session, id, err.message);
         return;
     }
+    const struct cache_shapes tried = shapes_of(request->tried, request->n_tried);
     cache_subject_of(&region, region_compiler_identity(), &service->subject);
     if (ring_holds(&service->poisoned, &service->subject.key)) {
         refuse(session, id, "compiling it has killed the compiler twice");
     } else if (ring_holds(&service->refused, &service->subject.key)) {
         refuse(session, id, "it was refused before");
-    } else if (!reply_cached(service, session, id)) {
-        enqueue(service, session, id, &region, request->heat);
+    } else if (cache_shape_among(&tried, cache_shape(&service->subject.key))) {
+        refuse(session, id, "it is in place already");
+    } else if (!reply_cached(service, session, id) &&
+               !reply_with_head(service, session, id, service->subject.fingerprint, &tried)) {
+        enqueue(service, session, id, &region, request->heat, &tried);
     }
 }
 
@@ -222,31 +266,18 @@ static void on_cancel(void *context, struct session *session, uint64_t id)
     }
 }
 
-static void on_fetch(void *context, struct session *session, uint64_t id, uint64_t fingerprint,
-                     unsigned skip)
+static void on_fetch(void *context, struct session *session, uint64_t id,
+                     const Polyvisor__JitFetch *request)
 {
+    const struct cache_shapes tried = shapes_of(request->tried, request->n_tried);
     struct service *service = context;
-    struct region region;
-    size_t size = 0;
 
     service->idle_ticks = 0;
-    uint8_t *blob =
-        service->cache ? cache_fetch(service->cache, fingerprint, skip, &region, &size) : NULL;
-
-    if (!blob) {
+    if (!reply_with_head(service, session, id, request->fingerprint, &tried)) {
         service->misses++;
         session_reply(session, id,
                       &(struct session_answer){.status = POLYVISOR__JIT_STATUS__JIT_UNKNOWN});
-        return;
     }
-    service->hits++;
-    session_reply(session, id,
-                  &(struct session_answer){.status = POLYVISOR__JIT_STATUS__JIT_DONE,
-                                           .region = &region,
-                                           .blob = blob,
-                                           .blob_size = size,
-                                           .cached = true});
-    free(blob);
 }
 
 static const struct session_service session_service = {
@@ -281,6 +312,7 @@ static void finish(struct service *service, struct job *job)
         .blob_size = job->blob_size,
         .compile_ns = job->compile_ns,
         .reason = job->reason,
+        .shape = cache_shape(&job->key),
     };
 
     if (job->blob) {
@@ -452,10 +484,11 @@ void service_free_reply(Polyvisor__JitControlReply *reply)
     reply->n_poisoned = 0;
 }
 
+/* Half of the processors: the guests, whose code is slow still, have the others. */
 static unsigned choose_workers(uint32_t wanted)
 {
     long processors = sysconf(_SC_NPROCESSORS_ONLN);
-    unsigned most = processors > 1 ? (unsigned)processors : 1;
+    unsigned most = processors > 3 ? (unsigned)processors / 2 : 1;
 
     if (wanted) {
         return wanted < COMPILE_THREADS_MAX ? wanted : COMPILE_THREADS_MAX;

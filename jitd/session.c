@@ -27,7 +27,7 @@ struct outgoing {
     uint8_t *blob;
     size_t blob_size;
     bool cached;
-    uint64_t compile_ns;
+    uint64_t compile_ns, shape;
     char reason[120];
 };
 
@@ -81,6 +81,7 @@ static int send_answer(struct channel *channel, const struct outgoing *outgoing)
     answer.blob.len = outgoing->blob_size;
     answer.cached = outgoing->cached;
     answer.compile_ns = outgoing->compile_ns;
+    answer.shape = outgoing->shape;
     answer.reason = (char *)outgoing->reason;
     reply.id = outgoing->id;
     reply.body_case = POLYVISOR__JIT_REPLY__BODY_ANSWER;
@@ -176,6 +177,7 @@ void session_reply(struct session *session, uint64_t id, const struct session_an
     outgoing->status = answer->status;
     outgoing->cached = answer->cached;
     outgoing->compile_ns = answer->compile_ns;
+    outgoing->shape = answer->shape;
     snprintf(outgoing->reason, sizeof(outgoing->reason), "%s",
              answer->reason ? answer->reason : "");
     if (answer->blob) {
@@ -227,8 +229,7 @@ static void handle(struct session *session, const Polyvisor__JitRequest *request
     } else if (request->body_case == POLYVISOR__JIT_REQUEST__BODY_COMPILE) {
         own->service->compile(own->context, session, request->id, request->compile);
     } else {
-        own->service->fetch(own->context, session, request->id, request->fetch->fingerprint,
-                            request->fetch->skip);
+        own->service->fetch(own->context, session, request->id, request->fetch);
     }
 }
 

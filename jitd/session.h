@@ -21,8 +21,8 @@ struct session_service {
     void (*compile)(void *context, struct session *session, uint64_t id,
                     const Polyvisor__JitCompile *request);
     void (*cancel)(void *context, struct session *session, uint64_t id);
-    void (*fetch)(void *context, struct session *session, uint64_t id, uint64_t fingerprint,
-                  unsigned skip);
+    void (*fetch)(void *context, struct session *session, uint64_t id,
+                  const Polyvisor__JitFetch *request);
 };
 
 struct session {
@@ -44,8 +44,9 @@ void session_welcome(struct session *session, const uint64_t *fingerprints, size
 
 struct session_answer {
     Polyvisor__JitStatus status;
-    const struct region *region; /* of a fetch, or NULL; copied */
-    const uint8_t *blob;         /* or NULL; copied */
+    const struct region *region; /* when it is not the one that was asked for; copied */
+    uint64_t shape;
+    const uint8_t *blob; /* or NULL; copied */
     size_t blob_size;
     bool cached;
     uint64_t compile_ns;

@@ -264,41 +264,39 @@ uint8_t *cache_find(struct cache *cache, const struct cache_subject *subject, si
     return keep_blob(&entry, bytes, blob_size);
 }
 
-/* The key of the entry that `skip` others of the same head were used after. */
-static bool pick_key(struct cache *cache, uint64_t fingerprint, unsigned skip,
+/* The key of the entry that was used last of those not tried. */
+static bool pick_key(struct cache *cache, uint64_t fingerprint, const struct cache_shapes *tried,
                      struct cache_key *key)
 {
-    bool found = false;
+    const struct known *best = NULL;
 
     pthread_mutex_lock(&cache->lock);
-    size_t first = known_lower(cache, fingerprint);
-    for (size_t i = first; i < cache->count && cache->known[i].fingerprint == fingerprint; i++) {
-        unsigned later = 0;
-        for (size_t k = first; k < cache->count && cache->known[k].fingerprint == fingerprint;
-             k++) {
-            later += cache->known[k].used_ns > cache->known[i].used_ns ||
-                     (cache->known[k].used_ns == cache->known[i].used_ns && k < i);
-        }
-        if (later == skip) {
-            *key = cache->known[i].key;
-            found = true;
-            break;
+    for (size_t i = known_lower(cache, fingerprint);
+         i < cache->count && cache->known[i].fingerprint == fingerprint; i++) {
+        const struct known *known = &cache->known[i];
+        if ((!best || known->used_ns > best->used_ns) &&
+            !cache_shape_among(tried, cache_shape(&known->key))) {
+            best = known;
         }
     }
+    if (best) {
+        *key = best->key;
+    }
     pthread_mutex_unlock(&cache->lock);
-    return found;
+    return best != NULL;
 }
 
-uint8_t *cache_fetch(struct cache *cache, uint64_t fingerprint, unsigned skip,
-                     struct region *region, size_t *blob_size)
+uint8_t *cache_fetch(struct cache *cache, uint64_t fingerprint, const struct cache_shapes *tried,
+                     struct region *region, uint64_t *shape, size_t *blob_size)
 {
     struct cache_entry entry;
     struct cache_key key;
     uint8_t *bytes;
 
-    while (pick_key(cache, fingerprint, skip, &key)) {
+    while (pick_key(cache, fingerprint, tried, &key)) {
         if (read_entry(cache, fingerprint, &key, &entry, &bytes)) {
             *region = entry.region;
+            *shape = cache_shape(&key);
             return keep_blob(&entry, bytes, blob_size);
         }
         /* It is forgotten now: another one has its place. */

@@ -20,10 +20,10 @@ void cache_close(struct cache *cache); /* NULL is allowed */
 
 /* The blob for exactly this region; to be freed. NULL: none. */
 uint8_t *cache_find(struct cache *cache, const struct cache_subject *subject, size_t *blob_size);
-/* The blob of a region whose head looks like that, and the region (without heat). There may be
- * several: `skip` 0 is the one used last, and so on. NULL: no more of them. */
-uint8_t *cache_fetch(struct cache *cache, uint64_t fingerprint, unsigned skip,
-                     struct region *region, size_t *blob_size);
+/* The blob of a region whose head looks like that, and the region (without heat) and its shape.
+ * There may be several: of those that were not tried, the one used last. NULL: no more of them. */
+uint8_t *cache_fetch(struct cache *cache, uint64_t fingerprint, const struct cache_shapes *tried,
+                     struct region *region, uint64_t *shape, size_t *blob_size);
 /* Keep it. False with *err set: the cache is as it was. */
 bool cache_store(struct cache *cache, const struct cache_subject *subject, const uint8_t *blob,
                  size_t blob_size, struct error *err);

@@ -12,6 +12,7 @@
 #define POLYVISOR_JIT_CACHE_ENTRY_H
 
 #include "libshared/jit/blob.h"
+#include <string.h>
 
 #define CACHE_ENTRY_VERSION 1u
 #define CACHE_IDENTITY_MAX  8192u
@@ -25,6 +26,31 @@
 struct cache_key {
     uint8_t bytes[16];
 };
+
+/* Of those with the same head. */
+static inline uint64_t cache_shape(const struct cache_key *key)
+{
+    uint64_t shape;
+    memcpy(&shape, key->bytes, sizeof(shape));
+    return shape;
+}
+
+/* Shapes that somebody does not want, at most so many. */
+#define CACHE_TRIED_MAX 8u
+struct cache_shapes {
+    const uint64_t *shapes;
+    size_t count;
+};
+
+static inline bool cache_shape_among(const struct cache_shapes *shapes, uint64_t shape)
+{
+    for (size_t i = 0; i < shapes->count; i++) {
+        if (shapes->shapes[i] == shape) {
+            return true;
+        }
+    }
+    return false;
+}
 
 /* A region with what names it. */
 struct cache_subject {

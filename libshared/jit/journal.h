@@ -1,6 +1,6 @@
 /*
- * What jitd is compiling right now, in memory that vmmd owns: when jitd dies of a job, its next life
- * finds out which one it was.
+ * What jitd is compiling right now, in memory that vmmd owns: when jitd dies of a job, its next
+ * life finds out which one it was.
  *
  * A job that was being compiled at a death is a suspect; a suspect is compiled with no other job
  * beside it; at its second death the job is poisoned. The memory is written by a process that may

@@ -373,6 +373,39 @@ static void *compile_all(void *argument)
     return NULL;
 }
 
+/* Somebody has a smaller region with the same head. */
+START_TEST(another_region_than_asked_for)
+{
+    struct error err;
+    size_t size;
+    toy_start(1, ENGINE_OPTIMISED);
+    emit_calls();
+    start_running(CODE);
+    ck_assert(next_region(LONG_ENOUGH));
+    ck_assert(!engine_region_replaces(toy.engine, ticket));
+    struct region other = region;
+    other.block_count = other.page_count = 1;
+    other.edge_count = 0;
+    other.byte_count = other.blocks[0].length;
+    uint8_t *blob = region_write(&other, &size);
+    ck_assert_ptr_nonnull(blob);
+    other.bytes[0] ^= 1;
+    ck_assert_int_eq(engine_install_other_region(toy.engine, ticket, &other, blob, size, &err),
+                     REGION_STALE);
+    ck_assert(engine_region_wanted(toy.engine, ticket)); /* there may be yet another one */
+    other.bytes[0] ^= 1;
+    ck_assert_int_eq(engine_install_other_region(toy.engine, ticket, &other, blob, size, &err),
+                     REGION_INSTALLED);
+    ck_assert(!engine_region_wanted(toy.engine, ticket));
+    ck_assert_int_eq(engine_install_other_region(toy.engine, ticket, &other, blob, size, &err),
+                     REGION_STALE);
+    free(blob);
+    stop_running();
+    ck_assert_uint_eq(statistics().regions, 1);
+    toy_finish();
+}
+END_TEST
+
 static pthread_t compiler;
 
 static void start_compiling(void)
@@ -544,6 +577,7 @@ static Suite *suite(void)
     tcase_add_test(tests, little_work_wakes_nobody);
     tcase_add_test(tests, lower_tiers_have_no_profile);
 #if defined(__x86_64__)
+    tcase_add_test(tests, another_region_than_asked_for);
     tcase_add_test(tests, hot_code_moves_up);
     tcase_add_test(tests, one_long_loop_moves_up);
     tcase_add_test(tests, hot_exits_are_taken_in);

@@ -82,13 +82,18 @@ static bool find_in(struct cache *in, uint32_t seed, uint8_t fill)
     return find_region(in, IDENTITY, &region, fill);
 }
 
-static bool fetch(uint32_t seed, unsigned skip, uint8_t *fill)
+static uint64_t fetched; /* its shape */
+
+/* `tried`: NULL for none. */
+static bool fetch(uint32_t seed, const struct cache_shapes *tried, uint8_t *fill)
 {
+    static const struct cache_shapes none = {NULL, 0};
     struct region region, wanted;
     size_t size;
 
     jit_sample_region(&wanted, seed);
-    uint8_t *blob = cache_fetch(cache, cache_head_fingerprint(&wanted), skip, &region, &size);
+    uint8_t *blob = cache_fetch(cache, cache_head_fingerprint(&wanted), tried ? tried : &none,
+                                &region, &fetched, &size);
     if (!blob) {
         return false;
     }
@@ -141,17 +146,17 @@ START_TEST(what_is_stored_is_found_again)
     uint64_t entries, bytes;
 
     ck_assert(!find_in(cache, 1, 7));
-    ck_assert(!fetch(1, 0, &fill));
+    ck_assert(!fetch(1, NULL, &fill));
     ck_assert(store(cache, IDENTITY, 1, 7));
     ck_assert(find_in(cache, 1, 7));
     ck_assert(!find_in(cache, 2, 7));
-    ck_assert(fetch(1, 0, &fill));
+    ck_assert(fetch(1, NULL, &fill));
     ck_assert_uint_eq(fill, 7);
-    ck_assert(!fetch(1, 1, &fill));
+    ck_assert(!fetch(1, &(struct cache_shapes){&fetched, 1}, &fill));
     cache_close(cache);
     cache = open_cache(IDENTITY, BOUND);
     ck_assert(find_in(cache, 1, 7));
-    ck_assert(fetch(1, 0, &fill));
+    ck_assert(fetch(1, NULL, &fill));
     ck_assert(store(cache, IDENTITY, 1, 8)); /* replaced */
     ck_assert(find_in(cache, 1, 8));
     cache_usage(cache, &entries, &bytes);
@@ -310,12 +315,16 @@ START_TEST(several_regions_may_begin_alike)
         ck_assert(cache_store(cache, &subject, blob, sizeof(blob), &err));
         usleep(10000);
     }
-    for (unsigned i = 0; i < 3; i++) { /* a fetch is a use, so the last is always the third */
-        ck_assert(fetch(1, 2, &fill));
-        ck_assert_uint_eq(fill, 10 + i);
+    uint64_t shapes[3];
+    for (unsigned i = 0; i < 3; i++) { /* the one used last of those not tried */
+        ck_assert(fetch(1, &(struct cache_shapes){shapes, i}, &fill));
+        ck_assert_uint_eq(fill, 12 - i);
+        shapes[i] = fetched;
         usleep(10000);
     }
-    ck_assert(!fetch(1, 3, &fill));
+    ck_assert(!fetch(1, &(struct cache_shapes){shapes, 3}, &fill));
+    ck_assert(fetch(1, NULL, &fill)); /* a fetch is a use */
+    ck_assert_uint_eq(fill, 10);
 }
 END_TEST
 
@@ -329,7 +338,7 @@ START_TEST(the_catalog_begins_with_what_was_used_last)
         ck_assert(store(cache, IDENTITY, i, 1));
         usleep(10000);
     }
-    ck_assert(fetch(2, 0, &fill));
+    ck_assert(fetch(2, NULL, &fill));
     for (int life = 0; life < 2; life++) {
         static const uint32_t order[] = {2, 5, 4, 3, 1};
         ck_assert_uint_eq(cache_catalog(cache, 100, &list), 5);
@@ -358,9 +367,9 @@ START_TEST(others_entries_are_found)
     ck_assert(store(other, IDENTITY, 4, 2));
     ck_assert(find_in(cache, 4, 2));
     ck_assert(store(other, IDENTITY, 5, 3));
-    ck_assert(!fetch(5, 0, &fill));
+    ck_assert(!fetch(5, NULL, &fill));
     cache_refresh(cache);
-    ck_assert(fetch(5, 0, &fill));
+    ck_assert(fetch(5, NULL, &fill));
     cache_close(other);
 }
 END_TEST
@@ -385,7 +394,7 @@ START_TEST(the_bound_holds_and_the_least_used_goes)
     cache = open_cache(IDENTITY, bound);
     for (uint32_t i = 1; i <= 300; i++) {
         ck_assert(store(cache, IDENTITY, i, 1));
-        ck_assert(fetch(1, 0, &fill)); /* in use all the time */
+        ck_assert(fetch(1, NULL, &fill)); /* in use all the time */
         ck_assert_uint_le(count_bytes(&entries), bound);
     }
     ck_assert_uint_gt(entries, 30);
@@ -507,7 +516,7 @@ START_TEST(clear_and_verify)
     cache_clear(fd, &totals);
     ck_assert_uint_eq(totals.removed, 9);
     for (uint32_t i = 1; i <= 10; i++) {
-        ck_assert(!fetch(i, 0, &fill));
+        ck_assert(!fetch(i, NULL, &fill));
     }
     ck_assert(store(cache, IDENTITY, 1, 1)); /* who uses it meanwhile goes on */
     ck_assert(find_in(cache, 1, 1));

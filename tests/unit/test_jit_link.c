@@ -1,6 +1,7 @@
 /* vcpud's end of the conversation with jitd: nothing that jitd does, or leaves undone, harms. */
 #include "libshared/base/clock.h"
 #include "libshared/ipc/channel.h"
+#include "libshared/jit/cache_entry.h"
 #include "libshared/jit/region_message.h"
 #include "tests/unit/jit_sample.h"
 #include "vmmd/vcpu/jit_link.h"
@@ -25,8 +26,9 @@ struct engine {
     unsigned offered, fetch_offered; /* of REGIONS, and of 10 if `fetches` */
     bool fetches;
     unsigned ticks, refused, forgotten, installed, installed_cached, known;
-    uint64_t unwanted; /* a ticket */
-    enum region_install result;
+    uint64_t unwanted, replacing; /* tickets */
+    enum region_install result, other_result;
+    unsigned installed_other;
 };
 static struct engine engine;
 static struct jit_link *link_;
@@ -68,6 +70,11 @@ static bool fake_next_region(struct engine *e, struct region *region, uint64_t *
     return more;
 }
 
+static bool fake_replaces(struct engine *e, uint64_t ticket)
+{
+    return ticket == e->replacing;
+}
+
 static bool fake_wanted(struct engine *e, uint64_t ticket)
 {
     return ticket != e->unwanted;
@@ -101,7 +108,9 @@ static bool fake_next_fetch(struct engine *e, uint64_t *fingerprint)
     pthread_mutex_lock(&e->lock);
     bool more = e->fetches && e->fetch_offered < 10;
     if (more) {
-        *fingerprint = 1000 + e->fetch_offered++;
+        struct region region;
+        jit_sample_region(&region, 1000 + e->fetch_offered++);
+        *fingerprint = cache_head_fingerprint(&region);
     }
     pthread_mutex_unlock(&e->lock);
     return more;
@@ -127,17 +136,35 @@ static enum region_install fake_install(struct engine *e, uint64_t ticket, uint6
     return result;
 }
 
+static enum region_install fake_install_other(struct engine *e, uint64_t ticket,
+                                              const struct region *region, const uint8_t *bytes,
+                                              size_t size, struct error *err)
+{
+    struct blob blob;
+
+    pthread_mutex_lock(&e->lock);
+    ck_assert_uint_gt(ticket, 0);
+    ck_assert_ptr_null(region_check(region));
+    ck_assert(blob_check(&blob, bytes, size, region, err));
+    enum region_install result = e->other_result;
+    e->installed_other += result == REGION_INSTALLED;
+    pthread_mutex_unlock(&e->lock);
+    return result;
+}
+
 static const struct jit_link_engine operations = {
     .tick = fake_tick,
     .event = fake_event,
     .seen = fake_seen,
     .next_region = fake_next_region,
+    .replaces = fake_replaces,
     .wanted = fake_wanted,
     .refused = fake_refused,
     .forget = fake_forget,
     .set_known = fake_set_known,
     .next_fetch = fake_next_fetch,
     .install = fake_install,
+    .install_other = fake_install_other,
 };
 
 /* ---- jitd's side ---- */
@@ -231,8 +258,8 @@ static bool another_request(int timeout_ms)
     return true;
 }
 
-static void answer(uint64_t id, Polyvisor__JitStatus status, const struct region *region,
-                   const struct region *sent, bool sound)
+static void answer_shape(uint64_t id, Polyvisor__JitStatus status, const struct region *region,
+                         const struct region *sent, bool sound, uint64_t shape)
 {
     Polyvisor__JitReply reply = POLYVISOR__JIT_REPLY__INIT;
     Polyvisor__JitAnswer message = POLYVISOR__JIT_ANSWER__INIT;
@@ -242,6 +269,7 @@ static void answer(uint64_t id, Polyvisor__JitStatus status, const struct region
     jit_sample_blob(region, 1, blob);
     blob[0] ^= !sound;
     message.status = status;
+    message.shape = shape;
     message.blob.data = blob;
     message.blob.len = sizeof(blob);
     if (sent) {
@@ -252,6 +280,12 @@ static void answer(uint64_t id, Polyvisor__JitStatus status, const struct region
     reply.body_case = POLYVISOR__JIT_REPLY__BODY_ANSWER;
     reply.answer = &message;
     ck_assert_int_eq(channel_send(jitd, &reply.base, WAIT_MS), 0);
+}
+
+static void answer(uint64_t id, Polyvisor__JitStatus status, const struct region *region,
+                   const struct region *sent, bool sound)
+{
+    answer_shape(id, status, region, sent, sound, 0);
 }
 
 START_TEST(regions_are_asked_for_and_installed)
@@ -358,7 +392,6 @@ START_TEST(fetches_come_first_and_are_tried_again)
     struct region region;
     struct jit_link_stats stats;
 
-    jit_sample_region(&region, 9);
     pthread_mutex_lock(&engine.lock);
     engine.fetches = true;
     engine.result = REGION_ABSENT;
@@ -367,7 +400,8 @@ START_TEST(fetches_come_first_and_are_tried_again)
     for (unsigned i = 0; i < 10; i++) {
         Polyvisor__JitRequest *request = next_request();
         ck_assert_int_eq(request->body_case, POLYVISOR__JIT_REQUEST__BODY_FETCH);
-        ck_assert_uint_eq(request->fetch->fingerprint, 1000 + i);
+        jit_sample_region(&region, 1000 + i);
+        ck_assert_uint_eq(request->fetch->fingerprint, cache_head_fingerprint(&region));
         answer(request->id, POLYVISOR__JIT_STATUS__JIT_DONE, &region, i == 3 ? NULL : &region,
                true);
         protobuf_c_message_free_unpacked(&request->base, NULL);
@@ -380,6 +414,94 @@ START_TEST(fetches_come_first_and_are_tried_again)
     wait_until(&engine.installed_cached, 9); /* one came without its region */
     jit_link_get_stats(link_, &stats);
     ck_assert_uint_eq(stats.fetches, 10);
+}
+END_TEST
+
+static void set_other_result(enum region_install result)
+{
+    pthread_mutex_lock(&engine.lock);
+    engine.other_result = result;
+    pthread_mutex_unlock(&engine.lock);
+}
+
+/* The next request, which must have been asked with that shape (or none) as tried. */
+static uint64_t expect_tried(struct region *region, uint64_t tried)
+{
+    Polyvisor__JitRequest *request = next_request();
+    ck_assert_int_eq(request->body_case, POLYVISOR__JIT_REQUEST__BODY_COMPILE);
+    ck_assert(region_from_message(region, request->compile->region, NULL));
+    ck_assert_uint_eq(request->compile->n_tried, tried != 0);
+    ck_assert(!tried || request->compile->tried[0] == tried);
+    uint64_t id = request->id;
+    protobuf_c_message_free_unpacked(&request->base, NULL);
+    return id;
+}
+
+/* Other regions with the same head come instead of those that were asked for. */
+START_TEST(what_others_have_is_used)
+{
+    struct region region, other;
+    struct jit_link_stats stats;
+
+    pthread_mutex_lock(&engine.lock);
+    engine.offered = REGIONS - 1; /* one is left */
+    pthread_mutex_unlock(&engine.lock);
+    welcome(0, true, false);
+    uint64_t id = expect_tried(&region, 0);
+    other = region;
+    other.bytes[20] ^= 1;
+    set_other_result(REGION_STALE);
+    answer_shape(id, POLYVISOR__JIT_STATUS__JIT_DONE, &other, &other, true, 77);
+    id = expect_tried(&region, 77); /* it does not fit: asked again at once */
+    set_other_result(REGION_INSTALLED);
+    answer_shape(id, POLYVISOR__JIT_STATUS__JIT_DONE, &other, &other, true, 88);
+    wait_until(&engine.installed_other, 1);
+    jit_link_get_stats(link_, &stats);
+    ck_assert_uint_eq(stats.from_cache, 1);
+    ck_assert_uint_eq(read_count(&engine.refused), 0);
+
+    /* The same head later: what did not fit is not asked for again, what did is, ... */
+    pthread_mutex_lock(&engine.lock);
+    engine.offered = REGIONS - 1;
+    pthread_mutex_unlock(&engine.lock);
+    id = expect_tried(&region, 77);
+    other.bytes[0] ^= 1; /* another head: it is not what was asked for */
+    answer_shape(id, POLYVISOR__JIT_STATUS__JIT_DONE, &other, &other, true, 99);
+    wait_until(&engine.refused, 1);
+    ck_assert_uint_eq(read_count(&engine.installed_other), 1);
+
+    /* ... but for a region that is to replace it. */
+    pthread_mutex_lock(&engine.lock);
+    engine.replacing = REGIONS;
+    engine.offered = REGIONS - 1;
+    pthread_mutex_unlock(&engine.lock);
+    Polyvisor__JitRequest *request = next_request();
+    ck_assert_uint_eq(request->compile->n_tried, 2);
+    ck_assert_uint_eq(request->compile->tried[0], 77);
+    ck_assert_uint_eq(request->compile->tried[1], 88);
+    protobuf_c_message_free_unpacked(&request->base, NULL);
+}
+END_TEST
+
+/* A jitd that always has another one is not asked for ever. */
+START_TEST(shapes_without_end_are_bounded)
+{
+    struct region region;
+
+    set_other_result(REGION_STALE);
+    pthread_mutex_lock(&engine.lock);
+    engine.offered = REGIONS - 1;
+    pthread_mutex_unlock(&engine.lock);
+    welcome(0, true, false);
+    for (unsigned i = 0; i <= CACHE_TRIED_MAX; i++) {
+        Polyvisor__JitRequest *request = next_request();
+        ck_assert_uint_eq(request->compile->n_tried, i);
+        ck_assert(region_from_message(&region, request->compile->region, NULL));
+        answer_shape(request->id, POLYVISOR__JIT_STATUS__JIT_DONE, &region, &region, true, 1 + i);
+        protobuf_c_message_free_unpacked(&request->base, NULL);
+    }
+    wait_until(&engine.refused, 1);
+    ck_assert(!another_request(50));
 }
 END_TEST
 
@@ -486,6 +608,8 @@ int main(void)
     tcase_add_test(tests, welcomes_without_end_are_bounded);
     tcase_add_test(tests, refusals_reach_the_engine);
     tcase_add_test(tests, fetches_come_first_and_are_tried_again);
+    tcase_add_test(tests, what_others_have_is_used);
+    tcase_add_test(tests, shapes_without_end_are_bounded);
     tcase_add_test(tests, garbage_is_dropped);
     tcase_add_test(tests, what_is_not_wanted_any_more_is_cancelled);
     tcase_add_test(tests, an_idle_guest_costs_nothing);

@@ -201,21 +201,30 @@ static struct channel *attach(const char *name, size_t *known)
     return machine;
 }
 
-static void send_compile(struct channel *machine, uint64_t id, uint32_t seed, uint32_t heat)
+static void send_region(struct channel *machine, uint64_t id, const struct region *region,
+                        uint32_t heat, uint64_t *tried, size_t tried_count)
 {
     Polyvisor__JitRequest request = POLYVISOR__JIT_REQUEST__INIT;
     Polyvisor__JitCompile compile = POLYVISOR__JIT_COMPILE__INIT;
     struct region_message message;
-    struct region region;
 
-    jit_sample_region(&region, seed);
-    region_to_message(&region, true, &message);
+    region_to_message(region, true, &message);
     compile.region = &message.region;
     compile.heat = heat;
+    compile.tried = tried;
+    compile.n_tried = tried_count;
     request.id = id;
     request.body_case = POLYVISOR__JIT_REQUEST__BODY_COMPILE;
     request.compile = &compile;
     ck_assert_int_eq(channel_send(machine, &request.base, ANSWER_MS), 0);
+}
+
+static void send_compile(struct channel *machine, uint64_t id, uint32_t seed, uint32_t heat)
+{
+    struct region region;
+
+    jit_sample_region(&region, seed);
+    send_region(machine, id, &region, heat, NULL, 0);
 }
 
 static void send_cancel(struct channel *machine, uint64_t id)
@@ -336,6 +345,70 @@ START_TEST(machines_share_a_job_and_hear_of_others)
     for (int i = 0; i < 3; i++) {
         channel_close(machines[i]);
     }
+}
+END_TEST
+
+/* All begin alike; what follows the head differs. */
+static void shape_region(struct region *region, uint8_t number)
+{
+    jit_sample_region(region, 1);
+    region->bytes[20] = number;
+}
+
+/* The shape of the answer, which must be for region `number`: one that was asked for, or another.
+ */
+static uint64_t answered_shape(struct channel *machine, uint64_t id, uint8_t number, bool other)
+{
+    Polyvisor__JitReply *reply = answer_to(machine, id, POLYVISOR__JIT_STATUS__JIT_DONE);
+    struct region wanted, region;
+    struct blob blob;
+
+    shape_region(&wanted, number);
+    ck_assert_int_eq(reply->answer->region != NULL, other);
+    if (other) {
+        ck_assert(region_from_message(&region, reply->answer->region, NULL));
+        ck_assert_mem_eq(region.bytes, wanted.bytes, sizeof(region.bytes));
+    }
+    ck_assert(blob_check(&blob, reply->answer->blob.data, reply->answer->blob.len, &wanted, NULL));
+    uint64_t shape = reply->answer->shape;
+    ck_assert_uint_ne(shape, 0);
+    drop(reply);
+    return shape;
+}
+
+START_TEST(machines_share_regions_that_begin_alike)
+{
+    Polyvisor__JitStats stats;
+    struct region region;
+    uint64_t shapes[3];
+
+    start("sleep:100");
+    struct channel *one = attach("one", NULL), *other = attach("other", NULL);
+    shape_region(&region, 1);
+    send_region(one, 1, &region, 10, NULL, 0);
+    shape_region(&region, 2);
+    send_region(other, 1, &region, 10, NULL, 0); /* while the first is being compiled */
+    shapes[0] = answered_shape(one, 1, 1, false);
+    ck_assert_uint_eq(answered_shape(other, 1, 1, true), shapes[0]);
+    send_region(other, 2, &region, 10, NULL, 0); /* and from the cache */
+    ck_assert_uint_eq(answered_shape(other, 2, 1, true), shapes[0]);
+    get_stats(&stats);
+    ck_assert_uint_eq(stats.regions_compiled, 1);
+
+    /* It does not fit, or is not enough: what was asked for is compiled, and is the next one's. */
+    send_region(other, 3, &region, 10, shapes, 1);
+    shapes[1] = answered_shape(other, 3, 2, false);
+    shape_region(&region, 3);
+    send_region(one, 4, &region, 10, shapes, 1);
+    ck_assert_uint_eq(answered_shape(one, 4, 2, true), shapes[1]);
+    send_region(one, 5, &region, 10, shapes, 2);
+    shapes[2] = answered_shape(one, 5, 3, false);
+    get_stats(&stats);
+    ck_assert_uint_eq(stats.regions_compiled, 3);
+    send_region(one, 6, &region, 10, shapes, 3); /* who has it already gets nothing */
+    drop(answer_to(one, 6, POLYVISOR__JIT_STATUS__JIT_REFUSED));
+    channel_close(one);
+    channel_close(other);
 }
 END_TEST
 
@@ -606,6 +679,7 @@ int main(void)
     tcase_set_timeout(tests, 120);
     tcase_add_test(tests, a_region_is_compiled_once_and_then_known);
     tcase_add_test(tests, machines_share_a_job_and_hear_of_others);
+    tcase_add_test(tests, machines_share_regions_that_begin_alike);
     tcase_add_test(tests, jobs_are_cancelled);
     tcase_add_test(tests, what_a_machine_leaves_behind_is_for_the_cache);
     tcase_add_test(tests, refusals_are_remembered);

@@ -3,6 +3,7 @@
 #include "libshared/base/clock.h"
 #include "libshared/base/log.h"
 #include "libshared/ipc/channel.h"
+#include "libshared/jit/cache_entry.h"
 #include "libshared/jit/region_message.h"
 #include "vmmd/vcpu/tunables.h"
 #include <errno.h>
@@ -21,7 +22,9 @@
 /* Fingerprints that are remembered: as many as the cache has files. */
 #define KNOWN_MAX 65536u
 /* Cached regions that came before all of their pages were seen. */
-#define LATER_MAX 64u
+#define LATER_MAX 256u
+/* Shapes of heads that are remembered, the oldest forgotten first. */
+#define SHAPES_MAX 512u
 
 enum request_kind { REQUEST_FREE, REQUEST_COMPILE, REQUEST_FETCH };
 
@@ -30,7 +33,16 @@ struct request {
     uint64_t id, sent_ns;
     uint64_t ticket;       /* compile */
     struct region *region; /* compile */
-    uint64_t fingerprint;  /* fetch */
+    uint32_t heat;         /* compile */
+    uint64_t fingerprint;  /* of the head */
+    uint64_t tried[CACHE_TRIED_MAX];
+    unsigned tried_count;
+};
+
+/* A region that came, for a head that looks like that. */
+struct shape {
+    uint64_t fingerprint, shape;
+    bool in_place; /* false: guest memory held something else */
 };
 
 /* From the cache, and to be tried again. */
@@ -58,6 +70,8 @@ struct jit_link {
     struct request requests[JIT_LINK_REQUESTS];
     unsigned open;
     struct later later[LATER_MAX];
+    struct shape shapes[SHAPES_MAX];
+    unsigned shape_at; /* the next one to be written */
     uint64_t *known;
     bool known_news;   /* the engine has not heard of some of it */
     uint64_t known_ns; /* when it may be told again */
@@ -106,6 +120,36 @@ static void request_free(struct jit_link *link, struct request *request)
     link->open--;
 }
 
+/* ---- shapes ---- */
+
+static void remember_shape(struct jit_link *link, uint64_t fingerprint, uint64_t shape,
+                           bool in_place)
+{
+    link->shapes[link->shape_at] = (struct shape){fingerprint, shape, in_place};
+    link->shape_at = (link->shape_at + 1) % SHAPES_MAX;
+}
+
+static void add_tried(struct request *request, uint64_t shape)
+{
+    const struct cache_shapes tried = {request->tried, request->tried_count};
+
+    if (request->tried_count < CACHE_TRIED_MAX && !cache_shape_among(&tried, shape)) {
+        request->tried[request->tried_count++] = shape;
+    }
+}
+
+/* What need not come for the request: what did not fit before, and what it is meant to replace. */
+static void add_known_shapes(const struct jit_link *link, struct request *request, bool replaces)
+{
+    for (unsigned i = 0; i < SHAPES_MAX; i++) {
+        const struct shape *shape = &link->shapes[(link->shape_at + i) % SHAPES_MAX];
+        if (shape->shape && shape->fingerprint == request->fingerprint &&
+            (replaces || !shape->in_place)) {
+            add_tried(request, shape->shape);
+        }
+    }
+}
+
 static void later_free(struct later *later)
 {
     free(later->region);
@@ -136,7 +180,7 @@ static bool send_request(struct jit_link *link, Polyvisor__JitRequest *message, 
     return channel_send(link->channel, &message->base, 0) == 0;
 }
 
-static bool send_compile(struct jit_link *link, struct request *request, uint32_t heat)
+static bool send_compile(struct jit_link *link, struct request *request)
 {
     Polyvisor__JitRequest message = POLYVISOR__JIT_REQUEST__INIT;
     Polyvisor__JitCompile compile = POLYVISOR__JIT_COMPILE__INIT;
@@ -144,18 +188,22 @@ static bool send_compile(struct jit_link *link, struct request *request, uint32_
 
     region_to_message(request->region, true, &region);
     compile.region = &region.region;
-    compile.heat = heat;
+    compile.heat = request->heat;
+    compile.tried = request->tried;
+    compile.n_tried = request->tried_count;
     message.body_case = POLYVISOR__JIT_REQUEST__BODY_COMPILE;
     message.compile = &compile;
     return send_request(link, &message, request->id);
 }
 
-static bool send_fetch(struct jit_link *link, const struct request *request)
+static bool send_fetch(struct jit_link *link, struct request *request)
 {
     Polyvisor__JitRequest message = POLYVISOR__JIT_REQUEST__INIT;
     Polyvisor__JitFetch fetch = POLYVISOR__JIT_FETCH__INIT;
 
     fetch.fingerprint = request->fingerprint;
+    fetch.tried = request->tried;
+    fetch.n_tried = request->tried_count;
     message.body_case = POLYVISOR__JIT_REQUEST__BODY_FETCH;
     message.fetch = &fetch;
     return send_request(link, &message, request->id);
@@ -180,6 +228,7 @@ static bool ask_fetches(struct jit_link *link)
            link->operations->next_fetch(link->engine, &fingerprint)) {
         struct request *request = request_new(link, REQUEST_FETCH);
         request->fingerprint = fingerprint;
+        add_known_shapes(link, request, false);
         count(&link->fetches_sent);
         if (!send_fetch(link, request)) {
             return false;
@@ -204,8 +253,11 @@ static bool ask_regions(struct jit_link *link)
         struct request *request = request_new(link, REQUEST_COMPILE);
         request->ticket = ticket;
         request->region = region;
+        request->heat = heat;
+        request->fingerprint = cache_head_fingerprint(region);
+        add_known_shapes(link, request, link->operations->replaces(link->engine, ticket));
         count(&link->requests_sent);
-        if (!send_compile(link, request, heat)) {
+        if (!send_compile(link, request)) {
             return false;
         }
     }
@@ -273,29 +325,83 @@ static void try_later(struct jit_link *link, uint64_t now)
     }
 }
 
-static void install(struct jit_link *link, const struct request *request,
-                    const Polyvisor__JitAnswer *answer)
+/* The region of an answer that is not for the one that was asked for. False: it has none that is
+ * sound and begins as it should. */
+static bool other_region(struct jit_link *link, const struct request *request,
+                         const Polyvisor__JitAnswer *answer)
 {
-    const struct region *region = request->region;
     struct error err;
 
-    if (request->kind == REQUEST_FETCH) {
-        if (!region_from_message(&link->region, answer->region, &err)) {
-            log_debug("%s", err.message);
-            return;
-        }
-        region = &link->region;
+    if (!region_from_message(&link->region, answer->region, &err)) {
+        log_debug("%s", err.message);
+        return false;
     }
-    enum region_install result =
-        link->operations->install(link->engine, request->ticket, request->fingerprint, region,
-                                  answer->blob.data, answer->blob.len, &err);
-    if (result == REGION_INSTALLED && (answer->cached || request->kind == REQUEST_FETCH)) {
-        count(&link->from_cache);
-    } else if (result == REGION_ABSENT && request->kind == REQUEST_FETCH) {
-        keep_for_later(link, request->fingerprint, answer->blob.data, answer->blob.len);
-    } else if (result == REGION_REFUSED) {
+    return cache_head_fingerprint(&link->region) == request->fingerprint;
+}
+
+static enum region_install install(struct jit_link *link, const struct request *request,
+                                   const Polyvisor__JitAnswer *answer)
+{
+    const ProtobufCBinaryData *blob = &answer->blob;
+    enum region_install result = REGION_REFUSED;
+    struct error err = {0};
+
+    if (request->kind == REQUEST_COMPILE && !answer->region) {
+        result = link->operations->install(link->engine, request->ticket, 0, request->region,
+                                           blob->data, blob->len, &err);
+    } else if (!answer->region || !other_region(link, request, answer)) {
+        error_set(&err, ERROR_PROTOCOL, 0, "it is not what was asked for");
+    } else if (request->kind == REQUEST_COMPILE) {
+        result = link->operations->install_other(link->engine, request->ticket, &link->region,
+                                                 blob->data, blob->len, &err);
+    } else {
+        result = link->operations->install(link->engine, 0, request->fingerprint, &link->region,
+                                           blob->data, blob->len, &err);
+    }
+    if (result == REGION_REFUSED) {
         log_debug("a compiled region was refused: %s", err.message);
     }
+    return result;
+}
+
+/* Another region of the head may fit. False: nobody takes the question. */
+static bool ask_again(struct jit_link *link, struct request *request, uint64_t shape)
+{
+    add_tried(request, shape);
+    request->id = ++link->last_id;
+    request->sent_ns = clock_monotonic_ns();
+    return request->kind == REQUEST_COMPILE ? send_compile(link, request)
+                                            : send_fetch(link, request);
+}
+
+/* Whether the request stays open. */
+static bool handle_code(struct jit_link *link, struct request *request,
+                        const Polyvisor__JitAnswer *answer)
+{
+    bool compile = request->kind == REQUEST_COMPILE;
+    bool other = compile && answer->region;
+    enum region_install result = install(link, request, answer);
+
+    if (result == REGION_INSTALLED || result == REGION_STALE) {
+        remember_shape(link, request->fingerprint, answer->shape, result == REGION_INSTALLED);
+    }
+    if (result == REGION_INSTALLED) {
+        if (answer->cached || !compile || other) {
+            count(&link->from_cache);
+        }
+        return false;
+    }
+    bool more = answer->shape && request->tried_count < CACHE_TRIED_MAX;
+    if (more && (other ? result != REGION_REFUSED : !compile && result == REGION_STALE) &&
+        ask_again(link, request, answer->shape)) {
+        return true;
+    }
+    if (!compile && result == REGION_ABSENT) {
+        keep_for_later(link, request->fingerprint, answer->blob.data, answer->blob.len);
+    } else if (other) {
+        link->operations->refused(link->engine, request->ticket);
+    }
+    return false;
 }
 
 static void handle_answer(struct jit_link *link, uint64_t id, const Polyvisor__JitAnswer *answer)
@@ -307,7 +413,9 @@ static void handle_answer(struct jit_link *link, uint64_t id, const Polyvisor__J
         return;
     }
     if (answer->status == POLYVISOR__JIT_STATUS__JIT_DONE) {
-        install(link, request, answer);
+        if (handle_code(link, request, answer)) {
+            return;
+        }
     } else if (request->kind == REQUEST_COMPILE) {
         link->operations->refused(link->engine, request->ticket);
     }

@@ -20,6 +20,7 @@ struct jit_link_engine {
     void (*seen)(struct engine *engine);
     bool (*next_region)(struct engine *engine, struct region *region, uint64_t *ticket,
                         uint32_t *heat);
+    bool (*replaces)(struct engine *engine, uint64_t ticket);
     bool (*wanted)(struct engine *engine, uint64_t ticket);
     void (*refused)(struct engine *engine, uint64_t ticket);
     void (*forget)(struct engine *engine);
@@ -28,6 +29,9 @@ struct jit_link_engine {
     enum region_install (*install)(struct engine *engine, uint64_t ticket, uint64_t fingerprint,
                                    const struct region *region, const uint8_t *blob, size_t size,
                                    struct error *err);
+    enum region_install (*install_other)(struct engine *engine, uint64_t ticket,
+                                         const struct region *region, const uint8_t *blob,
+                                         size_t size, struct error *err);
 };
 extern const struct jit_link_engine jit_link_engine; /* the real one */
 

@@ -30,6 +30,8 @@ void engine_profile_seen(struct engine *engine);
  * requests. */
 bool engine_next_region(struct engine *engine, struct region *region, uint64_t *ticket,
                         uint32_t *heat);
+/* Whether its head has a region that it is meant to replace. */
+bool engine_region_replaces(struct engine *engine, uint64_t ticket);
 /* Whether the code of an outstanding ticket is still worth having (not dropped meanwhile). */
 bool engine_region_wanted(struct engine *engine, uint64_t ticket);
 /* The answer was no: do not ask for this again soon. */
@@ -53,5 +55,10 @@ enum region_install {
 enum region_install engine_install_region(struct engine *engine, uint64_t ticket,
                                           uint64_t fingerprint, const struct region *region,
                                           const uint8_t *blob, size_t size, struct error *err);
+/* Likewise another region than the one that was asked for, but with the same head. Unless it was
+ * installed the ticket stays. */
+enum region_install engine_install_other_region(struct engine *engine, uint64_t ticket,
+                                                const struct region *region, const uint8_t *blob,
+                                                size_t size, struct error *err);
 
 #endif

@@ -280,6 +280,7 @@ bool region_form(const struct engine *engine, const struct profile_node *head,
     grow(&forming);
     add_edges(&forming);
     ticket->page_count = region->page_count;
+    memcpy(ticket->deltas, region->page_delta, sizeof(ticket->deltas));
     ticket->block_count = region->block_count;
     return is_worth_having(region);
 }

@@ -35,22 +35,44 @@ static bool page_of(const struct engine *engine, uint64_t physical, uint64_t *in
     return false;
 }
 
+/* Where the address space of the head's CPU has the page now, most likely: the bytes are compared,
+ * and the code checks the mappings each time it is entered. */
+static bool guess_page(const struct engine *engine, const struct profile_path *path,
+                       uint64_t physical, int32_t delta, uint64_t *index)
+{
+    uint64_t distance = (uint64_t)(int64_t)delta << MEMORY_PAGE_SHIFT;
+    uint64_t page = physical + distance;
+    if (delta != 0 && path->cpu && engine->isa->guess_translation &&
+        !engine->isa->guess_translation(path->cpu, path->key, path->va + distance, &page)) {
+        return false;
+    }
+    return page_of(engine, page, index);
+}
+
 static enum region_install locate_ticket(const struct engine *engine, const struct ticket *ticket,
                                          const struct region *region, struct location *location)
 {
-    (void)engine;
-    if (region->page_count != ticket->page_count || region->mode != ticket->key.mode) {
+    if (region->mode != ticket->key.mode) {
         return REGION_STALE;
     }
     location->head = ticket->key;
-    location->va = ticket->va;
+    location->va = ticket->path.va;
     location->hot_ns = ticket->hot_ns;
-    memcpy(location->pages, ticket->pages, sizeof(location->pages));
+    for (unsigned i = 0; i < region->page_count; i++) {
+        unsigned own = 0;
+        while (own < ticket->page_count && ticket->deltas[own] != region->page_delta[i]) {
+            own++;
+        }
+        if (own < ticket->page_count) {
+            location->pages[i] = ticket->pages[own];
+        } else if (!guess_page(engine, &ticket->path, ticket->key.physical, region->page_delta[i],
+                               &location->pages[i])) {
+            return REGION_ABSENT;
+        }
+    }
     return REGION_INSTALLED;
 }
 
-/* The other pages are where the address space of the head's CPU has them now, most likely: the
- * bytes are compared, and the code checks the mappings each time it is entered. */
 static enum region_install locate_fetch(const struct engine *engine, const struct fetch *fetch,
                                         const struct region *region, struct location *location)
 {
@@ -58,50 +80,70 @@ static enum region_install locate_fetch(const struct engine *engine, const struc
         return REGION_STALE;
     }
     location->head = (struct profile_key){fetch->physical, fetch->mode};
-    location->va = fetch->va;
+    location->va = fetch->path.va;
     location->hot_ns = 0;
     for (unsigned i = 0; i < region->page_count; i++) {
-        uint64_t distance = (uint64_t)(int64_t)region->page_delta[i] << MEMORY_PAGE_SHIFT;
-        uint64_t physical = fetch->physical + distance;
-        bool there =
-            i == 0 || !fetch->cpu || !engine->isa->guess_translation ||
-            engine->isa->guess_translation(fetch->cpu, fetch->key, fetch->va + distance, &physical);
-        if (!there || !page_of(engine, physical, &location->pages[i])) {
+        if (!guess_page(engine, &fetch->path, fetch->physical, region->page_delta[i],
+                        &location->pages[i])) {
             return REGION_ABSENT;
         }
     }
     return REGION_INSTALLED;
 }
 
+/* Of several blocks that look like that: the one for which the least was tried. */
 static struct fetch *find_fetch(struct profile *profile, uint64_t fingerprint)
 {
+    struct fetch *best = NULL;
     for (unsigned i = 0; i < ENGINE_FETCHES; i++) {
         struct fetch *fetch = &profile->fetches[(profile->fetch_at + i) % ENGINE_FETCHES];
-        if (fetch->state == FETCH_ASKED && fetch->fingerprint == fingerprint) {
-            return fetch;
+        if (fetch->state == FETCH_ASKED && fetch->fingerprint == fingerprint &&
+            (!best || fetch->stale < best->stale)) {
+            best = fetch;
         }
     }
-    return NULL;
+    return best;
 }
 
-/* Ends the ticket or the fetch, unless what it lacks may still come. */
-static enum region_install locate(struct engine *engine, uint64_t id, uint64_t fingerprint,
-                                  const struct region *region, struct location *location)
+/* The origin of a region: one of the two, or neither. */
+struct origin {
+    struct ticket *ticket;
+    struct fetch *fetch;
+    bool other; /* the ticket is for another region with the same head */
+};
+
+static struct origin find_origin(struct profile *profile, uint64_t id, uint64_t fingerprint,
+                                 bool other)
 {
-    struct profile *profile = engine->profile;
-    enum region_install result = REGION_STALE;
-    struct ticket *ticket = profile_ticket(profile, id);
-    struct fetch *fetch = id ? NULL : find_fetch(profile, fingerprint);
-    if (ticket) {
-        result = locate_ticket(engine, ticket, region, location);
-        profile_answered(profile, ticket, result == REGION_INSTALLED);
-    } else if (fetch) {
-        result = locate_fetch(engine, fetch, region, location);
-        fetch->state = result == REGION_ABSENT ? FETCH_ASKED : FETCH_FREE;
-    } else if (!id) {
-        result = REGION_ABSENT;
+    return (struct origin){.ticket = profile_ticket(profile, id),
+                           .fetch = id ? NULL : find_fetch(profile, fingerprint),
+                           .other = other};
+}
+
+static enum region_install locate(const struct engine *engine, const struct origin *origin,
+                                  uint64_t id, const struct region *region,
+                                  struct location *location)
+{
+    if (origin->ticket) {
+        return locate_ticket(engine, origin->ticket, region, location);
     }
-    return result;
+    if (origin->fetch) {
+        return locate_fetch(engine, origin->fetch, region, location);
+    }
+    return id ? REGION_STALE : REGION_ABSENT;
+}
+
+/* The ticket or the fetch ends, unless what it lacks may still come. */
+static void settle_origin(struct engine *engine, const struct origin *origin,
+                          enum region_install result)
+{
+    if (origin->ticket && (result == REGION_INSTALLED || !origin->other)) {
+        profile_answered(engine->profile, origin->ticket, result == REGION_INSTALLED);
+    } else if (origin->fetch && result == REGION_INSTALLED) {
+        origin->fetch->state = FETCH_FREE;
+    } else if (origin->fetch) {
+        origin->fetch->stale += result == REGION_STALE;
+    }
 }
 
 /* --- comparing ------------------------------------------------------------------------------ */
@@ -209,31 +251,21 @@ static enum region_install refuse(struct engine *engine, uint64_t id)
     return REGION_REFUSED;
 }
 
-enum region_install engine_install_region(struct engine *engine, uint64_t id, uint64_t fingerprint,
-                                          const struct region *region, const uint8_t *bytes,
-                                          size_t size, struct error *err)
+static enum region_install install(struct engine *engine, uint64_t id, uint64_t fingerprint,
+                                   bool other, struct installed_region *installed,
+                                   const struct region *region)
 {
     struct profile *profile = engine->profile;
-    struct blob blob;
-    if (!profile) {
-        error_set(err, ERROR_UNSUPPORTED, 0, "this engine has no optimised tier");
-        return REGION_REFUSED;
-    }
-    struct installed_region *installed = NULL;
-    if (is_sound(engine, region, bytes, size, &blob, err)) {
-        installed = region_allocate(engine, region, &blob, err);
-    }
-    if (!installed) {
-        return refuse(engine, id);
-    }
     struct location location;
     watch_acquire(engine, NULL);
     pthread_mutex_lock(&profile->lock);
-    enum region_install result = locate(engine, id, fingerprint, region, &location);
-    pthread_mutex_unlock(&profile->lock);
+    struct origin origin = find_origin(profile, id, fingerprint, other);
+    enum region_install result = locate(engine, &origin, id, region, &location);
     if (result == REGION_INSTALLED) {
         result = place(engine, installed, region, &location);
     }
+    settle_origin(engine, &origin, result);
+    pthread_mutex_unlock(&profile->lock);
     if (result == REGION_INSTALLED) {
         note_installed(engine, installed, &location);
     } else {
@@ -242,4 +274,36 @@ enum region_install engine_install_region(struct engine *engine, uint64_t id, ui
     }
     watch_release(engine);
     return result;
+}
+
+static enum region_install check_and_install(struct engine *engine, uint64_t id,
+                                             uint64_t fingerprint, bool other,
+                                             const struct region *region, const uint8_t *bytes,
+                                             size_t size, struct error *err)
+{
+    struct blob blob;
+    if (!engine->profile) {
+        error_set(err, ERROR_UNSUPPORTED, 0, "this engine has no optimised tier");
+        return REGION_REFUSED;
+    }
+    struct installed_region *installed = NULL;
+    if (is_sound(engine, region, bytes, size, &blob, err)) {
+        installed = region_allocate(engine, region, &blob, err);
+    }
+    return installed ? install(engine, id, fingerprint, other, installed, region)
+                     : refuse(engine, other ? 0 : id);
+}
+
+enum region_install engine_install_region(struct engine *engine, uint64_t id, uint64_t fingerprint,
+                                          const struct region *region, const uint8_t *bytes,
+                                          size_t size, struct error *err)
+{
+    return check_and_install(engine, id, fingerprint, false, region, bytes, size, err);
+}
+
+enum region_install engine_install_other_region(struct engine *engine, uint64_t id,
+                                                const struct region *region, const uint8_t *bytes,
+                                                size_t size, struct error *err)
+{
+    return check_and_install(engine, id, 0, true, region, bytes, size, err);
 }

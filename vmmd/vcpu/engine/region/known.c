@@ -69,9 +69,7 @@ void profile_decoded(struct engine_cpu *self, const struct block *block, uint64_
                  .fingerprint = fingerprint,
                  .physical = block->physical,
                  .mode = atomic_load_explicit(&block->mode, memory_order_relaxed),
-                 .cpu = self->cpu,
-                 .va = va,
-                 .key = self->execute->key,
+                 .path = {self->cpu, va, self->execute->key},
              });
     }
 }

@@ -111,7 +111,7 @@ static struct profile_node *node_at(struct profile *profile, struct profile_key 
             node = &set[i];
         }
     }
-    *node = (struct profile_node){.key = key, .used = true};
+    *node = (struct profile_node){.key = key, .born = profile->ticks, .used = true};
     return node;
 }
 
@@ -195,12 +195,13 @@ static void nominate_warm(struct profile *profile)
     for (unsigned i = 0; i < NODES; i++) {
         struct profile_node *node = &profile->nodes[i];
         if (node->used && !node->candidate && node->samples >= ENGINE_WARM_SAMPLES &&
+            profile->ticks - node->born >= ENGINE_WARM_AGE_TICKS &&
             (int32_t)(profile->ticks - node->quiet) >= 0 && (!best || node->heat > best->heat)) {
             best = node;
         }
     }
     if (best) {
-        profile_nominate(profile, best);
+        profile_nominate(profile, best, NULL);
     }
 }
 
@@ -214,7 +215,8 @@ static bool is_idle(const struct profile *profile)
     return profile->candidate_count == 0;
 }
 
-void profile_nominate(struct profile *profile, struct profile_node *node)
+void profile_nominate(struct profile *profile, struct profile_node *node,
+                      const struct profile_path *path)
 {
     if (node->candidate || profile->candidate_count == ENGINE_CANDIDATES) {
         return;
@@ -223,11 +225,16 @@ void profile_nominate(struct profile *profile, struct profile_node *node)
     if (!node->hot_ns) {
         node->hot_ns = clock_monotonic_ns();
     }
-    profile->candidates[profile->candidate_count++] = node->key;
+    struct candidate *candidate = &profile->candidates[profile->candidate_count++];
+    *candidate = (struct candidate){.key = node->key, .path.va = node->va};
+    if (path) {
+        candidate->path = *path;
+    }
     profile_signal(profile);
 }
 
-static void consider(struct profile *profile, struct profile_node *node)
+static void consider(struct profile *profile, struct profile_node *node,
+                     const struct profile_path *path)
 {
     if (!is_hot(profile, node)) {
         return;
@@ -235,7 +242,7 @@ static void consider(struct profile *profile, struct profile_node *node)
     if (is_awaited(profile, node)) {
         node->heat = node->samples = 0;
     } else {
-        profile_nominate(profile, node);
+        profile_nominate(profile, node, path);
     }
 }
 
@@ -244,6 +251,8 @@ static void consider(struct profile *profile, struct profile_node *node)
 /* Where the walk along a trace is. */
 struct merging {
     struct engine *engine;
+    struct cpu *cpu;
+    struct mmu_key key;
     struct profile_node *previous; /* its place may be another block's by now: */
     struct profile_key previous_key;
     const struct trace_step *previous_step;
@@ -304,15 +313,15 @@ static void merge_step(struct merging *merging, const struct trace_step *step)
         add_edge(merging->previous, node);
         node->loops += jumps_back(merging->previous_step, step);
     }
-    consider(profile, node);
+    consider(profile, node, &(struct profile_path){merging->cpu, step->va, merging->key});
     merging->previous = node;
     merging->previous_key = node->key;
     merging->previous_step = step;
 }
 
-void profile_merge(struct engine *engine, struct trace *trace)
+void profile_merge(struct engine *engine, struct cpu *cpu, struct trace *trace)
 {
-    struct merging merging = {.engine = engine};
+    struct merging merging = {.engine = engine, .cpu = cpu, .key = trace->key};
     engine->profile->traces++;
     for (unsigned i = 0; i < trace->count; i++) {
         merge_step(&merging, &trace->steps[i]);
@@ -340,7 +349,7 @@ static void merge_full(struct engine *engine)
     for (unsigned i = 0; i < engine->cpu_count; i++) {
         struct engine_cpu *cpu = engine->cpus[i];
         if (cpu && cpu->trace && atomic_load_explicit(&cpu->trace->full, memory_order_acquire)) {
-            profile_merge(engine, cpu->trace);
+            profile_merge(engine, cpu->cpu, cpu->trace);
         }
     }
     pthread_mutex_unlock(&profile->lock);

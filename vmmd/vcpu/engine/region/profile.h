@@ -29,6 +29,7 @@ struct trace {
     bool apart; /* of the next step */
     unsigned count, passed;
     uint64_t retired, optimised; /* when the last sample ended */
+    struct mmu_key key;          /* likewise: by which code was reached */
     struct trace_step steps[ENGINE_TRACE_BLOCKS];
 };
 
@@ -54,17 +55,34 @@ struct profile_node {
     uint32_t exits;     /* times reached from a region */
     uint32_t trace;     /* the last one that it was in */
     uint32_t quiet;     /* no candidate before this tick */
+    uint32_t born;      /* tick at which it was first seen */
     uint8_t refusals, reforms;
     bool used, candidate;
     struct profile_edge edges[ENGINE_PROFILE_EDGES];
+};
+
+/* How a block was reached, if it was just now. */
+struct profile_path {
+    struct cpu *cpu; /* NULL: not known */
+    uint64_t va;
+    struct mmu_key key; /* by which va led to it */
+};
+
+/* A hot block. */
+struct candidate {
+    struct profile_key key;
+    struct profile_path path;
 };
 
 /* A region that was asked for. */
 struct ticket {
     uint64_t id; /* 0: free */
     struct profile_key key;
-    uint64_t va, hot_ns;
+    struct profile_path path;
+    uint64_t hot_ns;
     uint32_t heat;
+    bool replaces; /* the region that its head has */
+    int32_t deltas[REGION_PAGES_MAX];
     uint16_t page_count, block_count;
     uint64_t pages[REGION_PAGES_MAX];   /* of RAM */
     uint64_t blocks[REGION_BLOCKS_MAX]; /* physical addresses */
@@ -75,10 +93,8 @@ struct fetch {
     enum { FETCH_FREE, FETCH_NEW, FETCH_ASKED } state;
     uint64_t fingerprint, physical;
     uint32_t mode;
-    /* How it was reached, if it was just now. */
-    struct cpu *cpu; /* NULL: not known */
-    uint64_t va;
-    struct mmu_key key; /* by which va led to it */
+    uint32_t stale; /* regions that were not what is there */
+    struct profile_path path;
 };
 
 /* Reached mostly by jumps back, or at least now and then: more than a jump that happens to lead
@@ -95,7 +111,7 @@ struct profile {
     uint32_t ticks, idle_ticks, traces;
     bool eager;                 /* whatever was seen is hot; set before threads start */
     struct profile_node *nodes; /* sets of ways */
-    struct profile_key candidates[ENGINE_CANDIDATES];
+    struct candidate candidates[ENGINE_CANDIDATES];
     unsigned candidate_count;
     struct ticket tickets[ENGINE_TICKETS];
     uint64_t last_ticket;
@@ -130,12 +146,14 @@ void profile_decoded(struct engine_cpu *self, const struct block *block, uint64_
                      const uint8_t *bytes);
 
 /* --- with both locks ------------------------------------------------------------------------ */
-void profile_merge(struct engine *engine, struct trace *trace);
+/* `cpu`: whose trace it is. */
+void profile_merge(struct engine *engine, struct cpu *cpu, struct trace *trace);
 
 /* --- with the profile's lock ---------------------------------------------------------------- */
 struct profile_node *profile_find(const struct profile *profile, struct profile_key key);
-/* Consider the block for a region. */
-void profile_nominate(struct profile *profile, struct profile_node *node);
+/* Consider the block for a region. `path` tells how it was reached, or is NULL. */
+void profile_nominate(struct profile *profile, struct profile_node *node,
+                      const struct profile_path *path);
 struct ticket *profile_ticket(struct profile *profile, uint64_t id);
 /* A ticket has been answered; `installed`: its blocks are covered now. */
 void profile_answered(struct profile *profile, struct ticket *ticket, bool installed);

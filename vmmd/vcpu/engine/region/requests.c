@@ -33,12 +33,12 @@ static uint64_t rank(const struct profile_node *node)
     return (uint64_t)node->heat << (profile_is_loop(node) ? 2 : 0);
 }
 
-static struct profile_node *take_hottest(struct profile *profile)
+static struct profile_node *take_hottest(struct profile *profile, struct profile_path *path)
 {
     struct profile_node *best = NULL;
     unsigned best_at = 0, kept = 0;
     for (unsigned i = 0; i < profile->candidate_count; i++) {
-        struct profile_node *node = profile_find(profile, profile->candidates[i]);
+        struct profile_node *node = profile_find(profile, profile->candidates[i].key);
         if (!node || !node->candidate) {
             continue; /* its place was taken */
         }
@@ -49,6 +49,7 @@ static struct profile_node *take_hottest(struct profile *profile)
         profile->candidates[kept++] = profile->candidates[i];
     }
     if (best) {
+        *path = profile->candidates[best_at].path;
         profile->candidates[best_at] = profile->candidates[--kept];
         best->candidate = false;
     }
@@ -118,7 +119,8 @@ static bool next_region(struct engine *engine, struct region *region, struct tic
 {
     struct profile *profile = engine->profile;
     struct profile_node *node;
-    while ((node = take_hottest(profile)) != NULL) {
+    struct profile_path path;
+    while ((node = take_hottest(profile, &path)) != NULL) {
         const struct block *block =
             block_cache_find(engine, node->key.physical, node->key.mode, UINT64_MAX);
         if (block && atomic_load(&block->region)) {
@@ -132,7 +134,9 @@ static bool next_region(struct engine *engine, struct region *region, struct tic
         }
         ticket->id = ++profile->last_ticket;
         ticket->key = head->key;
-        ticket->va = head->va;
+        ticket->path = path;
+        ticket->path.va = head->va;
+        ticket->replaces = head != node;
         ticket->hot_ns = head->hot_ns;
         ticket->heat = heat;
         node->hot_ns = head->hot_ns = 0;
@@ -172,6 +176,19 @@ void profile_answered(struct profile *profile, struct ticket *ticket, bool insta
         node->refusals = 0;
     }
     ticket->id = 0;
+}
+
+bool engine_region_replaces(struct engine *engine, uint64_t id)
+{
+    struct profile *profile = engine->profile;
+    if (!profile) {
+        return false;
+    }
+    pthread_mutex_lock(&profile->lock);
+    const struct ticket *ticket = profile_ticket(profile, id);
+    bool replaces = ticket && ticket->replaces;
+    pthread_mutex_unlock(&profile->lock);
+    return replaces;
 }
 
 bool engine_region_wanted(struct engine *engine, uint64_t id)
@@ -224,7 +241,7 @@ void engine_regions_forget(struct engine *engine)
         if (node) {
             node->heat += ticket->heat;
             node->hot_ns = ticket->hot_ns;
-            profile_nominate(profile, node);
+            profile_nominate(profile, node, &ticket->path);
         }
         ticket->id = 0;
     }

@@ -22,6 +22,7 @@ void trace_end(struct engine_cpu *self)
     trace->retired = self->cpu->retired;
     trace->optimised = self->cpu->retired_optimised;
     if (trace->count && !atomic_load_explicit(&trace->full, memory_order_relaxed)) {
+        trace->key = self->execute->key;
         atomic_store_explicit(&trace->full, true, memory_order_release);
     }
 }
