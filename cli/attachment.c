@@ -1,12 +1,11 @@
 #include "cli/attachment.h"
 
-#include "libshared/ipc/console.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -14,11 +13,16 @@
 /* poll(2) promises room for this much in a pipe, so that writing it never blocks. Standard output
  * is shared with the shell, so it is not made non-blocking. */
 #define OUTPUT_PIECE 4096
+/* Read of standard input ahead of the guest. */
+#define INPUT_AHEAD 4096u
+/* When the console's queue of clients is full. */
+#define RETRY_MS 50
 
 void attachment_open(struct attachment *attachment, bool detach_at_once, bool read_only)
 {
     *attachment = (struct attachment){
         .console = -1,
+        .refused = true,
         .read_only = read_only,
         .input = read_only && isatty(STDIN_FILENO) != 1 ? -1 : STDIN_FILENO,
         .output = STDOUT_FILENO,
@@ -86,41 +90,140 @@ static int console_connect(const char *path, int *fd)
     return result;
 }
 
-int attachment_connect(struct attachment *attachment, const char *path, uint32_t flags,
-                       struct error *err)
+/* Connect and introduce ourselves. 0 or a negative errno. */
+static int console_greet(struct attachment *attachment, uint32_t flags)
 {
-    const struct console_hello hello = {.magic = CONSOLE_MAGIC, .flags = flags};
+    const struct console_hello hello = {
+        .magic = CONSOLE_MAGIC,
+        .flags = attachment->flags | flags,
+        .id = attachment->id,
+        .output = attachment->position,
+        .input = attachment->input_sent,
+    };
+    const int buffer = CONSOLE_SOCKET_BUFFER;
     int fd = -1;
-    int cause = -console_connect(path, &fd);
+    int result = console_connect(attachment->path, &fd);
 
-    if (cause == 0 && send(fd, &hello, sizeof(hello), MSG_NOSIGNAL) != (ssize_t)sizeof(hello)) {
-        cause = errno;
+    if (result == 0) {
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof(buffer));
+        if (send(fd, &hello, sizeof(hello), MSG_NOSIGNAL) != (ssize_t)sizeof(hello)) {
+            result = -errno;
+        }
     }
-    if (cause != 0) {
+    if (result != 0) {
         if (fd >= 0) {
             close(fd);
         }
+        return result;
+    }
+    close_console(attachment);
+    attachment->console = fd;
+    attachment->refused = attachment->welcomed = attachment->broken = false;
+    attachment->welcome_size = 0;
+    return 0;
+}
+
+int attachment_connect(struct attachment *attachment, const char *path, uint32_t flags,
+                       struct error *err)
+{
+    int cause = 0;
+
+    if (strlen(path) >= sizeof(attachment->path)) {
+        cause = ENAMETOOLONG;
+    } else if (getrandom(&attachment->id, sizeof(attachment->id), 0) !=
+               (ssize_t)sizeof(attachment->id)) {
+        cause = errno;
+    } else {
+        attachment->id |= 1; /* 0 is nobody */
+        attachment->flags = flags;
+        memcpy(attachment->path, path, strlen(path) + 1);
+        cause = -console_greet(attachment, 0);
+    }
+    if (cause != 0) {
+        attachment->path[0] = '\0';
         enum error_code code = cause == EACCES ? ERROR_PERMISSION : ERROR_CONNECT;
 
         return error_set(err, code, cause, "cannot attach to the console %s: %s", path,
                          strerror(cause));
     }
-    close_console(attachment);
-    attachment->console = fd;
     return 0;
+}
+
+int attachment_reconnect(struct attachment *attachment)
+{
+    int result = attachment->path[0] == '\0' ? -ENOENT : console_greet(attachment, attachment->known ? CONSOLE_RESUME : 0);
+
+    /* Too many at once is nobody's refusal. */
+    attachment->refused = result != 0 && result != -EAGAIN;
+    return result;
+}
+
+bool attachment_served(const struct attachment *attachment)
+{
+    return attachment->console >= 0 && attachment->welcomed;
 }
 
 /* ---- Copying ---- */
 
+/* The connection broke: the console's process died, or the machine ended. */
+static void lose_console(struct attachment *attachment)
+{
+    close_console(attachment);
+    attachment_reconnect(attachment);
+}
+
+/* The console says where its output goes on, and our input. */
+static void take_welcome(struct attachment *attachment)
+{
+    const struct console_welcome *welcome = &attachment->welcome;
+    uint64_t oldest =
+        attachment->input_end < CONSOLE_INPUT_KEPT ? 0 : attachment->input_end - CONSOLE_INPUT_KEPT;
+
+    if (welcome->magic != CONSOLE_MAGIC) {
+        close_console(attachment);
+        attachment->refused = true;
+        return;
+    }
+    if (attachment->known && welcome->output > attachment->position) {
+        attachment->lost += welcome->output - attachment->position;
+    }
+    attachment->position = welcome->output;
+    if (welcome->input >= oldest && welcome->input <= attachment->input_end) {
+        attachment->input_sent = welcome->input;
+    }
+    attachment->welcomed = attachment->known = true;
+}
+
+static void read_welcome(struct attachment *attachment)
+{
+    size_t have = attachment->welcome_size;
+    ssize_t count = read(attachment->console, (char *)&attachment->welcome + have,
+                         sizeof(attachment->welcome) - have);
+
+    if (count > 0) {
+        attachment->welcome_size += (size_t)count;
+        if (attachment->welcome_size == sizeof(attachment->welcome)) {
+            take_welcome(attachment);
+        }
+    } else if (count == 0 || (errno != EAGAIN && errno != EINTR)) {
+        lose_console(attachment);
+    }
+}
+
 static void read_console(struct attachment *attachment)
 {
+    if (!attachment->welcomed) {
+        read_welcome(attachment);
+        return;
+    }
     ssize_t count = read(attachment->console, attachment->to_output, sizeof(attachment->to_output));
 
     if (count > 0) {
         attachment->to_output_start = 0;
         attachment->to_output_end = (size_t)count;
+        attachment->position += (uint64_t)count;
     } else if (count == 0 || (errno != EAGAIN && errno != EINTR)) {
-        close_console(attachment);
+        lose_console(attachment);
     }
 }
 
@@ -139,6 +242,20 @@ static void write_output(struct attachment *attachment)
     }
 }
 
+static size_t input_room(const struct attachment *attachment)
+{
+    uint64_t unsent = attachment->input_end - attachment->input_sent;
+    return unsent < INPUT_AHEAD ? (size_t)(INPUT_AHEAD - unsent) : 0;
+}
+
+/* There is room. */
+static void keep_input(struct attachment *attachment, const char *bytes, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        attachment->to_guest[attachment->input_end++ % CONSOLE_INPUT_KEPT] = bytes[i];
+    }
+}
+
 /* Keys for vmctl are taken out of what is typed, and typing is read even while the guest takes
  * nothing, so that one can always leave. A file may contain any byte: it is copied as it is. */
 static void read_keys(struct attachment *attachment)
@@ -154,32 +271,29 @@ static void read_keys(struct attachment *attachment)
         size_t used = 0, kept = 0;
         enum escape_action action =
             escape_filter(&attachment->escape, keys + done, (size_t)count - done, &used, &kept);
-        size_t room = sizeof(attachment->to_guest) - attachment->to_guest_end;
+        size_t room = input_room(attachment);
 
         attachment->action = action > attachment->action ? action : attachment->action;
-        if (attachment->console < 0 || attachment->read_only) {
+        if (attachment->refused || attachment->read_only) {
             kept = 0;
         }
-        kept = kept < room ? kept : room;
-        memcpy(attachment->to_guest + attachment->to_guest_end, keys + done, kept);
-        attachment->to_guest_end += kept;
+        keep_input(attachment, keys + done, kept < room ? kept : room);
         done += used;
     }
 }
 
 static void read_input(struct attachment *attachment)
 {
-    if (attachment->to_guest_start == attachment->to_guest_end) {
-        attachment->to_guest_start = attachment->to_guest_end = 0;
-    }
+    char bytes[INPUT_AHEAD];
+
     if (attachment->terminal.raw) {
         read_keys(attachment);
         return;
     }
-    ssize_t count = read(attachment->input, attachment->to_guest, sizeof(attachment->to_guest));
+    ssize_t count = read(attachment->input, bytes, input_room(attachment));
 
     if (count > 0) {
-        attachment->to_guest_end = (size_t)count;
+        keep_input(attachment, bytes, (size_t)count);
     } else if (count == 0 || (errno != EAGAIN && errno != EINTR)) {
         attachment->input = -1;
     }
@@ -187,15 +301,17 @@ static void read_input(struct attachment *attachment)
 
 static void write_console(struct attachment *attachment)
 {
-    size_t left = attachment->to_guest_end - attachment->to_guest_start;
-    ssize_t count = send(attachment->console, attachment->to_guest + attachment->to_guest_start,
-                         left, MSG_NOSIGNAL | MSG_DONTWAIT);
+    size_t at = attachment->input_sent % CONSOLE_INPUT_KEPT;
+    size_t left = (size_t)(attachment->input_end - attachment->input_sent);
+    size_t whole = CONSOLE_INPUT_KEPT - at < left ? CONSOLE_INPUT_KEPT - at : left;
+    ssize_t count =
+        send(attachment->console, attachment->to_guest + at, whole, MSG_NOSIGNAL | MSG_DONTWAIT);
 
     if (count > 0) {
-        attachment->to_guest_start += (size_t)count;
+        attachment->input_sent += (uint64_t)count;
     } else if (count < 0 && errno != EAGAIN && errno != EINTR) {
-        /* Reading may still find what was sent before the end. */
-        attachment->to_guest_start = attachment->to_guest_end;
+        /* Reading may still find what was sent before the end, and then finds the end. */
+        attachment->broken = true;
     }
 }
 
@@ -206,20 +322,21 @@ static bool has_output(const struct attachment *attachment)
 
 static bool has_input(const struct attachment *attachment)
 {
-    return attachment->to_guest_start < attachment->to_guest_end;
+    return attachment->input_sent < attachment->input_end && attachment->welcomed &&
+           !attachment->broken;
 }
 
 bool attachment_drained(const struct attachment *attachment)
 {
-    return attachment->output < 0 || (attachment->console < 0 && !has_output(attachment));
+    return attachment->output < 0 || (attachment->refused && !has_output(attachment));
 }
 
 enum { CONSOLE, INPUT, OUTPUT, OWN_COUNT };
 
 static void fill_polls(const struct attachment *attachment, struct pollfd own[OWN_COUNT])
 {
-    bool wants_input =
-        attachment->terminal.raw || (attachment->console >= 0 && !has_input(attachment));
+    bool wants_input = attachment->terminal.raw ||
+                       (!attachment->refused && attachment->input_sent == attachment->input_end);
     bool reads_input = wants_input && terminal_readable(&attachment->terminal);
 
     own[CONSOLE] = (struct pollfd){
@@ -241,6 +358,10 @@ void attachment_poll(struct attachment *attachment, struct pollfd *watched, size
 {
     struct pollfd polls[OWN_COUNT + ATTACHMENT_WATCH_MAX];
 
+    if (attachment->console < 0 && !attachment->refused &&
+        attachment_reconnect(attachment) == -EAGAIN && (timeout_ms < 0 || timeout_ms > RETRY_MS)) {
+        timeout_ms = RETRY_MS;
+    }
     fill_polls(attachment, polls);
     for (size_t i = 0; i < watched_count; i++) {
         polls[OWN_COUNT + i] = watched[i];

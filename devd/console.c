@@ -1,22 +1,33 @@
 #include "devd/console.h"
 #include "libshared/base/log.h"
-#include "libshared/ipc/console.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-/* Output may run this far ahead of a lossless client; beyond the backlog it is called held. */
-#define RING_SIZE (CONSOLE_BACKLOG + CONSOLE_HEADROOM)
 /* Released again: some hysteresis, so that producer and client work in larger steps. */
 #define RELEASE_LAG (int64_t)(CONSOLE_BACKLOG / 4 * 3)
 #define RETRY_MS    200
 /* Sent to one client in one turn of the event loop. */
 #define SEND_A_TURN  (256u << 10)
 #define INPUT_A_TURN 4096u
+#define NO_SEAT      CONSOLE_CLIENTS_MAX
+/* A test's process dies at each of these. */
+#ifndef CONSOLE_STEP
+#define CONSOLE_STEP() (void)0
+#endif
+/* Stores that another process may have to go on from stay in their order: it sees all that a dead
+ * one had executed. */
+#define ORDERED()                                                                                  \
+    do {                                                                                           \
+        atomic_signal_fence(memory_order_seq_cst);                                                 \
+        CONSOLE_STEP();                                                                            \
+    } while (0)
 
 struct client {
     struct console *console;
@@ -29,7 +40,10 @@ struct client {
     uint32_t flags;
     uint8_t hello[sizeof(struct console_hello)];
     size_t hello_size;
-    uint64_t cursor; /* next byte of output to send */
+    struct console_welcome welcome;
+    size_t welcome_size; /* bytes of it still to send, the last ones */
+    uint64_t cursor;     /* next byte of output to send */
+    unsigned seat;       /* NO_SEAT: it has no name */
 };
 
 struct console {
@@ -38,20 +52,93 @@ struct console {
     void *context;
     int listener;
     struct event *arrival;
-    struct event *retry; /* accepting, after the host had no descriptor */
-    struct event *flush; /* activated by console_write */
-    struct event *limit; /* of a drain */
+    struct event *retry;    /* accepting, after the host had no descriptor */
+    struct event *flush;    /* activated by console_write */
+    struct event *limit;    /* of a drain */
+    struct event *patience; /* for those that are awaited */
     struct client *clients[CONSOLE_CLIENTS_MAX];
+    bool awaited[CONSOLE_CLIENTS_MAX]; /* seats of an earlier process's clients, not back yet */
     bool held;
-    uint64_t written; /* bytes of output ever */
+    struct console_progress now; /* as in the memory */
     void (*drained)(void *context);
     void *drained_context;
-    uint8_t ring[RING_SIZE]; /* byte n of the output is at n % RING_SIZE */
+    struct console_memory *memory; /* copied out of once, then believed: only we write it now */
 };
+
+/* ---- The memory ---- */
+
+static struct console_seat *seat_of(const struct client *client)
+{
+    return client->seat == NO_SEAT ? NULL : &client->console->memory->seats[client->seat];
+}
+
+static void progress_save(struct console *console)
+{
+    struct console_memory *memory = console->memory;
+    uint32_t other = !(atomic_load_explicit(&memory->selected, memory_order_relaxed) & 1);
+
+    memory->progress[other] = console->now;
+    ORDERED();
+    atomic_store_explicit(&memory->selected, other, memory_order_release);
+    ORDERED();
+}
+
+/* Go on from what an earlier process left, whatever it left. */
+static void memory_take_over(struct console *console)
+{
+    struct console_memory *memory = console->memory;
+
+    console->now = memory->progress[atomic_load(&memory->selected) & 1];
+    if (console->now.since_mark > console->now.written) {
+        console->now.since_mark = 0;
+    }
+    for (unsigned i = 0; i < CONSOLE_CLIENTS_MAX; i++) {
+        struct console_seat *seat = &memory->seats[i];
+        console->awaited[i] = seat->id != 0;
+        if (console->now.written - seat->cursor > CONSOLE_RING) {
+            seat->cursor = console->now.written;
+        }
+    }
+    if (memory->intent_seat > NO_SEAT) {
+        memory->intent_seat = NO_SEAT;
+    }
+    if (memory->intent_total < memory->input_total) {
+        memory->intent_total = memory->input_total;
+    }
+}
+
+static int memory_map(struct console *console, int fd)
+{
+    struct stat info;
+
+    if (fd < 0 || fstat(fd, &info) < 0 || info.st_size < (off_t)CONSOLE_MEMORY_SIZE) {
+        return -EPROTO;
+    }
+    void *map = mmap(NULL, CONSOLE_MEMORY_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (map == MAP_FAILED) {
+        return -errno;
+    }
+    console->memory = map;
+    if (console->memory->magic != CONSOLE_MEMORY_MAGIC ||
+        console->memory->version != CONSOLE_MEMORY_VERSION) {
+        return -EPROTO;
+    }
+    memory_take_over(console);
+    return 0;
+}
+
+/* ---- Who listens ---- */
+
+/* How many bytes of output a seat's client may still want. */
+static uint64_t seat_lag(const struct console *console, unsigned seat)
+{
+    return console->now.written - console->memory->seats[seat].cursor;
+}
 
 /* ---- Clients ---- */
 
-static void client_close(struct client *client)
+/* Without giving up its seat. */
+static void client_release(struct client *client)
 {
     struct console *console = client->console;
 
@@ -76,6 +163,14 @@ static void client_close(struct client *client)
     free(client);
 }
 
+static void client_close(struct client *client)
+{
+    if (client->seat != NO_SEAT) {
+        seat_of(client)->id = 0;
+    }
+    client_release(client);
+}
+
 /* How far the slowest lossless client is behind; -1 when there is none. */
 static int64_t console_lag(const struct console *console)
 {
@@ -84,7 +179,11 @@ static int64_t console_lag(const struct console *console)
     for (unsigned i = 0; i < CONSOLE_CLIENTS_MAX; i++) {
         const struct client *client = console->clients[i];
         if (client && client->greeted && (client->flags & CONSOLE_LOSSLESS)) {
-            int64_t behind = (int64_t)(console->written - client->cursor);
+            int64_t behind = (int64_t)(console->now.written - client->cursor);
+            lag = behind > lag ? behind : lag;
+        }
+        if (console->awaited[i] && (console->memory->seats[i].flags & CONSOLE_LOSSLESS)) {
+            int64_t behind = (int64_t)seat_lag(console, i);
             lag = behind > lag ? behind : lag;
         }
     }
@@ -96,7 +195,10 @@ static bool console_owes(const struct console *console)
 {
     for (unsigned i = 0; i < CONSOLE_CLIENTS_MAX; i++) {
         const struct client *client = console->clients[i];
-        if (client && (!client->greeted || client->cursor < console->written)) {
+        if (client && (!client->greeted || client->cursor < console->now.written)) {
+            return true;
+        }
+        if (console->awaited[i] && seat_lag(console, i)) {
             return true;
         }
     }
@@ -108,6 +210,8 @@ static void console_finish_drain(struct console *console)
     void (*drained)(void *) = console->drained;
 
     console->drained = NULL;
+    event_del(console->arrival);
+    event_del(console->retry);
     for (unsigned i = 0; i < CONSOLE_CLIENTS_MAX; i++) {
         if (console->clients[i]) {
             client_close(console->clients[i]);
@@ -128,6 +232,41 @@ static void console_progress(struct console *console)
     }
 }
 
+/* Whether there is something for it. */
+static bool client_waits(const struct client *client)
+{
+    return client->welcome_size || client->cursor < client->console->now.written;
+}
+
+/* The next piece of what it is to get: the welcome first, then output. */
+static size_t client_piece(const struct client *client, const void **bytes)
+{
+    const struct console *console = client->console;
+    size_t at = client->cursor % CONSOLE_RING;
+    size_t count = CONSOLE_RING - at;
+
+    if (client->welcome_size) {
+        *bytes = (const uint8_t *)(&client->welcome + 1) - client->welcome_size;
+        return client->welcome_size;
+    }
+    *bytes = console->memory->ring + at;
+    return count < console->now.written - client->cursor
+               ? count
+               : (size_t)(console->now.written - client->cursor);
+}
+
+static void client_advance(struct client *client, size_t sent)
+{
+    if (client->welcome_size) {
+        client->welcome_size -= sent;
+        return;
+    }
+    client->cursor += sent;
+    if (client->seat != NO_SEAT) {
+        seat_of(client)->cursor = client->cursor;
+    }
+}
+
 /* Send what it may get now. False when the client is gone. */
 static bool client_send(struct client *client)
 {
@@ -135,16 +274,13 @@ static bool client_send(struct client *client)
 
     /* One that lags more than the backlog loses the oldest bytes; lossless ones never do. */
     if (!(client->flags & CONSOLE_LOSSLESS) &&
-        console->written - client->cursor > CONSOLE_BACKLOG) {
-        client->cursor = console->written - CONSOLE_BACKLOG;
+        console->now.written - client->cursor > CONSOLE_BACKLOG) {
+        client->cursor = console->now.written - CONSOLE_BACKLOG;
     }
-    for (size_t sent = 0; client->cursor < console->written && sent < SEND_A_TURN;) {
-        size_t at = client->cursor % RING_SIZE;
-        size_t count = RING_SIZE - at;
-        if (count > console->written - client->cursor) {
-            count = (size_t)(console->written - client->cursor);
-        }
-        ssize_t done = send(client->fd, console->ring + at, count, MSG_DONTWAIT | MSG_NOSIGNAL);
+    for (size_t sent = 0; client_waits(client) && sent < SEND_A_TURN;) {
+        const void *bytes;
+        size_t count = client_piece(client, &bytes);
+        ssize_t done = send(client->fd, bytes, count, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (done < 0 && errno == EINTR) {
             continue;
         }
@@ -155,10 +291,10 @@ static bool client_send(struct client *client)
         if (done <= 0) {
             break;
         }
-        client->cursor += (size_t)done;
+        client_advance(client, (size_t)done);
         sent += (size_t)done;
     }
-    if (client->cursor < console->written) {
+    if (client_waits(client)) {
         event_add(client->writable, NULL);
     } else {
         event_del(client->writable);
@@ -189,10 +325,78 @@ static void client_late(evutil_socket_t fd, short what, void *context)
     console_progress(console);
 }
 
+/* Its old seat, with what the guest got of it, or a new one. */
+static unsigned seat_take(struct console *console, const struct console_hello *hello)
+{
+    struct console_seat *seats = console->memory->seats;
+    unsigned chosen = NO_SEAT;
+
+    for (unsigned i = 0; i < CONSOLE_CLIENTS_MAX; i++) {
+        struct client *client = console->clients[i];
+        if (client && client->seat != NO_SEAT && seat_of(client)->id == hello->id) {
+            client_release(client); /* its earlier connection, which it has left */
+        }
+    }
+    for (unsigned i = 0; i < CONSOLE_CLIENTS_MAX; i++) {
+        if (seats[i].id == hello->id) {
+            console->awaited[i] = false;
+            return i;
+        }
+        /* A free one, or else that of somebody who may come back and then is not known. */
+        if (seats[i].id == 0 || (chosen == NO_SEAT && console->awaited[i])) {
+            chosen = i;
+        }
+    }
+    if (chosen != NO_SEAT) {
+        console->awaited[chosen] = false;
+        seats[chosen].taken = hello->input;
+        ORDERED();
+        seats[chosen].id = hello->id;
+    }
+    return chosen;
+}
+
+/* Where its output begins. */
+static uint64_t first_byte(const struct console *console, const struct console_hello *hello)
+{
+    uint64_t written = console->now.written;
+
+    if ((hello->flags & CONSOLE_RESUME) && written - hello->output <= CONSOLE_RING) {
+        return hello->output;
+    }
+    if ((hello->flags & CONSOLE_SKIP_BACKLOG) && !(hello->flags & CONSOLE_RESUME)) {
+        return written;
+    }
+    return written - (written < CONSOLE_BACKLOG ? written : CONSOLE_BACKLOG);
+}
+
+static void client_seat(struct client *client, const struct console_hello *hello)
+{
+    struct console *console = client->console;
+
+    client->flags = hello->flags;
+    client->greeted = true;
+    client->cursor = first_byte(console, hello);
+    if (!hello->id) {
+        return;
+    }
+    /* Should input of its still be in doubt, nobody will know better any more. */
+    console_input_settle(console, console->memory->intent_total);
+    client->seat = seat_take(console, hello);
+    client->welcome = (struct console_welcome){
+        .magic = CONSOLE_MAGIC, .output = client->cursor, .input = hello->input};
+    client->welcome_size = sizeof(client->welcome);
+    if (client->seat != NO_SEAT) {
+        struct console_seat *seat = seat_of(client);
+        seat->flags = client->flags;
+        seat->cursor = client->cursor;
+        client->welcome.input = seat->taken;
+    }
+}
+
 /* The greeting, perhaps in pieces. False when the client is gone. */
 static bool client_greet(struct client *client)
 {
-    struct console *console = client->console;
     struct console_hello hello;
     ssize_t got = recv(client->fd, client->hello + client->hello_size,
                        sizeof(hello) - client->hello_size, MSG_DONTWAIT);
@@ -215,13 +419,28 @@ static bool client_greet(struct client *client)
         return false;
     }
     event_del(client->late);
-    client->flags = hello.flags;
-    client->greeted = true;
-    client->cursor = console->written;
-    if (!(hello.flags & CONSOLE_SKIP_BACKLOG)) {
-        client->cursor -= console->written < CONSOLE_BACKLOG ? console->written : CONSOLE_BACKLOG;
-    }
+    client_seat(client, &hello);
     return client_send(client);
+}
+
+/* Give input to the device: it has it, or has not, whenever the process dies. */
+static void input_give(struct client *client, const uint8_t *bytes, size_t count)
+{
+    struct console *console = client->console;
+    struct console_memory *memory = console->memory;
+
+    console_input_settle(console, memory->intent_total);
+    memory->intent_seat = client->seat;
+    memory->intent_taken = client->seat == NO_SEAT ? 0 : seat_of(client)->taken + count;
+    ORDERED();
+    memory->intent_total = memory->input_total + count;
+    ORDERED();
+    console->operations->input(console->context, bytes, count);
+    ORDERED();
+    console_input_settle(console, memory->intent_total);
+    if (console->operations->input_noted) {
+        console->operations->input_noted(console->context);
+    }
 }
 
 static void client_input(struct client *client)
@@ -239,7 +458,7 @@ static void client_input(struct client *client)
         recv(client->fd, bytes, room < sizeof(bytes) ? room : sizeof(bytes), MSG_DONTWAIT);
     if (got > 0) {
         if (!drop) {
-            console->operations->input(console->context, bytes, (size_t)got);
+            input_give(client, bytes, (size_t)got);
         }
     } else if (got == 0) {
         /* It may still want output. When it is gone altogether, sending will tell. */
@@ -303,6 +522,7 @@ static int client_create(struct console *console, int fd)
     *place = client;
     client->console = console;
     client->fd = fd;
+    client->seat = NO_SEAT;
     client->readable = event_new(console->base, fd, EV_READ | EV_PERSIST, client_readable, client);
     client->writable = event_new(console->base, fd, EV_WRITE | EV_PERSIST, client_writable, client);
     client->late = event_new(console->base, -1, 0, client_late, client);
@@ -365,22 +585,24 @@ static void console_flush(evutil_socket_t fd, short what, void *context)
     console_progress(console);
 }
 
-size_t console_write(struct console *console, const uint8_t *bytes, size_t count)
+static size_t ring_write(struct console *console, const uint8_t *bytes, size_t count, bool marked)
 {
     int64_t lag = console_lag(console);
     size_t taken = count;
 
-    if (lag >= 0 && taken > RING_SIZE - (size_t)lag) {
-        taken = RING_SIZE - (size_t)lag;
+    if (lag >= 0 && taken > CONSOLE_RING - (size_t)lag) {
+        taken = CONSOLE_RING - (size_t)lag;
     }
     for (size_t done = 0; done < taken;) {
-        size_t at = console->written % RING_SIZE;
-        size_t part = RING_SIZE - at;
+        size_t at = (console->now.written + done) % CONSOLE_RING;
+        size_t part = CONSOLE_RING - at;
         part = part < taken - done ? part : taken - done;
-        memcpy(console->ring + at, bytes + done, part);
-        console->written += part;
+        memcpy(console->memory->ring + at, bytes + done, part);
         done += part;
     }
+    console->now.written += taken;
+    console->now.since_mark += marked ? taken : 0;
+    progress_save(console);
     if (lag >= 0 && (size_t)lag + taken >= CONSOLE_BACKLOG) {
         console->held = true;
     }
@@ -388,6 +610,82 @@ size_t console_write(struct console *console, const uint8_t *bytes, size_t count
         event_active(console->flush, EV_WRITE, 0);
     }
     return taken;
+}
+
+size_t console_write(struct console *console, const uint8_t *bytes, size_t count)
+{
+    return ring_write(console, bytes, count, true);
+}
+
+size_t console_write_aside(struct console *console, const uint8_t *bytes, size_t count)
+{
+    return ring_write(console, bytes, count, false);
+}
+
+void console_mark(struct console *console)
+{
+    ORDERED();
+    if (console->now.since_mark) {
+        console->now.since_mark = 0;
+        progress_save(console);
+    }
+}
+
+uint64_t console_since_mark(const struct console *console)
+{
+    return console->now.since_mark;
+}
+
+uint64_t console_position(const struct console *console)
+{
+    return console->now.written;
+}
+
+void console_rewind(struct console *console, uint64_t position)
+{
+    uint64_t back = console->now.written - position;
+
+    if (back == 0 || back > CONSOLE_HEADROOM) {
+        return;
+    }
+    console->now.written = position;
+    console->now.since_mark -= back < console->now.since_mark ? back : console->now.since_mark;
+    progress_save(console);
+    for (unsigned i = 0; i < CONSOLE_CLIENTS_MAX; i++) {
+        if (console->awaited[i] && console->memory->seats[i].cursor > position) {
+            console->memory->seats[i].cursor =
+                position; /* of a damaged memory: nobody was sent it */
+        }
+    }
+}
+
+uint64_t console_input_position(const struct console *console)
+{
+    return console->memory->input_total;
+}
+
+uint64_t console_input_doubtful(const struct console *console)
+{
+    return console->memory->intent_total - console->memory->input_total;
+}
+
+void console_input_settle(struct console *console, uint64_t position)
+{
+    struct console_memory *memory = console->memory;
+
+    if (memory->intent_total == memory->input_total) {
+        return;
+    }
+    if (position != memory->intent_total) {
+        memory->intent_total = memory->input_total; /* never happened: the client sends it again */
+        return;
+    }
+    if (memory->intent_seat < CONSOLE_CLIENTS_MAX) {
+        memory->seats[memory->intent_seat].taken = memory->intent_taken;
+    }
+    ORDERED();
+    memory->input_total = memory->intent_total;
+    ORDERED();
 }
 
 bool console_held(const struct console *console)
@@ -407,9 +705,26 @@ void console_input_resume(struct console *console)
 
 /* ---- Start and end ---- */
 
-struct console *console_create(struct event_base *base, int listener,
+/* Those of an earlier process's clients that have not come back will not. */
+static void console_forget(evutil_socket_t fd, short what, void *context)
+{
+    struct console *console = context;
+
+    (void)fd;
+    (void)what;
+    for (unsigned i = 0; i < CONSOLE_CLIENTS_MAX; i++) {
+        if (console->awaited[i]) {
+            console->awaited[i] = false;
+            console->memory->seats[i].id = 0;
+        }
+    }
+    console_progress(console);
+}
+
+struct console *console_create(struct event_base *base, int listener, int memory,
                                const struct console_operations *operations, void *context)
 {
+    const struct timeval patience = {.tv_sec = CONSOLE_AWAIT_MS / 1000};
     struct console *console = calloc(1, sizeof(*console));
 
     if (!console) {
@@ -421,16 +736,24 @@ struct console *console_create(struct event_base *base, int listener,
     console->operations = operations;
     console->context = context;
     console->listener = listener;
+    int status = memory_map(console, memory);
+    if (status < 0) {
+        console_destroy(console);
+        errno = -status;
+        return NULL;
+    }
     fcntl(listener, F_SETFL, O_NONBLOCK);
     console->arrival = event_new(base, listener, EV_READ | EV_PERSIST, console_arrival, console);
     console->flush = event_new(base, -1, 0, console_flush, console);
     console->retry = event_new(base, -1, 0, console_retry, console);
-    if (!console->arrival || !console->flush || !console->retry ||
-        event_add(console->arrival, NULL) < 0) {
+    console->patience = event_new(base, -1, 0, console_forget, console);
+    if (!console->arrival || !console->flush || !console->retry || !console->patience ||
+        event_add(console->arrival, NULL) < 0 || event_add(console->patience, &patience) < 0) {
         console_destroy(console);
         errno = ENOMEM;
         return NULL;
     }
+    console->held = console_lag(console) >= (int64_t)CONSOLE_BACKLOG;
     return console;
 }
 
@@ -441,15 +764,18 @@ void console_destroy(struct console *console)
     }
     for (unsigned i = 0; i < CONSOLE_CLIENTS_MAX; i++) {
         if (console->clients[i]) {
-            client_close(console->clients[i]);
+            client_release(console->clients[i]); /* a successor may know it again */
         }
     }
     struct event *const events[] = {console->arrival, console->retry, console->flush,
-                                    console->limit};
+                                    console->patience, console->limit};
     for (unsigned i = 0; i < sizeof(events) / sizeof(events[0]); i++) {
         if (events[i]) {
             event_free(events[i]);
         }
+    }
+    if (console->memory) {
+        munmap(console->memory, CONSOLE_MEMORY_SIZE);
     }
     close(console->listener);
     free(console);
@@ -472,10 +798,9 @@ void console_drain(struct console *console, unsigned limit_ms, void (*drained)(v
 {
     struct timeval limit = {.tv_sec = limit_ms / 1000, .tv_usec = limit_ms % 1000 * 1000};
 
-    /* Whoever connected before the machine ended gets its output. */
+    /* Whoever connected before the machine ended gets its output; who lost an earlier process, when
+     * it is back. */
     console_arrival(console->listener, EV_READ, console);
-    event_del(console->arrival);
-    event_del(console->retry);
     console_input_resume(console);
     console->drained = drained;
     console->drained_context = context;

@@ -45,6 +45,7 @@ void device_descriptors_close(struct device_descriptors *descriptors)
     descriptor_close(&descriptors->reply);
     descriptor_close(&descriptors->backend);
     descriptor_close(&descriptors->console);
+    descriptor_close(&descriptors->console_memory);
     for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++) {
         descriptor_close(&descriptors->kick[i]);
     }
@@ -59,7 +60,8 @@ static int device_open_console(struct device *device, struct device_descriptors 
     int listener = descriptors->console;
 
     descriptors->console = -1;
-    device->console = console_create(device->base, listener, device->model->console, device);
+    device->console = console_create(device->base, listener, descriptors->console_memory,
+                                     device->model->console, device);
     if (!device->console) {
         return error_set(err, ERROR_INTERNAL, errno, "cannot serve the console of device %s",
                          device->id);
@@ -77,8 +79,8 @@ static int device_open(struct device *device, const struct device_settings *sett
     if (model->needs_backend && descriptors->backend < 0) {
         return error_set(err, ERROR_CONFIG, 0, "device %s got no backend", device->id);
     }
-    if (model->console && descriptors->console < 0) {
-        return error_set(err, ERROR_CONFIG, 0, "device %s got no console socket", device->id);
+    if (model->console && (descriptors->console < 0 || descriptors->console_memory < 0)) {
+        return error_set(err, ERROR_CONFIG, 0, "device %s got no console", device->id);
     }
     device->backend = descriptors->backend;
     descriptors->backend = -1;

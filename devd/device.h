@@ -66,6 +66,9 @@ struct virtio_operations {
     /* Features and queues are final; `resumed`: they are those of an earlier process. Called before
      * any request. NULL: nothing to do. */
     void (*activated)(struct device *device, bool resumed);
+    /* After an activation that resumed: all requests that an earlier process had in flight have
+     * been handed over, no new one was. NULL: nothing to do. */
+    void (*resubmitted)(struct device *device);
     /* The driver reset the device: forget requests (none is busy). NULL: nothing to do. */
     void (*reset)(struct device *device);
     /* The driver wrote to configuration space. 0 or -EINVAL. NULL: refuse. */
@@ -125,7 +128,7 @@ const struct device_model *device_model_find(const char *kind);
 
 /* The descriptors of one device; -1 where there is none. The device owns them once created. */
 struct device_descriptors {
-    int state, reply, backend, console;
+    int state, reply, backend, console, console_memory;
     int kick[VIRTIO_QUEUES_MAX];
     int call[VIRTIO_QUEUES_MAX + 1]; /* the one after the last queue: configuration changed */
 };

@@ -155,6 +155,7 @@ static void take_descriptors(struct devd *devd, struct device_descriptors *descr
     descriptors->reply = take_descriptor(devd, "reply");
     descriptors->backend = take_descriptor(devd, "backend");
     descriptors->console = take_descriptor(devd, "console");
+    descriptors->console_memory = take_descriptor(devd, "console-memory");
     for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++) {
         int fd = fdlist_take(&devd->descriptors, "kick.%u", i);
         descriptors->kick[i] = fd < 0 ? -1 : fd;

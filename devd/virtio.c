@@ -309,6 +309,9 @@ static int device_attach_queues(struct device *device)
             virtio_device_fail(device, queue->ring.fault);
         }
     }
+    if (resumed && device->model->virtio.resubmitted) {
+        device->model->virtio.resubmitted(device);
+    }
     /* Kicks may have come before, or were lost with an earlier process: look at every queue. */
     for (unsigned i = 0; i < count; i++) {
         virtio_queue_pump(device, i);

@@ -1,6 +1,7 @@
 #include "vmmd/machine_device.h"
 
 #include "libshared/base/log.h"
+#include "libshared/ipc/console.h"
 #include "libshared/mem/memory.h"
 #include "libshared/mmio/channel.h"
 #include "libshared/virtio/state.h"
@@ -80,6 +81,7 @@ static void device_init(struct machine_device *device, const struct machine_devi
     device->queue_count = kind->queue_count;
     snprintf(device->id, sizeof(device->id), "%s", id);
     device->state_fd = device->reply_fd = device->backend_fd = device->console_fd = -1;
+    device->console_memory_fd = -1;
     memset(device->kick_fds, -1, sizeof(device->kick_fds));
     memset(device->call_fds, -1, sizeof(device->call_fds));
     snprintf(device->control_path, DEVICE_PATH_MAX, "%s/%s.sock", directory, device->id);
@@ -197,6 +199,19 @@ static int device_open_state(struct machine_device *device)
     return 0;
 }
 
+/* Zeros but for magic and version, likewise. */
+static int device_open_console_memory(struct machine_device *device)
+{
+    const uint32_t head[] = {CONSOLE_MEMORY_MAGIC, CONSOLE_MEMORY_VERSION};
+    int fd = memory_create_fd("console", CONSOLE_MEMORY_SIZE);
+
+    device->console_memory_fd = fd;
+    if (fd < 0) {
+        return fd;
+    }
+    return pwrite(fd, head, sizeof(head), 0) == (ssize_t)sizeof(head) ? 0 : -EIO;
+}
+
 static int device_open_console(struct machine_device *device)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -209,7 +224,7 @@ static int device_open_console(struct machine_device *device)
         listen(device->console_fd, 16) < 0) {
         return -errno;
     }
-    return 0;
+    return device_open_console_memory(device);
 }
 
 /* What a network card needs of the host. */
@@ -295,6 +310,7 @@ void machine_device_close(struct machine_device *device)
         device->backend_fd = -1;
     }
     device_close_fd(&device->backend_fd);
+    device_close_fd(&device->console_memory_fd);
     link_destroy(device->link);
     device->link = NULL;
     for (unsigned i = 0; i < DEVICE_QUEUES_MAX; i++) {
@@ -353,7 +369,8 @@ int machine_device_list_own(const struct machine_device *device, struct fdlist *
     int backend = device->link ? link_device_fd(device->link) : device->backend_fd;
 
     result = result ? result : device_list_fd(list, backend, "", "backend");
-    return result ? result : device_list_fd(list, device->console_fd, "", "console");
+    result = result ? result : device_list_fd(list, device->console_fd, "", "console");
+    return result ? result : device_list_fd(list, device->console_memory_fd, "", "console-memory");
 }
 
 int machine_device_list_vcpu(const struct machine_device *device, struct fdlist *list)

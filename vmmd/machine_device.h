@@ -51,6 +51,7 @@ struct machine_device {
     char id[16];                                    /* "serial0", "disk0" */
     unsigned pci_slot;                              /* 0 for plain MMIO */
     int state_fd, reply_fd, backend_fd, console_fd; /* -1 where there is none */
+    int console_memory_fd;
     int kick_fds[DEVICE_QUEUES_MAX];
     int call_fds[DEVICE_QUEUES_MAX + 1];
     char control_path[DEVICE_PATH_MAX];   /* of its process */

@@ -103,6 +103,7 @@ static void machine_view_add_device(struct machine_view *view, struct machine_de
     info->restarts = device->restarts;
     info->description = device->description;
     info->pid = device->child.running ? device->child.pid : 0;
+    info->console_path = (char *)device->console_path;
     view->device_list[view->info.n_devices++] = info;
 }
 

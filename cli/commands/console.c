@@ -12,6 +12,7 @@
 struct console_settings {
     bool no_backlog;
     bool read_only;
+    const char *device;
 };
 
 static const struct option_spec options[] = {
@@ -23,8 +24,28 @@ static const struct option_spec options[] = {
      .type = &option_flag,
      .summary = "watch only: nothing typed reaches the guest",
      .offset = offsetof(struct console_settings, read_only)},
+    {.name = "device",
+     .type = &option_name,
+     .argument = "ID",
+     .summary = "the device whose console it is (default: serial0)",
+     .offset = offsetof(struct console_settings, device)},
     {.name = NULL},
 };
+
+/* The path of the console that was asked for, or NULL. */
+static const char *console_path(const Polyvisor__MachineInfo *machine, const char *device)
+{
+    if (device == NULL) {
+        return machine->console_path[0] != '\0' ? machine->console_path : NULL;
+    }
+    for (size_t i = 0; i < machine->n_devices; i++) {
+        const Polyvisor__DeviceInfo *info = machine->devices[i];
+        if (strcmp(info->id, device) == 0 && info->console_path[0] != '\0') {
+            return info->console_path;
+        }
+    }
+    return NULL;
+}
 
 /* Ask where the console is and connect to it. */
 static int attach(const struct invocation *invocation, struct attachment *attachment,
@@ -47,13 +68,19 @@ static int attach(const struct invocation *invocation, struct attachment *attach
     const Polyvisor__MachineInfo *machine = client_machine(response, err);
     if (machine == NULL) {
         status = -ERROR_PROTOCOL;
-    } else if (machine->n_processes == 0 || machine->console_path[0] == '\0') {
+    } else if (machine->n_devices == 0) {
         error_set(err, ERROR_STATE, 0, "machine '%s' does not run (%s)", show.name,
                   machine_state_text(machine->state));
         error_hint(err, "start it with 'vmctl start %s'", show.name);
         status = -ERROR_STATE;
+    } else if (console_path(machine, settings->device) == NULL) {
+        error_set(err, ERROR_NOT_FOUND, 0, "machine '%s' has no console '%s'", show.name,
+                  settings->device != NULL ? settings->device : "serial0");
+        error_hint(err, "'vmctl device list %s' shows its devices", show.name);
+        status = -ERROR_NOT_FOUND;
     } else {
-        status = attachment_connect(attachment, machine->console_path, flags, err);
+        status =
+            attachment_connect(attachment, console_path(machine, settings->device), flags, err);
     }
     client_free(response);
     return status;
@@ -132,6 +159,7 @@ const struct command command_console = {
     .positionals_min = 1,
     .positionals_max = 1,
     .examples = {{"vmctl console build1", "Attach to build1"},
+                 {"vmctl console --device console0 build1", "The virtio console instead"},
                  {"vmctl console --read-only build1 </dev/null >log", "Record what it prints"}},
     .run = run,
 };

@@ -37,6 +37,7 @@ static const struct option_spec options[] = {
 #define STOP_GRACE_MS   10000 /* for the guest, after Ctrl-] x */
 #define DRAIN_LIMIT_MS  3000  /* silence after which an ended machine's console is given up */
 #define ATTACH_RETRY_MS 250   /* for a console that closed while the machine goes on */
+#define ABSENT_TELL_MS  2000  /* a console that is away so long is told of */
 
 struct run {
     const struct invocation *invocation;
@@ -47,8 +48,9 @@ struct run {
     struct client watcher; /* "has it ended?" */
     struct attachment attachment;
     char console_path[4096];
-    uint64_t reattach_ns; /* when to look for a console that closed; 0 = it has not */
-    bool lost_console;    /* and the user knows */
+    uint64_t absent_ns; /* since when nobody serves the console; 0 = somebody does */
+    bool told_absent;   /* and the user knows */
+    uint64_t told_lost; /* bytes of output that the user knows to be lost */
     bool ended, stop_asked, user_quit;
     int signal;          /* that told us to end, or 0 */
     uint64_t give_up_ns; /* when the machine must have ended, once we asked for it; 0 = not asked */
@@ -233,29 +235,32 @@ static int handle_watcher(struct run *run, struct error *err)
     return status == 0 && !run->ended ? ask_wait(run, err) : status;
 }
 
-/* The console closed and the machine goes on: its device may be back already. One that ends closes
- * its console a moment before, so the first look waits, too. */
-static void reattach(struct run *run)
+/* The console's process may be dead, or given up: the attachment goes on by itself when there is
+ * another; the user hears of it when that takes long. */
+static void watch_console(struct run *run)
 {
     const struct globals *globals = run->invocation->globals;
     uint64_t now = clock_monotonic_ns();
-    bool first = run->reattach_ns == 0;
-    struct error ignored;
 
-    if (!first && now < run->reattach_ns) {
-        return;
+    if (run->attachment.refused) {
+        attachment_reconnect(&run->attachment);
     }
-    run->reattach_ns = now + ATTACH_RETRY_MS * UINT64_C(1000000);
-    if (first) {
-        return;
+    if (run->attachment.lost > run->told_lost) {
+        run->told_lost = run->attachment.lost;
+        output_warning(globals, "%llu bytes that %s printed are lost",
+                       (unsigned long long)run->told_lost, run->name);
     }
-    if (attachment_connect(&run->attachment, run->console_path, CONSOLE_LOSSLESS, &ignored) == 0) {
-        output_warning(globals, "the console of %s is back", run->name);
-        run->reattach_ns = 0;
-        run->lost_console = false;
-    } else if (!run->lost_console) {
+    if (attachment_served(&run->attachment)) {
+        if (run->told_absent) {
+            output_warning(globals, "the console of %s is back", run->name);
+        }
+        run->absent_ns = 0;
+        run->told_absent = false;
+    } else if (run->absent_ns == 0) {
+        run->absent_ns = now;
+    } else if (!run->told_absent && now - run->absent_ns >= ABSENT_TELL_MS * UINT64_C(1000000)) {
         output_warning(globals, "the console of %s is gone; the machine goes on", run->name);
-        run->lost_console = true;
+        run->told_absent = true;
     }
 }
 
@@ -273,10 +278,10 @@ static int follow(struct run *run, struct error *err)
             {.fd = descriptors[0], .events = POLLIN},
             {.fd = descriptors[1], .events = POLLIN},
         };
-        bool detached = run->attachment.console < 0 && attachment_drained(&run->attachment);
+        bool served = attachment_served(&run->attachment);
 
         attachment_poll(&run->attachment, watched, 3,
-                        detached || run->give_up_ns != 0 ? ATTACH_RETRY_MS : -1);
+                        !served || run->give_up_ns != 0 ? ATTACH_RETRY_MS : -1);
         if (watched[0].revents != 0) {
             handle_signal(run);
         }
@@ -288,8 +293,8 @@ static int follow(struct run *run, struct error *err)
         }
         if (run->attachment.output < 0 && !run->stop_asked) {
             ask_end(run, true);
-        } else if (detached && run->attachment.output >= 0) {
-            reattach(run);
+        } else if (run->attachment.output >= 0) {
+            watch_console(run);
         }
         if (run->give_up_ns != 0 && clock_monotonic_ns() >= run->give_up_ns && !run->ended) {
             return error_set(err, ERROR_TIMEOUT, ETIMEDOUT, "machine '%s' did not end in time",

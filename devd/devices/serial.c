@@ -63,7 +63,7 @@ enum serial_lsr {
 enum serial_msr { MSR_CTS = 16, MSR_DSR = 32, MSR_RI = 64, MSR_DCD = 128, MSR_LINES = 0xf0 };
 
 #define FIFO_SIZE            16
-#define REGISTERS_VERSION    1
+#define REGISTERS_VERSION    2
 #define INPUT_CLOCK_HZ       3686400 /* of the machine's device tree */
 #define RECEIVER_PAUSE_US    100000
 #define CHARACTER_TIMEOUT_US 50000 /* at most, for absurd divisors */
@@ -82,6 +82,7 @@ struct serial_registers {
     uint8_t errors[FIFO_SIZE];       /* LSR error bits of each */
     uint8_t from_console[FIFO_SIZE]; /* 1: may go back to the line */
     uint8_t returned[FIFO_SIZE];     /* given back at a clear, to come again first */
+    uint64_t output, input;          /* bytes that the console has of us and we of it, ever */
 };
 _Static_assert(sizeof(struct serial_registers) <= MMIO_REGISTERS_MAX, "fits the saved slot");
 
@@ -316,6 +317,7 @@ static void serial_input(void *context, const uint8_t *bytes, size_t count)
     for (size_t i = 0; i < count; i++) {
         receiver_push(serial, bytes[i], 0, true);
     }
+    serial->registers.input += count;
     mmio_device_update(context);
 }
 
@@ -332,6 +334,7 @@ static void transmit(struct device *device, uint8_t byte)
         /* Only a guest that does not look at LSR writes past the headroom; like a real port's
          * FIFO this one then loses characters. */
         console_write(device->console, &byte, 1);
+        r->output = console_position(device->console);
         r->held = console_held(device->console);
     }
     r->empty_pending = !r->held;
@@ -541,8 +544,12 @@ static void serial_restored(struct device *device)
     if (r->returned_count > FIFO_SIZE) {
         r->returned_count = FIFO_SIZE;
     }
-    /* The clients that held the transmitter are gone with the earlier process. */
-    if (r->held) {
+    /* What was written after these registers were saved will be written again. */
+    console_rewind(device->console, r->output);
+    r->output = console_position(device->console);
+    console_input_settle(device->console, r->input);
+    r->input = console_input_position(device->console);
+    if (r->held && !console_held(device->console)) {
         r->held = 0;
         r->empty_pending = 1;
     }

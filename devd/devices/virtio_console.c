@@ -5,6 +5,10 @@
  * transmit buffer that the console has not yet taken whole. Everything else stays in the driver's
  * ring, so that the guest's own flow control works.
  *
+ * A process that dies leaves in the console's memory how much of the present transmit buffer was
+ * taken, and whether input was on its way into a receive buffer; that the buffer is in flight or
+ * not says the rest. So the next one writes what is left, and gives no input twice.
+ *
  * A driver that wants several ports learns over the control queues that there is one, that it is a
  * console, and its name; input then waits until the guest has opened it. What is still to be said
  * is not kept in shared memory: a restarted process says all of it again, which drivers
@@ -43,7 +47,6 @@ struct virtio_console {
     struct event *again; /* more of the held transmit buffer, in another turn */
     struct held {
         bool present;
-        uint64_t done; /* bytes of a transmit buffer already taken */
         struct virtqueue_chain chain;
     } held[DATA_QUEUES];
 };
@@ -56,25 +59,27 @@ static struct held *held_of(const struct device *device, unsigned queue)
 
 /* ---- Output ---- */
 
-/* Give the console what it takes, as much as one turn allows; true when the buffer is done. */
-static bool transmit(struct device *device, const struct virtqueue_chain *chain, uint64_t *done)
+/* Give the console what it takes, as much as one turn allows; true when the buffer is done. The
+ * console counts what it has of the buffer. */
+static bool transmit(struct device *device, const struct virtqueue_chain *chain)
 {
     static const struct timeval next_turn = {0, 0};
     const struct virtio_console *own = device->own;
-    const uint64_t end = *done + TRANSMIT_A_TURN;
+    uint64_t done = console_since_mark(device->console);
+    const uint64_t end = done + TRANSMIT_A_TURN;
     uint8_t bytes[4096];
 
-    while (*done < chain->readable_bytes) {
+    while (done < chain->readable_bytes) {
         if (console_held(device->console)) {
             return false;
         }
-        if (*done >= end) {
+        if (done >= end) {
             event_add(own->again, &next_turn);
             return false;
         }
-        size_t count = virtqueue_chain_read(chain, *done, bytes, sizeof(bytes));
+        size_t count = virtqueue_chain_read(chain, done, bytes, sizeof(bytes));
         size_t taken = console_write(device->console, bytes, count);
-        *done += taken;
+        done += taken;
         if (taken < count) {
             return false;
         }
@@ -82,13 +87,20 @@ static bool transmit(struct device *device, const struct virtqueue_chain *chain,
     return true;
 }
 
+/* In this order, and both before another buffer is taken: whenever the process dies, the mark is of
+ * the buffer in flight, or there is none. */
+static void transmitted(struct device *device, const struct virtqueue_chain *chain)
+{
+    virtio_request_complete(device, QUEUE_TRANSMIT, chain, 0);
+    console_mark(device->console);
+}
+
 static void transmit_request(struct device *device, const struct virtqueue_chain *chain)
 {
     struct held *held = held_of(device, QUEUE_TRANSMIT);
 
-    held->done = 0;
-    if (transmit(device, chain, &held->done)) {
-        virtio_request_complete(device, QUEUE_TRANSMIT, chain, 0);
+    if (transmit(device, chain)) {
+        transmitted(device, chain);
         return;
     }
     virtqueue_chain_copy(&held->chain, chain);
@@ -102,11 +114,11 @@ static void output_released(void *context)
     struct held *held = held_of(device, QUEUE_TRANSMIT);
 
     if (held->present) {
-        if (!transmit(device, &held->chain, &held->done)) {
+        if (!transmit(device, &held->chain)) {
             return;
         }
         held->present = false;
-        virtio_request_complete(device, QUEUE_TRANSMIT, &held->chain, 0);
+        transmitted(device, &held->chain);
         virtio_queue_signal(device, QUEUE_TRANSMIT);
         device_settled(device);
     }
@@ -139,7 +151,12 @@ static void input(void *context, const uint8_t *bytes, size_t count)
     held->present = false;
     virtio_request_complete(device, QUEUE_RECEIVE, &held->chain, (uint32_t)written);
     virtio_queue_signal(device, QUEUE_RECEIVE);
-    virtio_queue_pump(device, QUEUE_RECEIVE);
+}
+
+/* Not before: a receive buffer in flight means that the last input did not arrive. */
+static void input_noted(void *context)
+{
+    virtio_queue_pump(context, QUEUE_RECEIVE);
 }
 
 static void receive_request(struct device *device, const struct virtqueue_chain *chain)
@@ -259,6 +276,24 @@ static void console_activated(struct device *device, bool resumed)
 
     own->opened = !ports || resumed;
     own->to_tell = ports && resumed ? TELL_ADD : 0;
+    if (!resumed) {
+        console_mark(device->console);
+    }
+}
+
+/* What was in flight is held again, or done. */
+static void console_resubmitted(struct device *device)
+{
+    const struct virtio_console *own = device->own;
+    uint64_t input_before = console_input_position(device->console);
+
+    if (!own->held[QUEUE_TRANSMIT].present) {
+        console_mark(device->console);
+    }
+    console_input_settle(device->console,
+                         own->held[QUEUE_RECEIVE].present
+                             ? input_before
+                             : input_before + console_input_doubtful(device->console));
 }
 
 /* The buffers belong to the driver again. */
@@ -270,6 +305,7 @@ static void console_reset(struct device *device)
         own->held[i].present = false;
     }
     own->to_tell = 0;
+    console_mark(device->console);
 }
 
 /* The one writable field prints a character, before any queue is set up. */
@@ -279,7 +315,7 @@ static int console_config_write(struct device *device, uint32_t offset, const ui
     if (offset != offsetof(struct virtio_console_config, emerg_wr) || size > 4) {
         return -EINVAL;
     }
-    console_write(device->console, data, 1);
+    console_write_aside(device->console, data, 1);
     return 0;
 }
 
@@ -312,6 +348,7 @@ static void console_free(struct device *device)
 static const struct console_operations console_operations = {
     .input_room = input_room,
     .input = input,
+    .input_noted = input_noted,
     .output_released = output_released,
 };
 
@@ -330,6 +367,7 @@ DEVICE_MODEL(virtio_console) = {
             .ready = console_ready,
             .request = console_request,
             .activated = console_activated,
+            .resubmitted = console_resubmitted,
             .reset = console_reset,
             .config_write = console_config_write,
         },

@@ -6,11 +6,12 @@
  *   vcpud: ram, codemap, kernel, initrd, firmware (the last three when given), perf-map (a file to
  *          append to, when wanted), dev.<id>.state, dev.<id>.kick.<n>, dev.<id>.call.<n>,
  *          dev.<id>.reply
- *   devd:  ram, codemap, state, kick.<n>, call.<n>, reply, backend, console
+ *   devd:  ram, codemap, state, kick.<n>, call.<n>, reply, backend, console, console-memory
  *   jitd:  journal (libshared/jit/journal.h), leash (its end of file: vmmd is gone)
  * `<id>` is the device id of the machine's configuration ("serial0", "disk0"). virtio devices have
  * kick.0 to kick.<queue_count - 1> and call.0 to call.<queue_count>; plain MMIO devices kick.0,
- * call.0 and reply. `backend` is there for disks, `console` (a listening socket) for consoles.
+ * call.0 and reply. `backend` is there for disks, `console` (a listening socket) and
+ * `console-memory` for consoles.
  *
  * vmmd runs `vcpud PATH` and `devd --control PATH --id ID --kind KIND`, where PATH is the
  * control socket that the process binds. Standard input is /dev/null, standard output and error

@@ -24,7 +24,7 @@
 #define FUZZ_DISK     0x10000u
 
 struct fuzz_host {
-    int memory_fd, codemap_fd, state_fd, disk_fd, listener, doorbell, reply;
+    int memory_fd, codemap_fd, state_fd, disk_fd, listener, doorbell, reply, console_fd;
     struct memory memory;
     uint8_t *ram, *state;
     struct event_base *base;
@@ -60,6 +60,13 @@ static inline void fuzz_connect(struct fuzz_host *host)
                  "connect");
 }
 
+static inline void fuzz_open_console(struct fuzz_host *host)
+{
+    const uint32_t head[] = {CONSOLE_MEMORY_MAGIC, CONSOLE_MEMORY_VERSION};
+    host->console_fd = memory_create_fd("console", CONSOLE_MEMORY_SIZE);
+    fuzz_require(pwrite(host->console_fd, head, sizeof(head), 0) == sizeof(head), "console memory");
+}
+
 static inline void fuzz_open(struct fuzz_host *host)
 {
     int ram = memory_create_fd("ram", FUZZ_RAM_SIZE);
@@ -82,6 +89,7 @@ static inline void fuzz_open(struct fuzz_host *host)
     host->base = event_base_new();
     host->client = -1;
     fuzz_listen(host);
+    fuzz_open_console(host);
 }
 
 static inline void fuzz_start(struct fuzz_host *host, const char *kind, bool restart)
@@ -94,6 +102,7 @@ static inline void fuzz_start(struct fuzz_host *host, const char *kind, bool res
     descriptors.state = fcntl(host->state_fd, F_DUPFD_CLOEXEC, 0);
     descriptors.backend = fcntl(host->disk_fd, F_DUPFD_CLOEXEC, 0);
     descriptors.console = fcntl(host->listener, F_DUPFD_CLOEXEC, 0);
+    descriptors.console_memory = fcntl(host->console_fd, F_DUPFD_CLOEXEC, 0);
     descriptors.reply = fcntl(host->reply, F_DUPFD_CLOEXEC, 0);
     for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++) {
         descriptors.kick[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);

@@ -96,19 +96,32 @@ def process_of(device):
     return 0
 
 
-class Shell:
-    """The guest's shell on its console: one command at a time (tests/guests/scripts/commands)."""
+class Console:
+    """vmctl attached to one of the guest's consoles, line by line."""
 
-    def __init__(self):
-        self.process = subprocess.Popen([VMCTL, "--quiet", "console", MACHINE], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    def __init__(self, device):
+        self.process = subprocess.Popen([VMCTL, "--quiet", "console", "--device", device, MACHINE], bufsize=0,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         self.lines = queue.Queue()
         threading.Thread(target=self.read, daemon=True).start()
 
     def read(self):
-        for line in self.process.stdout:
-            self.lines.put(line.decode(errors="replace").rstrip("\r\n"))
+        rest = b""
+        while piece := self.process.stdout.read(65536):
+            *lines, rest = (rest + piece).split(b"\n")
+            for line in lines:
+                self.lines.put(line.decode(errors="replace").rstrip("\r"))
         self.lines.put(None)
+
+    def say(self, line):
+        self.process.stdin.write((line + "\n").encode())
+
+
+class Shell(Console):
+    """The guest's shell on its console: one command at a time (tests/guests/scripts/commands)."""
+
+    def __init__(self):
+        super().__init__("serial0")
 
     def answer(self):
         """(status, output) of the command that was told last."""
@@ -123,8 +136,7 @@ class Shell:
             output.append(line)
 
     def ask(self, command):
-        self.process.stdin.write((command + "\n").encode())
-        self.process.stdin.flush()
+        self.say(command)
         return self.answer()
 
 
@@ -143,6 +155,9 @@ class Load:
         status, output = shell.ask(f"{{ {self.command}; echo status-of-load $?; }} >/tmp/{self.name}.out 2>&1 &")
         if status != 0:
             raise RuntimeError(output)
+
+    def stop(self, shell):
+        pass
 
     def finish(self, shell):
         _, output = shell.ask(f"cat /tmp/{self.name}.out")
@@ -269,7 +284,87 @@ class Alarms(Load):
         print(f"# rtc: {output.splitlines()[-2] if output else ''}")
 
 
-LOADS = {"disk": (Fio, Sectors), "rng": (Randomness,), "rtc": (Alarms,)}
+def text_of(direction, number):
+    return f"{direction} {number} {number * 2654435761 & 0xffffffff:08x}"
+
+
+class Stream(Load):
+    """Numbered lines out of the guest and into it: none is lost, damaged, or there twice."""
+    device = ""
+
+    def attach(self, shell):
+        self.console = Console(self.devices[0])
+
+    def start(self, shell):
+        self.attach(shell)
+        self.received, self.wrong, self.sent, self.done = 0, [], 0, None
+        self.stopping = threading.Event()
+        self.begin(shell)
+        self.threads = [threading.Thread(target=self.hear, daemon=True), threading.Thread(target=self.type, daemon=True)]
+        for thread in self.threads:
+            thread.start()
+
+    def begin(self, shell):
+        super().start(shell)
+
+    def hear(self):
+        while self.done is None:
+            line = self.console.lines.get(timeout=PATIENCE)
+            if line is None or line.startswith("done "):
+                self.done = line or "the console was closed"
+            elif line != text_of("out", self.received):
+                self.wrong.append((self.received, line))
+                number = re.match(r"out (\d+) ", line)
+                self.received = int(number[1]) + 1 if number else self.received
+            else:
+                self.received += 1
+
+    def type(self):
+        while not self.stopping.wait(0.005):
+            self.console.say(text_of("in", self.sent))
+            self.sent += 1
+        self.console.say("end")
+
+    def stop(self, shell):
+        self.stopping.set()
+        for thread in self.threads:
+            thread.join()
+
+    def judge(self, output):
+        super().judge(output)
+        counts = re.search(r"^sent (\d+) received (\d+) wrong (\d+)$", output, re.M)
+        check(f"{self.name}: every line of the guest came once", not self.wrong and
+              counts and self.received == int(counts[1]) > 0 and self.done == f"done {counts[1]}",
+              f"{self.wrong[:5]} {self.received} {self.done} {output[-300:]}")
+        check(f"{self.name}: every line for the guest came once", counts and self.sent == int(counts[2]) > 0 and
+              counts[3] == "0", f"{self.sent} {output[-1000:]}")
+        print(f"# {self.name}: {self.received} lines from the guest, {self.sent} to it")
+
+
+class VirtioConsole(Stream):
+    name = "console"
+    devices = ("console0",)
+    command = "stream /dev/hvc0"
+
+
+class Serial(Stream):
+    """On the shell's own terminal, which is of no other use meanwhile."""
+    name = "serial"
+    devices = ("serial0",)
+    command = "stream /dev/ttyS0"
+
+    def attach(self, shell):
+        self.console = shell
+
+    def begin(self, shell):
+        shell.say(f"{{ {self.command}; echo status-of-load $?; }} >/tmp/{self.name}.out 2>&1")
+
+    def stop(self, shell):
+        super().stop(shell)
+        shell.answer()
+
+
+LOADS = {"serial": (Serial,), "console": (VirtioConsole,), "disk": (Fio, Sectors), "rng": (Randomness,), "rtc": (Alarms,)}
 
 
 class Killer:
@@ -344,11 +439,13 @@ def main():
     shell = Shell()
     shell.answer()
     shell.ask("dmesg -n 1; dmesg >/tmp/dmesg.before")
-    for load in loads:
+    for load in sorted(loads, key=lambda load: load.name == "serial"): # takes the shell's terminal
         load.start(shell)
     time.sleep(1)
     killers = [Killer(kind, [d for load in LOADS[kind] for d in load.devices], events) for kind in KINDS]
     in_parallel([killer.run for killer in killers])
+    for load in sorted(loads, key=lambda load: load.name != "serial"):
+        load.stop(shell)
     shell.ask("touch /tmp/stop")
     shell.ask("wait")
     for killer in killers:

@@ -2,14 +2,14 @@
 # The processes of devices are killed and stopped at random moments while the guest uses them: it
 # loses nothing, sees nothing twice and has nothing to complain of.
 #
-#   test_recovery.sh [KIND...]    disk, rng, rtc; all of them at once if none is named
+#   test_recovery.sh [KIND...]    disk, serial, console, rng, rtc; all of them at once if none is named
 #
 # KILLS and STOPS say how often, for each kind: KILLS=200 STOPS=20 is the long proof.
 . "$(dirname "$0")/lib.sh"
 
 kills=${KILLS:-10} stops=${STOPS:-1}
 slow_build && kills=${KILLS:-3}
-[ $# -gt 0 ] || set -- disk rng rtc
+[ $# -gt 0 ] || set -- disk serial console rng rtc
 
 daemon_start
 python3 "$top/tests/integration/recovery.py" "$vmctl" "$daemon" "$guest" "$work" "$kills" "$stops" "$@" || failures=1

@@ -21,11 +21,21 @@ struct device_host {
     struct event_base *base;
     struct device *device;
     int kick[VIRTIO_QUEUES_MAX], call[VIRTIO_QUEUES_MAX + 1], reply, mmio_state, backend, listener;
+    int console_memory;
     struct mmio_channel *channel;
     char console_path[64];
     struct device_disk disk; /* settings of disks */
     unsigned kicks; /* queues that the device gets doorbells for; 0: as many as there can be */
 };
+
+/* What vmmd makes for a console. */
+static inline int host_console_memory(void)
+{
+    const uint32_t head[] = {CONSOLE_MEMORY_MAGIC, CONSOLE_MEMORY_VERSION};
+    int fd = memory_create_fd("console", CONSOLE_MEMORY_SIZE);
+    ck_assert_int_eq(pwrite(fd, head, sizeof(head), 0), sizeof(head));
+    return fd;
+}
 
 static inline void host_open(struct device_host *host)
 {
@@ -46,6 +56,7 @@ static inline void host_open(struct device_host *host)
     ck_assert_ptr_ne(host->channel, MAP_FAILED);
     host->channel->magic = MMIO_CHANNEL_MAGIC;
     host->channel->version = MMIO_CHANNEL_VERSION;
+    host->console_memory = host_console_memory();
 }
 
 static inline void host_close(struct device_host *host)
@@ -61,6 +72,7 @@ static inline void host_close(struct device_host *host)
     close(host->reply);
     munmap(host->channel, MMIO_STATE_SIZE);
     close(host->mmio_state);
+    close(host->console_memory);
     if (host->backend >= 0) {
         close(host->backend);
     }
@@ -121,6 +133,7 @@ static inline struct device *host_try_start(struct device_host *host,
     descriptors.reply = fcntl(host->reply, F_DUPFD_CLOEXEC, 0);
     descriptors.backend = host->backend < 0 ? -1 : fcntl(host->backend, F_DUPFD_CLOEXEC, 0);
     descriptors.console = host->listener < 0 ? -1 : fcntl(host->listener, F_DUPFD_CLOEXEC, 0);
+    descriptors.console_memory = fcntl(host->console_memory, F_DUPFD_CLOEXEC, 0);
     error_clear(err);
     host->device =
         device_create(model, settings, &host->driver.memory, host->base, &descriptors, err);

@@ -108,6 +108,8 @@ static void attach_to_pairs(void)
     attachment_open(&attachment, false, false);
     terminal_open(&attachment.terminal, in[0]);
     attachment.console = console[0];
+    attachment.refused = false;
+    attachment.welcomed = true;
     attachment.input = in[0];
     attachment.output = out[1];
     guest = console[1];

@@ -33,7 +33,8 @@ static void output_released(void *context)
     releases++;
 }
 
-static const struct console_operations operations = {input_room, input, output_released};
+static const struct console_operations operations = {
+    .input_room = input_room, .input = input, .output_released = output_released};
 
 static void setup(void)
 {
@@ -45,8 +46,8 @@ static void setup(void)
     for (size_t i = 0; i < sizeof(pattern); i++) {
         pattern[i] = (uint8_t)(i * 31 + i / 251);
     }
-    console =
-        console_create(host.base, fcntl(host.listener, F_DUPFD_CLOEXEC, 0), &operations, NULL);
+    console = console_create(host.base, fcntl(host.listener, F_DUPFD_CLOEXEC, 0),
+                             host.console_memory, &operations, NULL);
     ck_assert_ptr_nonnull(console);
 }
 

@@ -1,5 +1,8 @@
 /* The 16550A as a guest sees it, through the register channel, and its console. */
+#include "tests/unit/console_steps.h"
+
 #include "devd/mmio.h"
+#include "tests/unit/console_client.h"
 #include "tests/unit/device_host.h"
 #include <signal.h>
 #include <sys/wait.h>
@@ -530,6 +533,90 @@ START_TEST(killed_processes_act_once)
 }
 END_TEST
 
+/* What the process of a killed one does. */
+static pid_t start_process(bool mortal)
+{
+    long steps = mortal ? rand() % 1500 : 0;
+    pid_t pid = fork();
+    if (pid == 0) {
+        steps_to_live = steps;
+        host.base = event_base_new();
+        host_start(&host, &device_model_serial, true);
+        event_base_dispatch(host.base);
+        _exit(1);
+    }
+    return pid;
+}
+
+/* A guest that reads what was typed, one register access after the other. */
+static uint64_t guest_reads(uint64_t received)
+{
+    static uint32_t asked = SCR; /* the register that was asked for last */
+    eventfd_t ignored;
+
+    if (received == 0 && asked == SCR) {
+        asked = LSR;
+        post_quietly(LSR, 0, 1, true);
+    }
+    if (atomic_load(&host.channel->answer_sequence) != sequence) {
+        return received;
+    }
+    uint8_t value = (uint8_t)atomic_load(&host.channel->answer_value);
+    eventfd_read(host.reply, &ignored);
+    if (asked == RBR) {
+        ck_assert_uint_eq(value, console_client_byte(received));
+        received++;
+    }
+    asked = asked == LSR && (value & 1) ? RBR : LSR;
+    post_quietly(asked, 0, 1, true);
+    return received;
+}
+
+static bool ring_has_room(void)
+{
+    return atomic_load(&host.channel->head) - atomic_load(&host.channel->tail) <
+           MMIO_CHANNEL_RING - 4;
+}
+
+/* Whenever the process dies: its client gets every byte that the guest wrote, the guest every one
+ * that was typed, none twice. */
+START_TEST(killed_processes_lose_nothing_of_the_console)
+{
+    enum { TOTAL = 20000, LIVES = 150 };
+    struct console_client client = {.host = &host, .fd = -1, .flags = CONSOLE_LOSSLESS};
+    uint64_t written = 0, received = 0;
+    unsigned lives = 1;
+    unsigned rounds = 0;
+
+    put(FCR, 0x01);
+    put(IER, 0x01);
+    device_destroy(host.device);
+    host.device = NULL;
+    srand(4711);
+    pid_t pid = start_process(true);
+    for (unsigned end = 1; written < TOTAL || received < TOTAL || client.output < TOTAL; rounds++) {
+        if (rounds == end && lives < LIVES) {
+            kill(pid, SIGKILL);
+        }
+        if (waitpid(pid, NULL, WNOHANG) == pid) {
+            pid = start_process(++lives < LIVES);
+            end = rounds + 1 + (unsigned)rand() % 2000;
+        }
+        while (written < TOTAL && written < client.output + 3000 && ring_has_room()) {
+            post_quietly(THR, console_client_byte(written++), 1, false);
+        }
+        host_kick(&host, 0);
+        console_client_turn(&client, received + 500 < TOTAL ? received + 500 : TOTAL);
+        received = guest_reads(received);
+    }
+    ck_assert_uint_eq(client.output, TOTAL);
+    ck_assert_uint_eq(lives, LIVES);
+    console_client_close(&client);
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+}
+END_TEST
+
 static void note(void *context)
 {
     *(bool *)context = true;
@@ -581,6 +668,7 @@ int main(void)
     tcase_add_test(tests, registers_survive_the_process);
     tcase_add_test(tests, hostile_saved_registers);
     tcase_add_test(tests, killed_processes_act_once);
+    tcase_add_test(tests, killed_processes_lose_nothing_of_the_console);
     tcase_add_test(tests, stop_delivers_posted_output);
     suite_add_tcase(suite, tests);
     return host_report(suite);

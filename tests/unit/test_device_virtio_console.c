@@ -1,6 +1,11 @@
 /* virtio-console from both of its ends. */
+#include "tests/unit/console_steps.h"
+
+#include "tests/unit/console_client.h"
 #include "tests/unit/device_host.h"
 #include <linux/virtio_console.h>
+#include <signal.h>
+#include <sys/wait.h>
 
 extern const struct device_model device_model_virtio_console;
 
@@ -271,6 +276,95 @@ START_TEST(emergency_write)
 }
 END_TEST
 
+/* The process of a killed one's successor. */
+static pid_t start_process(bool mortal)
+{
+    long steps = mortal ? rand() % 60 : 0;
+    pid_t pid = fork();
+    if (pid == 0) {
+        steps_to_live = steps;
+        host.base = event_base_new();
+        host_start(&host, &device_model_virtio_console, true);
+        event_base_dispatch(host.base);
+        _exit(1);
+    }
+    return pid;
+}
+
+/* The guest's driver: four buffers a direction. The bytes received so far. */
+static uint64_t guest_turn(uint64_t *written, uint64_t received, uint64_t until)
+{
+    static bool busy[4], room[4];
+    struct virtqueue_used_element element;
+
+    while (driver_collect(&host.driver, TRANSMIT, &element)) {
+        ck_assert(busy[element.id]);
+        busy[element.id] = false;
+    }
+    while (driver_collect(&host.driver, RECEIVE, &element)) {
+        const uint8_t *bytes = driver_pointer(&host.driver, buffer(RECEIVE, element.id));
+        ck_assert(room[element.id]);
+        ck_assert_uint_gt(element.length, 0);
+        for (uint32_t i = 0; i < element.length; i++, received++) {
+            ck_assert_uint_eq(bytes[i], console_client_byte(received));
+        }
+        room[element.id] = false;
+    }
+    for (unsigned slot = 0; slot < 4; slot++) {
+        if (!busy[slot] && *written < until) {
+            uint8_t *bytes = driver_pointer(&host.driver, buffer(TRANSMIT, slot));
+            uint32_t size = (uint32_t)(1 + rand() % 700);
+            size = size < until - *written ? size : (uint32_t)(until - *written);
+            for (uint32_t i = 0; i < size; i++) {
+                bytes[i] = console_client_byte((*written)++);
+            }
+            driver_describe(&host.driver, TRANSMIT, slot, buffer(TRANSMIT, slot), size, 0, 0);
+            driver_offer(&host.driver, TRANSMIT, (uint16_t)slot);
+            host_kick(&host, TRANSMIT);
+            busy[slot] = true;
+        }
+        if (!room[slot]) {
+            offer_room(RECEIVE, slot, (uint32_t)(1 + rand() % 60));
+            room[slot] = true;
+        }
+    }
+    return received;
+}
+
+/* Whenever the process dies: its client gets every byte that the guest wrote, the guest every one
+ * that was typed, none twice. */
+START_TEST(killed_processes_lose_nothing)
+{
+    enum { TOTAL = 400000, TYPED = 60000, LIVES = 150 };
+    struct console_client client = {.host = &host, .fd = -1, .flags = CONSOLE_LOSSLESS};
+    uint64_t written = 0, received = 0;
+    unsigned lives = 1, rounds = 0;
+
+    srand(4712);
+    host_activate(&host, 0);
+    device_destroy(host.device);
+    host.device = NULL;
+    pid_t pid = start_process(true);
+    for (unsigned end = 1; client.output < TOTAL || received < TYPED; rounds++) {
+        if (rounds == end && lives < LIVES) {
+            kill(pid, SIGKILL);
+        }
+        if (waitpid(pid, NULL, WNOHANG) == pid) {
+            pid = start_process(++lives < LIVES);
+            end = rounds + 1 + (unsigned)rand() % 1000;
+        }
+        received = guest_turn(&written, received, TOTAL);
+        console_client_turn(&client, received + 500 < TYPED ? received + 500 : TYPED);
+    }
+    ck_assert_uint_eq(client.output, TOTAL);
+    ck_assert_uint_eq(received, TYPED);
+    ck_assert_uint_eq(lives, LIVES);
+    console_client_close(&client);
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+}
+END_TEST
+
 START_TEST(stop_delivers_what_was_offered)
 {
     int client = host_attach(&host, 0);
@@ -305,6 +399,7 @@ int main(void)
     tcase_add_test(tests, introduces_its_port);
     tcase_add_test(tests, reset_gives_buffers_back);
     tcase_add_test(tests, emergency_write);
+    tcase_add_test(tests, killed_processes_lose_nothing);
     tcase_add_test(tests, stop_delivers_what_was_offered);
     suite_add_tcase(suite, tests);
     return host_report_rings(suite);

@@ -323,8 +323,8 @@ START_TEST(test_dead_device_costs_one_deadline)
 }
 END_TEST
 
-/* A hung device that is replaced while a CPU waits for it: the guest gets the answer, and no write is
- * thrown away, however many came before. */
+/* A hung device that is replaced while a CPU waits for it: the guest gets the answer, and no write
+ * is thrown away, however many came before. */
 START_TEST(test_slow_device_is_told_before_the_deadline)
 {
     replaced_when_slow = true;

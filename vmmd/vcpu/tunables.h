@@ -11,8 +11,8 @@
 #define TUNABLE_TRANSPORT_RETRY_MS 50u
 /* A request that is not answered is sent again this often, in case its receiver died with it. */
 #define TUNABLE_TRANSPORT_RESEND_MS 200u
-/* How long a vCPU waits for a register read of a plain MMIO device, or for room in its ring; and when
- * it tells vmmd, which replaces a process that hangs (CHILD_DOUBT_MS) before the deadline. */
+/* How long a vCPU waits for a register read of a plain MMIO device, or for room in its ring; and
+ * when it tells vmmd, which replaces a process that hangs (CHILD_DOUBT_MS) before the deadline. */
 #define TUNABLE_MMIO_DEADLINE_MS 2500u
 #define TUNABLE_MMIO_SLOW_MS     250u
 /* A machine reset waits for devices that may still write to guest memory: how often it looks, and
@@ -30,7 +30,8 @@
 #define TUNABLE_JIT_KNOWN_MS 250u
 /* A jitd that takes no requests and has said nothing for so long is gone. */
 #define TUNABLE_JIT_SILENCE_MS 10000u
-/* When code of the cache is tried again that came before its pages; four times as long each time. */
+/* When code of the cache is tried again that came before its pages; four times as long each time.
+ */
 #define TUNABLE_JIT_LATER_MS    20u
 #define TUNABLE_JIT_LATER_TRIES 4u
 /* Open files of the whole process: inherited descriptors, nanomsg's sockets, and some air. */

@@ -145,9 +145,9 @@ int main(int argc, char **argv)
         sum.flushes += writers[i].flushes;
         sum.wrong += writers[i].wrong;
     }
-    printf("writes %llu reads %llu flushes %llu wrong %llu\nversions", (unsigned long long)sum.writes,
-           (unsigned long long)sum.reads, (unsigned long long)sum.flushes,
-           (unsigned long long)sum.wrong);
+    printf("writes %llu reads %llu flushes %llu wrong %llu\nversions",
+           (unsigned long long)sum.writes, (unsigned long long)sum.reads,
+           (unsigned long long)sum.flushes, (unsigned long long)sum.wrong);
     for (unsigned i = 0; i < BLOCKS; i++) {
         printf(" %llu", (unsigned long long)versions[i]);
     }
