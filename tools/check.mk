@@ -27,11 +27,18 @@ $(BUILD)/tests/jitd/%: $(BUILD)/obj/tests/jitd/%.o $(BUILD)/obj/jitd/main.o $(LI
 	$(QUIET_LD)$(CC) $(LDFLAGS) -o $@ $(filter-out $(if $(findstring garbage,$@),%/main.o),$(filter %.o,$^)) \
 	    $(filter %.a,$^) $(LIBS)
 
+# A devd whose random number device is one that tries to get out.
+ESCAPE_DEVD := $(BUILD)/tests/escape/devd
+$(ESCAPE_DEVD): $(call objects,tests/escape/device.c tests/escape/escapes.c devd/main.c) \
+    $(call archive_objects,$(filter-out devd/devices/virtio_rng.c,$(DEVD_SOURCES))) $(LIB_SHARED)
+	@mkdir -p $(@D)
+	$(QUIET_LD)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS) $(LIBS_DEVD)
+
 -include tools/lockstep.mk
 
 .PHONY: tests unit check
 unit: $(UNIT_PROGRAMS)
-tests: all unit $(JIT_DOUBLES) $(LOCKSTEP_PROGRAMS) guests test-guests
+tests: all unit $(JIT_DOUBLES) $(ESCAPE_DEVD) $(LOCKSTEP_PROGRAMS) guests test-guests
 
 check:
 	@$(MAKE) --no-print-directory deps

@@ -252,6 +252,13 @@ static void child_on_exit(evutil_socket_t fd, short what, void *argument)
     evtimer_add(child->settle_event, &settle);
 }
 
+static void child_report_hang(struct child *child)
+{
+    child->hang_reported = true;
+    child->stopped = process_is_stopped(child->pid);
+    child->callbacks->hung(child);
+}
+
 static void child_on_beat(evutil_socket_t fd, short what, void *argument)
 {
     struct child *child = argument;
@@ -269,8 +276,7 @@ static void child_on_beat(evutil_socket_t fd, short what, void *argument)
     if (!punctual || ++child->missed < CHILD_HEARTBEAT_MISSED || child->hang_reported) {
         return;
     }
-    child->hang_reported = true;
-    child->callbacks->hung(child);
+    child_report_hang(child);
 }
 
 static void child_on_doubt(evutil_socket_t fd, short what, void *argument)
@@ -288,8 +294,7 @@ static void child_on_doubt(evutil_socket_t fd, short what, void *argument)
         child_doubt(child);
         return;
     }
-    child->hang_reported = true;
-    child->callbacks->hung(child);
+    child_report_hang(child);
 }
 
 void child_doubt(struct child *child)

@@ -58,6 +58,7 @@ struct child {
     uint64_t start_time; /* of process_start_time */
     bool running;
     bool put_down;              /* by child_kill */
+    bool stopped;               /* by somebody else, when it was found hung */
     int exit_code, exit_signal; /* once it has ended: status, or the signal that killed it */
     void *owner;
 

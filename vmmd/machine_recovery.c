@@ -51,10 +51,11 @@ void machine_device_slow(struct machine *machine, const char *id)
     }
 }
 
-/* Somebody else killed it: no reason to think that the next one will die, too. */
+/* Somebody else killed it, or stopped it for so long that it had to be: no reason to think that
+ * the next one will die, too. */
 static bool recovery_was_murder(const struct child *child)
 {
-    return child->exit_signal == SIGKILL && !child->put_down;
+    return child->exit_signal == SIGKILL && (!child->put_down || child->stopped);
 }
 
 /* Its process has ended: take note, decide when to try again. */

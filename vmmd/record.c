@@ -167,25 +167,42 @@ bool record_is_current(const Polyvisor__MachineRecord *record)
     return boot_id[0] && !strcmp(record->boot_id, boot_id);
 }
 
-uint64_t process_start_time(pid_t pid)
+/* What /proc says of a process, from its third field on, into `line`; NULL when there is none. */
+static const char *process_stat(pid_t pid, char *line, size_t size)
 {
-    char path[64], line[1024];
-    unsigned long long start = 0;
+    char path[64];
 
     snprintf(path, sizeof(path), "/proc/%ld/stat", (long)pid);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
-        return 0;
+        return NULL;
     }
-    ssize_t length = read(fd, line, sizeof(line) - 1);
+    ssize_t length = read(fd, line, size - 1);
     close(fd);
     if (length <= 0) {
-        return 0;
+        return NULL;
     }
     line[length] = '\0';
     /* The second field is the name, in parentheses, and may hold anything: begin after its end. */
-    const char *rest = strrchr(line, ')');
-    if (!rest || sscanf(rest + 1,
+    const char *name_end = strrchr(line, ')');
+    return name_end ? name_end + 1 : NULL;
+}
+
+bool process_is_stopped(pid_t pid)
+{
+    char line[1024], state;
+    const char *rest = process_stat(pid, line, sizeof(line));
+
+    return rest && sscanf(rest, " %c", &state) == 1 && (state == 'T' || state == 't');
+}
+
+uint64_t process_start_time(pid_t pid)
+{
+    char line[1024];
+    unsigned long long start = 0;
+    const char *rest = process_stat(pid, line, sizeof(line));
+
+    if (!rest || sscanf(rest,
                         " %*c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s "
                         "%*s %llu",
                         &start) != 1) {

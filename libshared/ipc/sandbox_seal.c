@@ -3,6 +3,7 @@
 #include "libshared/ipc/sandbox.h"
 #include "libshared/ipc/sandbox_internal.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
 #include <sched.h>
@@ -67,7 +68,6 @@ static const int COMMON[] = {
     SCMP_SYS(lseek),
     SCMP_SYS(fstat),
     SCMP_SYS(newfstatat),
-    SCMP_SYS(fcntl),
     SCMP_SYS(fsync),
     SCMP_SYS(fdatasync),
     SCMP_SYS(sync_file_range),
@@ -108,7 +108,6 @@ static const int COMMON[] = {
     SCMP_SYS(set_robust_list),
     SCMP_SYS(rseq),
     SCMP_SYS(sched_yield),
-    SCMP_SYS(sched_getaffinity),
     SCMP_SYS(nanosleep),
     SCMP_SYS(clock_nanosleep),
     SCMP_SYS(clock_gettime),
@@ -172,6 +171,28 @@ static int allow_memory(scmp_filter_ctx filter)
                   : seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1, no_execute);
 }
 
+/* What concerns nobody but us. The rest of fcntl has the kernel send any signal to any process when
+ * a descriptor is ready, and affinity tells which processes there are. */
+static int allow_descriptors(scmp_filter_ctx filter)
+{
+    const int commands[] = {F_DUPFD,     F_DUPFD_CLOEXEC, F_GETFD,      F_SETFD,
+                            F_GETFL,     F_GETLK,         F_SETLK,      F_SETLKW,
+                            F_OFD_GETLK, F_OFD_SETLK,     F_OFD_SETLKW, F_GET_SEALS};
+    int result = 0;
+    for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]) && result == 0; i++) {
+        result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1,
+                                  SCMP_A1(SCMP_CMP_EQ, (scmp_datum_t)commands[i], 0));
+    }
+    if (result == 0) {
+        result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 2,
+                                  SCMP_A1(SCMP_CMP_EQ, F_SETFL, 0),
+                                  SCMP_A2(SCMP_CMP_MASKED_EQ, O_ASYNC, 0));
+    }
+    return result ? result
+                  : seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(sched_getaffinity), 1,
+                                     SCMP_A0(SCMP_CMP_EQ, 0, 0));
+}
+
 /* Threads, not processes. clone3 keeps its flags where a filter cannot look: the C library
  * takes clone when it is told that there is no clone3. */
 static int allow_threads(scmp_filter_ctx filter)
@@ -228,6 +249,7 @@ static int fill_filter(scmp_filter_ctx filter, enum sandbox_job job)
 {
     int result = ALLOW_LIST(filter, COMMON);
     result = result ? result : allow_memory(filter);
+    result = result ? result : allow_descriptors(filter);
     result = result ? result : allow_threads(filter);
     result = result ? result : allow_particular(filter);
     if (result == 0 && job == SANDBOX_DEVICE) {

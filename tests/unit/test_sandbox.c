@@ -2,6 +2,7 @@
  * looks at what the child reports. */
 #include "libshared/ipc/sandbox.h"
 #include "libshared/ipc/sandbox_internal.h"
+#include "tests/escape/escapes.c"
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -27,11 +28,6 @@ static pid_t bystander; /* another process of ours, to be left alone */
 /* A try returns 0 when what it tried worked, otherwise errno. */
 typedef int attempt(void);
 
-static int result_of(long value)
-{
-    return value < 0 ? errno : 0;
-}
-
 /* Run in a child that was confined for `job`; its result. 200: confinement itself failed. */
 static int confined(enum sandbox_job job, attempt *try)
 {
@@ -52,11 +48,6 @@ static int confined(enum sandbox_job job, attempt *try)
     ck_assert_int_eq(waitpid(child, &status, 0), child);
     ck_assert_msg(WIFEXITED(status), "it ended by signal %d", WTERMSIG(status));
     return WEXITSTATUS(status);
-}
-
-static int open_password_file(void)
-{
-    return result_of(open("/etc/passwd", O_RDONLY));
 }
 
 static int open_in_directory(void)
@@ -82,11 +73,6 @@ static int make_socket(void)
     return result_of(socket(AF_INET, SOCK_STREAM, 0));
 }
 
-static int make_unix_socket(void)
-{
-    return result_of(socket(AF_UNIX, SOCK_STREAM, 0));
-}
-
 static int make_process(void)
 {
     long child = syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
@@ -94,12 +80,6 @@ static int make_process(void)
         _exit(0);
     }
     return result_of(child);
-}
-
-static int run_program(void)
-{
-    char *const arguments[] = {"true", NULL};
-    return result_of(execv("/bin/true", arguments));
 }
 
 static int signal_other(void)
@@ -117,32 +97,6 @@ static int read_other(void)
     char byte;
     struct iovec local = {&byte, 1}, remote = {&bystander, 1};
     return result_of(process_vm_readv(bystander, &local, 1, &remote, 1, 0));
-}
-
-static int map_executable(void)
-{
-    void *memory =
-        mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return memory == MAP_FAILED ? errno : 0;
-}
-
-static int make_executable(void)
-{
-    void *memory = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) {
-        return 201;
-    }
-    return result_of(mprotect(memory, 4096, PROT_READ | PROT_EXEC));
-}
-
-static int become_root(void)
-{
-    return result_of(setresuid(0, 0, 0));
-}
-
-static int mount_something(void)
-{
-    return result_of(syscall(SYS_mount, "none", directory, "tmpfs", 0, NULL));
 }
 
 static int new_namespace(void)
@@ -176,6 +130,15 @@ static const struct {
     {"make a namespace", new_namespace},
     {"type into a terminal", control_terminal},
 };
+
+/* The long list, which a real devd tries, too (tests/integration/test_escape.sh). */
+START_TEST(test_every_way_out_is_shut)
+{
+    const enum sandbox_job jobs[] = {SANDBOX_DEVICE, SANDBOX_PROCESSOR};
+    ck_assert_msg(confined(jobs[_i % 2], escape_attempts[_i / 2].try) != 0, "job %d can %s", _i % 2,
+                  escape_attempts[_i / 2].what);
+}
+END_TEST
 
 START_TEST(test_device_cannot)
 {
@@ -319,6 +282,7 @@ int main(void)
     tcase_add_unchecked_fixture(tests, set_up, tear_down);
     tcase_add_loop_test(tests, test_device_cannot, 0, forbidden_count);
     tcase_add_loop_test(tests, test_processor_cannot, 0, forbidden_count);
+    tcase_add_loop_test(tests, test_every_way_out_is_shut, 0, 2 * (int)escape_count);
     tcase_add_loop_test(tests, test_device_can, 0, allowed_count);
     tcase_add_test(tests, test_network_device_has_sockets);
     tcase_add_test(tests, test_unix_sockets_and_no_others);

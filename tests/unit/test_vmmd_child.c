@@ -3,10 +3,12 @@
 
 #include "proto/vcpu.pb-c.h"
 #include <check.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static char directory[64], path[96];
@@ -105,6 +107,22 @@ START_TEST(release_fails_open_requests)
 }
 END_TEST
 
+/* One that was stopped from outside hangs for no fault of its own. */
+START_TEST(a_stopped_child_is_told_from_a_hung_one)
+{
+    siginfo_t info;
+
+    if (_i) {
+        ck_assert_int_eq(kill(child.pid, SIGSTOP), 0);
+        ck_assert_int_eq(waitid(P_PID, (id_t)child.pid, &info, WSTOPPED), 0);
+    }
+    child_heartbeat_start(&child);
+    child_doubt(&child);
+    event_base_dispatch(base);
+    ck_assert_int_eq(child.stopped, _i);
+}
+END_TEST
+
 /* Somebody waits for it, and it does not answer: that is found long before the heartbeat would. */
 START_TEST(a_doubted_child_is_found_hung)
 {
@@ -129,6 +147,7 @@ int main(void)
     tcase_add_test(cases, its_end_fails_open_requests);
     tcase_add_test(cases, a_dead_child_takes_no_requests);
     tcase_add_test(cases, release_fails_open_requests);
+    tcase_add_loop_test(cases, a_stopped_child_is_told_from_a_hung_one, 0, 2);
     tcase_add_test(cases, a_doubted_child_is_found_hung);
     suite_add_tcase(suite, cases);
     SRunner *runner = srunner_create(suite);
