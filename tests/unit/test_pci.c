@@ -400,6 +400,127 @@ START_TEST(test_msix)
 }
 END_TEST
 
+/* A function with MSI-X of `vectors`, on and unmasked as a whole, a bus master. */
+static void open_msix(struct msix *msix, unsigned vectors)
+{
+    static const struct pci_msi_target target = {.notify = take_message};
+    struct pci_function *function = &devices[3].function;
+    message_count = 0;
+    pci_function_init(function, &IDENTITY, 1, NULL, &devices[3]);
+    ck_assert_int_eq(msix_init(msix, function, vectors, 0, &target), 0);
+    ck_assert_int_eq(pci_host_add(host, 31, function), 0);
+    write_config(31, PCI_COMMAND, 2, PCI_COMMAND_MASTER);
+    write_config(31, msix->capability + PCI_MSIX_FLAGS, 2, PCI_MSIX_FLAGS_ENABLE);
+    msix_control_changed(msix);
+}
+
+static void set_control(struct msix *msix, uint32_t flags)
+{
+    write_config(31, msix->capability + PCI_MSIX_FLAGS, 2, flags);
+    msix_control_changed(msix);
+}
+
+START_TEST(test_msix_every_entry)
+{
+    struct msix msix;
+    open_msix(&msix, MSIX_VECTORS_MAX);
+    ck_assert_uint_eq(read_config(31, msix.capability + PCI_MSIX_TABLE, 4), 0);
+    ck_assert_uint_eq(read_config(31, msix.capability + PCI_MSIX_PBA, 4), MSIX_PBA_OFFSET);
+    for (unsigned i = 0; i < MSIX_VECTORS_MAX; i++) {
+        /* After power-on all are masked, and each field holds what is written to it. */
+        ck_assert_uint_eq(msix_table_read(&msix, i * 16 + 12, 4), 1);
+        msix_table_write(&msix, i * 16, 4, UINT32_MAX);
+        msix_table_write(&msix, i * 16 + 4, 4, i);
+        msix_table_write(&msix, i * 16 + 8, 8, UINT64_C(0xffffffff) << 32 | (1000 + i));
+        ck_assert_uint_eq(msix_table_read(&msix, i * 16, 4), 0xfffffffc);
+        ck_assert_uint_eq(msix_table_read(&msix, i * 16, 8), (uint64_t)i << 32 | 0xfffffffc);
+        ck_assert_uint_eq(msix_table_read(&msix, i * 16 + 8, 4), 1000 + i);
+        ck_assert_uint_eq(msix_table_read(&msix, i * 16 + 12, 4), 1); /* one bit of control */
+        ck_assert(!msix_notify(&msix, i));
+        ck_assert_uint_eq(msix_table_read(&msix, MSIX_PBA_OFFSET, 8), UINT64_C(1) << i);
+        msix_table_write(&msix, MSIX_PBA_OFFSET, 8, 0); /* software cannot */
+        msix_table_write(&msix, MSIX_PBA_OFFSET, 8, UINT64_MAX);
+        ck_assert_uint_eq(msix_table_read(&msix, MSIX_PBA_OFFSET, 8), UINT64_C(1) << i);
+        msix_table_write(&msix, i * 16 + 12, 4, 0);
+        ck_assert_uint_eq(message_count, i + 1);
+        ck_assert_uint_eq(message_address, (uint64_t)i << 32 | 0xfffffffc);
+        ck_assert_uint_eq(message_data, 1000 + i);
+        ck_assert_uint_eq(msix_table_read(&msix, MSIX_PBA_OFFSET, 8), 0);
+    }
+    for (unsigned i = 0; i < MSIX_VECTORS_MAX; i++) {
+        ck_assert(msix_notify(&msix, i));
+        ck_assert_uint_eq(message_data, 1000 + i);
+    }
+    msix_destroy(&msix);
+}
+END_TEST
+
+START_TEST(test_msix_both_masks_hold_back)
+{
+    struct msix msix;
+    open_msix(&msix, 3);
+    msix_table_write(&msix, 1 * 16 + 12, 4, 0);
+    set_control(&msix, PCI_MSIX_FLAGS_ENABLE | PCI_MSIX_FLAGS_MASKALL);
+    for (unsigned i = 0; i < 5; i++) {
+        ck_assert(!msix_notify(&msix, 1));
+        ck_assert(!msix_notify(&msix, 2));
+    }
+    ck_assert_uint_eq(msix_table_read(&msix, MSIX_PBA_OFFSET, 4), 6);
+    msix_table_write(&msix, 2 * 16 + 12, 4, 0); /* the function is still masked */
+    msix_table_write(&msix, 2 * 16 + 12, 4, 1);
+    ck_assert_uint_eq(message_count, 0);
+    set_control(&msix, PCI_MSIX_FLAGS_ENABLE);
+    ck_assert_uint_eq(message_count, 1); /* many became one */
+    ck_assert_uint_eq(msix_table_read(&msix, MSIX_PBA_OFFSET, 4), 4);
+    msix_table_write(&msix, 2 * 16 + 12, 4, 0);
+    ck_assert_uint_eq(message_count, 2);
+    /* A vector that is moved while masked goes to the new place only. */
+    msix_table_write(&msix, 2 * 16 + 12, 4, 1);
+    msix_table_write(&msix, 2 * 16, 4, 0x28001000);
+    msix_notify(&msix, 2);
+    msix_table_write(&msix, 2 * 16, 4, 0x28003000);
+    msix_table_write(&msix, 2 * 16 + 12, 4, 0);
+    ck_assert_uint_eq(message_count, 3);
+    ck_assert_uint_eq(message_address, 0x28003000);
+    msix_destroy(&msix);
+}
+END_TEST
+
+START_TEST(test_msix_needs_a_bus_master)
+{
+    struct msix msix;
+    open_msix(&msix, 2);
+    msix_table_write(&msix, 12, 4, 0);
+    write_config(31, PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+    msix_control_changed(&msix);
+    ck_assert(!msix_notify(&msix, 0));
+    ck_assert_uint_eq(message_count, 0);
+    write_config(31, PCI_COMMAND, 2, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+    msix_control_changed(&msix);
+    ck_assert_uint_eq(message_count, 1); /* late, not lost */
+    msix_destroy(&msix);
+}
+END_TEST
+
+START_TEST(test_msix_off_and_on_again)
+{
+    struct msix msix;
+    open_msix(&msix, 2);
+    msix_notify(&msix, 0); /* masked: pending */
+    set_control(&msix, 0);
+    msix_table_write(&msix, 12, 4, 0);
+    msix_notify(&msix, 1);
+    ck_assert_uint_eq(message_count, 0);
+    set_control(&msix, PCI_MSIX_FLAGS_ENABLE);
+    ck_assert_uint_eq(message_count, 1);
+    ck_assert_uint_eq(msix_table_read(&msix, MSIX_PBA_OFFSET, 4), 0);
+    /* Of the control word software has two bits; the size stays. */
+    set_control(&msix, 0xffff);
+    ck_assert_uint_eq(read_config(31, msix.capability + PCI_MSIX_FLAGS, 2), 0xc001);
+    msix_destroy(&msix);
+}
+END_TEST
+
 START_TEST(test_no_ecam_no_bridge)
 {
     struct machine_pci none = {0};
@@ -426,6 +547,10 @@ int main(void)
     tcase_add_test(cases, test_capability_list);
     tcase_add_test(cases, test_bad_descriptions);
     tcase_add_test(cases, test_msix);
+    tcase_add_test(cases, test_msix_every_entry);
+    tcase_add_test(cases, test_msix_both_masks_hold_back);
+    tcase_add_test(cases, test_msix_needs_a_bus_master);
+    tcase_add_test(cases, test_msix_off_and_on_again);
     tcase_add_test(cases, test_no_ecam_no_bridge);
     Suite *suite = suite_create("pci");
     suite_add_tcase(suite, cases);
