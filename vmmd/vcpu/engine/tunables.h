@@ -71,6 +71,9 @@
 
 /* Blocks that a CPU runs one by one for each sample. */
 #define ENGINE_TRACE_BLOCKS 64u
+/* Guest instructions between samples, at least: on a host that is busy with other things a tick is
+ * little work, and what is hot should not depend on that. */
+#define ENGINE_SAMPLE_INSNS UINT64_C(250000)
 /* Ticks in a row without a running CPU before nobody needs to tick; and how much a CPU must have
  * run since its last sample to end that: an idle guest wakes often, and does little. */
 #define ENGINE_PROFILE_IDLE_TICKS 10u
@@ -95,8 +98,8 @@
  * least so many samples. */
 #define ENGINE_WARM_TICKS   32u
 #define ENGINE_WARM_SAMPLES 6u
-/* ... and that has been around for so many ticks: what runs still will go on running. */
-#define ENGINE_WARM_AGE_TICKS 2000u
+/* ... and for so many traces: what has been around will be. (A boot takes some 1500 samples.) */
+#define ENGINE_WARM_AGE 2000u
 /* Hot blocks that wait for a region to be formed; regions that are being compiled. */
 #define ENGINE_CANDIDATES 64u
 #define ENGINE_TICKETS    64u

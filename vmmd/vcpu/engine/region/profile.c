@@ -111,7 +111,7 @@ static struct profile_node *node_at(struct profile *profile, struct profile_key 
             node = &set[i];
         }
     }
-    *node = (struct profile_node){.key = key, .born = profile->ticks, .used = true};
+    *node = (struct profile_node){.key = key, .born = profile->traces, .used = true};
     return node;
 }
 
@@ -195,7 +195,7 @@ static void nominate_warm(struct profile *profile)
     for (unsigned i = 0; i < NODES; i++) {
         struct profile_node *node = &profile->nodes[i];
         if (node->used && !node->candidate && node->samples >= ENGINE_WARM_SAMPLES &&
-            profile->ticks - node->born >= ENGINE_WARM_AGE_TICKS &&
+            profile->traces - node->born >= ENGINE_WARM_AGE &&
             (int32_t)(profile->ticks - node->quiet) >= 0 && (!best || node->heat > best->heat)) {
             best = node;
         }

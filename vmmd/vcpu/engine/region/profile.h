@@ -55,7 +55,7 @@ struct profile_node {
     uint32_t exits;     /* times reached from a region */
     uint32_t trace;     /* the last one that it was in */
     uint32_t quiet;     /* no candidate before this tick */
-    uint32_t born;      /* tick at which it was first seen */
+    uint32_t born;      /* the trace that it was first seen in */
     uint8_t refusals, reforms;
     bool used, candidate;
     struct profile_edge edges[ENGINE_PROFILE_EDGES];

@@ -48,6 +48,10 @@ void trace_note(struct engine_cpu *self, const struct block *block)
         atomic_fetch_and(&self->cpu->attention, ~(uint32_t)CPU_ATTENTION_PROFILE);
         return;
     }
+    if (trace->count == 0 && self->cpu->retired - trace->retired < ENGINE_SAMPLE_INSNS) {
+        atomic_fetch_and(&self->cpu->attention, ~(uint32_t)CPU_ATTENTION_PROFILE);
+        return;
+    }
     if (trace->count == 0) {
         engine_count(self->counters.samples);
         if (landed(self, block)) {

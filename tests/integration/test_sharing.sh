@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# Machines of one image share what is compiled: many that start together have little more compiled than
+# one alone, and the next boot finds nearly all of it. SHARING_MACHINES= says how many (20 is what is
+# promised; make check takes fewer).
+. "$(dirname "$0")/lib.sh"
+
+machines=${SHARING_MACHINES:-4}
+slow_build && machines=${SHARING_MACHINES:-2}
+limit=$((300 + 60 * machines)) # seconds; a boot takes one or two
+
+statistic() { # MACHINE NAME
+    "$vmctl" --json stats "$1" | sed -nE "s/.*\"$2\": ([0-9.]+).*/\1/p"
+}
+up() { # NAME
+    grep -q '^guest up' "$work/$1.out" 2>/dev/null
+}
+# What idle machines leave to jitd is done when nothing is queued and nothing new comes.
+settled() {
+    local before after
+    before=$(statistic m1 jit_regions_compiled)
+    sleep 1
+    after=$(statistic m1 jit_regions_compiled)
+    [ -n "$before" ] && [ "$before" = "$after" ] && [ "$(statistic m1 jit_queued)" = 0 ]
+}
+# boots COUNT: start so many machines together; regions and milliseconds that were compiled for them.
+regions=0 milliseconds=0
+boots() {
+    local i consoles=
+    daemon_start
+    for ((i = 1; i <= $1; i++)); do
+        "$vmctl" create "m$i" --kernel "$guest/vmlinux" --initrd "$guest/test-initrd.cpio.gz" \
+            --append "quiet script=busy" --memory 128M >/dev/null
+    done
+    for ((i = 1; i <= $1; i++)); do
+        : >"$work/m$i.out"
+        "$vmctl" start "m$i" >/dev/null
+        "$vmctl" console "m$i" >"$work/m$i.out" 2>/dev/null </dev/null &
+        consoles="$consoles $!"
+    done
+    for ((i = 1; i <= $1; i++)); do
+        wait_for "$limit" up "m$i" || not_ok "machine $i of $1 boots" "$(tail -n 3 "$work/m$i.out")"
+    done
+    wait_for "$limit" settled
+    regions=$(statistic m1 jit_regions_compiled)
+    milliseconds=$(($(statistic m1 jit_compile_ns) / 1000000))
+    for ((i = 1; i <= $1; i++)); do
+        "$vmctl" kill "m$i" >/dev/null 2>&1
+        "$vmctl" rm "m$i" >/dev/null 2>&1
+    done
+    # shellcheck disable=SC2086
+    wait $consoles
+    daemon_stop
+    echo "# $1 machines: $regions regions in $milliseconds ms of processor time"
+}
+
+boots 1
+one=$regions
+check "a machine alone has regions compiled" [ "$one" -gt 5 ]
+rm -rf "$POLYVISOR_CACHE_DIR"
+boots "$machines"
+together=$regions
+# What is hot in one machine of many and just not in another adds a few. Without sharing it would be
+# $machines times as many.
+check "$machines machines together need hardly more than one" \
+    [ "$together" -le $((one + one / 2 + 15)) ]
+
+# Again, with what they left.
+boots 1
+again=$regions
+check "the next boot compiles next to nothing" [ "$again" -le $((together / 3)) ]
+boots 1
+check "the one after that likewise" [ "$regions" -le $((together / 3)) ]
+finish
