@@ -71,6 +71,9 @@ struct virtio_operations {
     void (*resubmitted)(struct device *device);
     /* The driver reset the device: forget requests (none is busy). NULL: nothing to do. */
     void (*reset)(struct device *device);
+    /* The driver resets one queue: forget its requests that wait for something outside. NULL: there
+     * are none, all that were taken get done. */
+    void (*queue_reset)(struct device *device, unsigned queue);
     /* The driver wrote to configuration space. 0 or -EINVAL. NULL: refuse. */
     int (*config_write)(struct device *device, uint32_t offset, const uint8_t *data, unsigned size);
 };

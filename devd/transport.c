@@ -17,6 +17,7 @@ struct transport {
     struct channel *channel;
     struct event *readable;
     uint64_t reset_id; /* to answer when the reset is done */
+    uint64_t queue_reset_ids[VIRTIO_QUEUES_MAX];
 };
 
 static void transport_reply(struct transport *transport, uint64_t id, int status)
@@ -37,6 +38,12 @@ static void transport_reset_done(void *context)
     transport_reply(transport, transport->reset_id, 0);
 }
 
+static void transport_queue_reset_done(void *context, unsigned queue)
+{
+    struct transport *transport = context;
+    transport_reply(transport, transport->queue_reset_ids[queue % VIRTIO_QUEUES_MAX], 0);
+}
+
 static void transport_serve(struct transport *transport, const Polyvisor__TransportRequest *request)
 {
     struct device *device = transport->device;
@@ -55,6 +62,15 @@ static void transport_serve(struct transport *transport, const Polyvisor__Transp
         status = virtio_device_config_write(device, request->config_write->offset,
                                             request->config_write->data.data,
                                             request->config_write->data.len);
+        break;
+    case POLYVISOR__TRANSPORT_REQUEST__BODY_QUEUE_RESET: {
+        uint32_t queue = request->queue_reset->queue;
+        transport->queue_reset_ids[queue % VIRTIO_QUEUES_MAX] = request->id;
+        virtio_queue_reset(device, queue, transport_queue_reset_done, transport);
+        return;
+    }
+    case POLYVISOR__TRANSPORT_REQUEST__BODY_QUEUE_ENABLE:
+        status = virtio_queue_enable(device, request->queue_enable->queue);
         break;
     default:
         break;

@@ -11,7 +11,7 @@
 
 #define RING_FEATURES                                                                              \
     (VIRTQUEUE_FEATURE_INDIRECT | VIRTQUEUE_FEATURE_EVENT_INDEX | VIRTQUEUE_FEATURE_VERSION_1 |    \
-     VIRTQUEUE_FEATURE_PACKED)
+     VIRTQUEUE_FEATURE_PACKED | VIRTQUEUE_FEATURE_RESET)
 
 /* Requests handed over in one turn of the event loop: a busy guest must not starve the control
  * channel. */
@@ -48,6 +48,8 @@ static void signal_descriptor(int fd)
 
 /* ---- Queues ---- */
 
+static void queue_settled(struct virtio_queue *queue);
+
 static void queue_event(evutil_socket_t fd, short what, void *context)
 {
     struct virtio_queue *queue = context;
@@ -66,7 +68,7 @@ static bool queue_running(const struct device *device, const struct virtio_queue
 {
     bool stopping = device->stopping && !device->console;
     return device->virtio->active && queue->open && !queue->ring.fault && !stopping &&
-           !device->virtio->reset_done;
+           !device->virtio->reset_done && !queue->reset_done;
 }
 
 static bool queue_ready(const struct device *device, const struct virtio_queue *queue)
@@ -164,7 +166,10 @@ void virtio_queue_pump(struct device *device, unsigned index)
 void virtio_request_complete(struct device *device, unsigned index,
                              const struct virtqueue_chain *chain, uint32_t written)
 {
-    virtqueue_complete(&device->virtio->queues[index].ring, chain, written);
+    struct virtio_queue *queue = &device->virtio->queues[index];
+
+    virtqueue_complete(&queue->ring, chain, written);
+    queue_settled(queue);
 }
 
 void virtio_queue_signal(struct device *device, unsigned index)
@@ -244,6 +249,9 @@ static int queue_open(struct device *device, struct virtio_queue *queue)
 
     queue->open = false;
     if (!atomic_load(&shared->enabled)) {
+        if (atomic_load(&shared->live)) { /* an earlier process died while it reset the queue */
+            virtqueue_clear(shared);
+        }
         return 0;
     }
     bool live = atomic_load(&shared->live);
@@ -370,12 +378,68 @@ void virtio_device_settled(struct device *device)
     }
     for (unsigned i = 0; i < virtio->queue_count; i++) {
         virtio->queues[i].open = false;
+        virtio->queues[i].reset_done = NULL; /* who asked has given up */
         virtio->queues[i].ring.fault = NULL;
         virtqueue_clear(&virtio->state->queues[i]);
     }
     atomic_store(&virtio->state->needs_reset, 0);
     virtio->reset_done = NULL;
     done(virtio->reset_context);
+}
+
+/* ---- Reset of one queue ---- */
+
+/* Nothing of it is in flight: a reset that waited for that is done. */
+static void queue_settled(struct virtio_queue *queue)
+{
+    void (*done)(void *, unsigned) = queue->reset_done;
+
+    if (!done || (queue->open && queue->ring.in_flight)) {
+        return;
+    }
+    queue->open = false;
+    queue->reset_done = NULL;
+    virtqueue_clear(&queue->device->virtio->state->queues[queue->index]);
+    done(queue->reset_context, queue->index);
+}
+
+void virtio_queue_reset(struct device *device, unsigned index,
+                        void (*done)(void *context, unsigned queue), void *context)
+{
+    const struct virtio_operations *operations = &device->model->virtio;
+    struct virtio_queue *queue = &device->virtio->queues[index % VIRTIO_QUEUES_MAX];
+
+    if (index >= device->virtio->queue_count) {
+        done(context, index);
+        return;
+    }
+    queue->reset_done = done;
+    queue->reset_context = context;
+    if (queue->open && operations->queue_reset) {
+        operations->queue_reset(device, index);
+        queue->ring.in_flight = 0;
+    }
+    queue_settled(queue);
+}
+
+int virtio_queue_enable(struct device *device, unsigned index)
+{
+    struct virtio_queue *queue = &device->virtio->queues[index % VIRTIO_QUEUES_MAX];
+
+    if (index >= device->virtio->queue_count) {
+        return -EINVAL;
+    }
+    /* A device that is not active will find the queue when it is activated. */
+    if (!device->virtio->active || queue->open) {
+        return 0;
+    }
+    int status = queue_open(device, queue);
+    if (status < 0) {
+        virtio_device_fail(device, "queue set up wrongly");
+        return status;
+    }
+    virtio_queue_pump(device, index);
+    return 0;
 }
 
 /* ---- Start and end ---- */

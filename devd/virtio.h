@@ -23,6 +23,8 @@ struct virtio_device {
         struct device *device;
         unsigned index;
         bool open; /* configured and enabled in this activation */
+        void (*reset_done)(void *context, unsigned queue); /* not NULL: waits for that */
+        void *reset_context;
         int kick_fd, call_fd;
         struct event *kick;  /* the driver said there is something */
         struct event *again; /* more to do than one turn of the loop should take */
@@ -42,6 +44,10 @@ void virtio_device_close(struct device *device);
 int virtio_device_activate(struct device *device);
 /* Calls `done` once no request is in flight any more, perhaps before this returns. */
 void virtio_device_reset(struct device *device, void (*done)(void *context), void *context);
+/* The same for one queue; and its use after that, being set up anew: 0 or negative errno. */
+void virtio_queue_reset(struct device *device, unsigned queue,
+                        void (*done)(void *context, unsigned queue), void *context);
+int virtio_queue_enable(struct device *device, unsigned queue);
 int virtio_device_config_write(struct device *device, uint32_t offset, const uint8_t *data,
                                size_t size);
 /* From device_settled: a reset may go on. */

@@ -308,6 +308,13 @@ static void console_reset(struct device *device)
     console_mark(device->console);
 }
 
+static void console_queue_reset(struct device *device, unsigned queue)
+{
+    if (queue < DATA_QUEUES) {
+        held_of(device, queue)->present = false;
+    }
+}
+
 /* The one writable field prints a character, before any queue is set up. */
 static int console_config_write(struct device *device, uint32_t offset, const uint8_t *data,
                                 unsigned size)
@@ -369,6 +376,7 @@ DEVICE_MODEL(virtio_console) = {
             .activated = console_activated,
             .resubmitted = console_resubmitted,
             .reset = console_reset,
+            .queue_reset = console_queue_reset,
             .config_write = console_config_write,
         },
 };

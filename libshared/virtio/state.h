@@ -7,7 +7,8 @@
  * copies once, validates, then uses. Conversation: the device fills what is marked D and sends
  * Ready to vmmd; the transport answers guest register reads from here alone. When the guest sets
  * DRIVER_OK the transport has filled `driver_features` and the queues and sends Activate on the
- * transport channel (proto/transport.proto); Reset and ConfigWrite go the same way. Kicks are the
+ * transport channel (proto/transport.proto); Reset, ConfigWrite, QueueReset and QueueEnable go the
+ * same way. Kicks are the
  * eventfds kick.<queue>, interrupts call.<queue>, configuration changes call.<queue_count>.
  */
 #ifndef POLYVISOR_VIRTIO_STATE_H

@@ -98,6 +98,37 @@ START_TEST(carries_bytes_both_ways)
 }
 END_TEST
 
+static void note_queue(void *context, unsigned queue)
+{
+    (void)queue;
+    *(bool *)context = true;
+}
+
+/* A buffer that waits for input does not hold up the reset of its queue. */
+START_TEST(a_queue_is_reset_while_a_buffer_is_held)
+{
+    int client = host_attach(&host, 0);
+    bool done = false;
+
+    host_activate(&host, 0);
+    offer_room(RECEIVE, 0, 10);
+    host_turn(&host);
+    atomic_store(&host.driver.state->queues[RECEIVE].enabled, 0);
+    virtio_queue_reset(host.device, RECEIVE, note_queue, &done);
+    ck_assert(done);
+    ck_assert_int_eq(write(client, "typed", 5), 5);
+    host_turn(&host);
+    offer_text(0, "out"); /* the other queue goes on */
+    expect_output(client, "out");
+
+    driver_set_queues(&host.driver, 4);
+    ck_assert_int_eq(virtio_queue_enable(host.device, RECEIVE), 0);
+    offer_room(RECEIVE, 1, 10);
+    expect_input(1, "typed");
+    close(client);
+}
+END_TEST
+
 START_TEST(a_lossless_client_holds_the_queue)
 {
     struct virtqueue_used_element element;
@@ -394,6 +425,7 @@ int main(void)
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_set_timeout(tests, 60);
     tcase_add_test(tests, carries_bytes_both_ways);
+    tcase_add_test(tests, a_queue_is_reset_while_a_buffer_is_held);
     tcase_add_test(tests, a_lossless_client_holds_the_queue);
     tcase_add_test(tests, a_huge_buffer_takes_many_turns);
     tcase_add_test(tests, introduces_its_port);

@@ -45,6 +45,8 @@ struct peer {
     _Atomic int mode;
     _Atomic bool stop;
     _Atomic unsigned activations, resets, writes;
+    _Atomic unsigned queue_resets, queue_enables;
+    uint32_t queue;
     uint32_t write_offset;
     uint8_t write_data[8];
     size_t write_length;
@@ -83,6 +85,14 @@ static void peer_handle(struct peer *peer, const Polyvisor__TransportRequest *re
         memcpy(peer->write_data, request->config_write->data.data,
                peer->write_length < 8 ? peer->write_length : 8);
         atomic_fetch_add(&peer->writes, 1);
+        break;
+    case POLYVISOR__TRANSPORT_REQUEST__BODY_QUEUE_RESET:
+        peer->queue = request->queue_reset->queue;
+        atomic_fetch_add(&peer->queue_resets, 1);
+        break;
+    case POLYVISOR__TRANSPORT_REQUEST__BODY_QUEUE_ENABLE:
+        peer->queue = request->queue_enable->queue;
+        atomic_fetch_add(&peer->queue_enables, 1);
         break;
     default:
         break;
@@ -410,7 +420,7 @@ START_TEST(test_features_are_checked)
     /* What this transport cannot do is never offered, whatever the device says. */
     state->device_features = UINT64_MAX;
     store(COMMON + VIRTIO_PCI_COMMON_DFSELECT, 4, 1);
-    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_DF, 4), 0xfffc0005);
+    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_DF, 4), 0xfffc0105);
     store(COMMON + VIRTIO_PCI_COMMON_DFSELECT, 4, 0);
     ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_DF, 4), 0x30ffffff);
 }
@@ -444,6 +454,119 @@ START_TEST(test_queue_registers)
     ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_Q_SIZE, 2), 32);
     ck_assert_uint_eq(load(COMMON + 0x3c, 8), 0);
     ck_assert_uint_eq(load(COMMON + 0x800, 4), 0);
+}
+END_TEST
+
+/* Virtio 1.2, 2.6.1: one queue is reset and set up again while the driver runs. */
+static void start_with_queue_reset(uint64_t more_features)
+{
+    state->device_features |= UINT64_C(1) << VIRTIO_F_RING_RESET | more_features;
+    set_status(VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER);
+    accept_features(state->device_features);
+    set_status(STATUS_READY);
+    set_queue(1, 64, RAM, RAM + 0x1000, RAM + 0x2000);
+    set_status(STATUS_READY | VIRTIO_CONFIG_S_DRIVER_OK);
+    store(COMMON + VIRTIO_PCI_COMMON_Q_SELECT, 2, 1);
+}
+
+START_TEST(test_queue_reset)
+{
+    peer_start(PEER_ANSWERS);
+    start_with_queue_reset(0);
+    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_Q_RESET, 2), 0);
+    store(COMMON + VIRTIO_PCI_COMMON_Q_SIZE, 2, 32); /* too late for that */
+    store(COMMON + VIRTIO_PCI_COMMON_Q_RESET, 2, 2); /* means nothing */
+    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_Q_ENABLE, 2), 1);
+    ck_assert_uint_eq(peer.queue_resets, 0);
+
+    store(COMMON + VIRTIO_PCI_COMMON_Q_RESET, 2, 1);
+    ck_assert_uint_eq(peer.queue_resets, 1);
+    ck_assert_uint_eq(peer.queue, 1);
+    ck_assert_uint_eq(state->queues[1].enabled, 0);
+    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_Q_RESET, 2), 0);
+    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_Q_ENABLE, 2), 0);
+    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_Q_SIZE, 2), 64);
+    store(COMMON + VIRTIO_PCI_COMMON_Q_RESET, 2, 1); /* there is nothing to reset */
+    ck_assert_uint_eq(peer.queue_resets, 1);
+
+    store(COMMON + VIRTIO_PCI_COMMON_Q_SELECT, 2, 0); /* one that was never reset */
+    store(COMMON + VIRTIO_PCI_COMMON_Q_ENABLE, 2, 1);
+    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_Q_ENABLE, 2), 0);
+
+    set_queue(1, 16, RAM + 0x4000, RAM + 0x5000, RAM + 0x6000);
+    ck_assert_uint_eq(peer.queue_enables, 1);
+    ck_assert_uint_eq(peer.queue, 1);
+    ck_assert_uint_eq(state->queues[1].enabled, 1);
+    ck_assert_uint_eq(state->queues[1].size, 16);
+    ck_assert_uint_eq(state->queues[1].descriptors, RAM + 0x4000);
+    ck_assert_uint_eq(status(), STATUS_READY | VIRTIO_CONFIG_S_DRIVER_OK);
+    ck_assert_uint_eq(peer.activations, 1);
+}
+END_TEST
+
+START_TEST(test_queue_reset_must_be_negotiated)
+{
+    peer_start(PEER_ANSWERS);
+    start_driver();
+    store(COMMON + VIRTIO_PCI_COMMON_Q_SELECT, 2, 0);
+    store(COMMON + VIRTIO_PCI_COMMON_Q_RESET, 2, 1);
+    ck_assert_uint_eq(peer.queue_resets, 0);
+    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_Q_ENABLE, 2), 1);
+}
+END_TEST
+
+START_TEST(test_a_queue_set_up_wrongly_after_its_reset)
+{
+    peer_start(PEER_ANSWERS);
+    start_with_queue_reset(0);
+    store(COMMON + VIRTIO_PCI_COMMON_Q_RESET, 2, 1);
+    set_queue(1, 16, RAM + RAM_SIZE, RAM + 0x5000, RAM + 0x6000);
+    ck_assert_uint_eq(peer.queue_enables, 0);
+    ck_assert_uint_eq(state->queues[1].enabled, 0);
+    ck_assert(status() & VIRTIO_CONFIG_S_NEEDS_RESET);
+}
+END_TEST
+
+/* The device takes its time, then is replaced: until then the driver reads that it goes on. */
+START_TEST(test_a_queue_reset_that_takes_long)
+{
+    peer_start(PEER_ANSWERS);
+    start_with_queue_reset(0);
+    atomic_store(&peer.mode, PEER_IS_MUTE);
+    store(COMMON + VIRTIO_PCI_COMMON_Q_RESET, 2, 1);
+    ck_assert_uint_eq(timeouts, 1);
+    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_Q_RESET, 2), 1);
+    ck_assert_uint_eq(timeouts, 1);
+    set_queue(1, 16, RAM + 0x4000, RAM + 0x5000, RAM + 0x6000); /* not yet */
+    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_Q_ENABLE, 2), 0);
+    ck_assert_uint_eq(peer.queue_enables, 0);
+    atomic_store(&peer.mode, PEER_ANSWERS);
+    while (load(COMMON + VIRTIO_PCI_COMMON_Q_RESET, 2)) {
+    }
+    set_queue(1, 16, RAM + 0x4000, RAM + 0x5000, RAM + 0x6000);
+    ck_assert_uint_eq(peer.queue_enables, 1);
+
+    atomic_store(&peer.mode, PEER_IS_MUTE);
+    store(COMMON + VIRTIO_PCI_COMMON_Q_RESET, 2, 1);
+    peer_stop();
+    virtio_pci_device_gone(device);
+    ck_assert_uint_eq(load(COMMON + VIRTIO_PCI_COMMON_Q_RESET, 2), 0);
+}
+END_TEST
+
+/* Packed rings need not have a size that is a power of two, and have smaller areas. */
+START_TEST(test_packed_queues)
+{
+    peer_start(PEER_ANSWERS);
+    start_with_queue_reset(UINT64_C(1) << VIRTIO_F_RING_PACKED);
+    store(COMMON + VIRTIO_PCI_COMMON_Q_RESET, 2, 1);
+    set_queue(1, 33, RAM + RAM_SIZE - 33 * 16, RAM + RAM_SIZE - 4, RAM);
+    ck_assert_uint_eq(peer.queue_enables, 1);
+    ck_assert_uint_eq(state->queues[1].size, 33);
+    store(COMMON + VIRTIO_PCI_COMMON_Q_RESET, 2, 1);
+    set_queue(1, 33, RAM, RAM + 2, RAM + 0x1000); /* misaligned */
+    ck_assert_uint_eq(peer.queue_enables, 1);
+    ck_assert(status() & VIRTIO_CONFIG_S_NEEDS_RESET);
 }
 END_TEST
 
@@ -746,6 +869,10 @@ int main(void)
     tcase_add_test(cases, test_negotiation_and_activation);
     tcase_add_test(cases, test_features_are_checked);
     tcase_add_test(cases, test_queue_registers);
+    tcase_add_test(cases, test_queue_reset);
+    tcase_add_test(cases, test_queue_reset_must_be_negotiated);
+    tcase_add_test(cases, test_a_queue_set_up_wrongly_after_its_reset);
+    tcase_add_test(cases, test_packed_queues);
     tcase_add_test(cases, test_hostile_device_counts);
     tcase_add_test(cases, test_malformed_queues_never_reach_the_device);
     tcase_add_test(cases, test_kicks);
@@ -761,6 +888,7 @@ int main(void)
     TCase *impatient = tcase_create("deadlines");
     tcase_add_checked_fixture(impatient, setup_impatient, teardown);
     tcase_set_timeout(impatient, 60);
+    tcase_add_test(impatient, test_a_queue_reset_that_takes_long);
     tcase_add_loop_test(impatient, test_hung_device_misses_its_deadline, 0, 2);
     tcase_add_test(impatient, test_absent_device);
     Suite *suite = suite_create("virtio_transport");

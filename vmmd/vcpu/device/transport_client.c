@@ -165,6 +165,26 @@ int transport_client_reset_poll(struct transport_client *client)
     return -EAGAIN;
 }
 
+int transport_client_queue_reset(struct transport_client *client, unsigned queue)
+{
+    Polyvisor__TransportRequest message = POLYVISOR__TRANSPORT_REQUEST__INIT;
+    Polyvisor__TransportQueueReset reset = POLYVISOR__TRANSPORT_QUEUE_RESET__INIT;
+    reset.queue = queue;
+    message.body_case = POLYVISOR__TRANSPORT_REQUEST__BODY_QUEUE_RESET;
+    message.queue_reset = &reset;
+    return request(client, &message, UINT_MAX);
+}
+
+int transport_client_queue_enable(struct transport_client *client, unsigned queue)
+{
+    Polyvisor__TransportRequest message = POLYVISOR__TRANSPORT_REQUEST__INIT;
+    Polyvisor__TransportQueueEnable enable = POLYVISOR__TRANSPORT_QUEUE_ENABLE__INIT;
+    enable.queue = queue;
+    message.body_case = POLYVISOR__TRANSPORT_REQUEST__BODY_QUEUE_ENABLE;
+    message.queue_enable = &enable;
+    return request(client, &message, UINT_MAX);
+}
+
 int transport_client_config_write(struct transport_client *client, uint32_t offset, unsigned size,
                                   uint64_t value)
 {

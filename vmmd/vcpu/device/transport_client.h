@@ -29,6 +29,11 @@ int transport_client_reset(struct transport_client *client, unsigned limit_ms);
 int transport_client_config_write(struct transport_client *client, uint32_t offset, unsigned size,
                                   uint64_t value);
 
+/* Reset one queue, whose `enabled` in the shared state is cleared, or use it again, being set. Both
+ * may be repeated. */
+int transport_client_queue_reset(struct transport_client *client, unsigned queue);
+int transport_client_queue_enable(struct transport_client *client, unsigned queue);
+
 /* Without waiting: 0 once the reset that timed out before was answered, otherwise -EAGAIN. Asks
  * again from time to time, because a restarted device never saw the first request. */
 int transport_client_reset_poll(struct transport_client *client);

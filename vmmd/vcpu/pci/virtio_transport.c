@@ -24,7 +24,8 @@
 #define FEATURES_DEVICE UINT64_C(0xfffc000000ffffff)
 #define FEATURES_COMMON                                                                            \
     (UINT64_C(1) << VIRTIO_RING_F_INDIRECT_DESC | UINT64_C(1) << VIRTIO_RING_F_EVENT_IDX |         \
-     UINT64_C(1) << VIRTIO_F_VERSION_1 | UINT64_C(1) << VIRTIO_F_RING_PACKED)
+     UINT64_C(1) << VIRTIO_F_VERSION_1 | UINT64_C(1) << VIRTIO_F_RING_PACKED |                     \
+     UINT64_C(1) << VIRTIO_F_RING_RESET)
 
 /* How often a reader looks again while the device is in the middle of a configuration change. */
 #define CONFIG_READ_TRIES 1000
@@ -48,6 +49,15 @@ static const struct area_layout PACKED_AREAS[3] = {
 
 /* --- life ------------------------------------------------------------------------------------ */
 
+/* As when it was never set up. */
+static void forget_queue(struct virtio_transport_queue *queue)
+{
+    queue->size = 0;
+    queue->enabled = queue->resetting = queue->was_reset = false;
+    memset(queue->areas, 0, sizeof(queue->areas));
+    atomic_store(&queue->vector, NO_VECTOR);
+}
+
 static void forget_guest_setup(struct virtio_transport *transport)
 {
     transport->device_feature_select = 0;
@@ -56,11 +66,7 @@ static void forget_guest_setup(struct virtio_transport *transport)
     transport->queue_select = 0;
     atomic_store(&transport->config_vector, NO_VECTOR);
     for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++) {
-        struct virtio_transport_queue *queue = &transport->queues[i];
-        queue->size = 0;
-        queue->enabled = false;
-        memset(queue->areas, 0, sizeof(queue->areas));
-        atomic_store(&queue->vector, NO_VECTOR);
+        forget_queue(&transport->queues[i]);
     }
 }
 
@@ -214,10 +220,28 @@ static bool queue_acceptable(const struct virtio_transport *transport, unsigned 
     return true;
 }
 
+/* Hand a queue to the device, or take it away; `enabled` last. */
+static void publish_queue(struct virtio_transport *transport, unsigned index, bool enabled)
+{
+    const struct virtio_transport_queue *queue = &transport->queues[index];
+    struct virtio_queue_state *shared = &transport->config.state->queues[index];
+
+    if (!enabled) {
+        atomic_store(&shared->enabled, 0);
+    }
+    shared->descriptors = queue->areas[AREA_DESCRIPTORS];
+    shared->driver_area = queue->areas[AREA_DRIVER];
+    shared->device_area = queue->areas[AREA_DEVICE];
+    shared->size = enabled ? queue_size(transport, index) : 0;
+    shared->msix_vector = atomic_load(&queue->vector);
+    if (enabled) {
+        atomic_store(&shared->enabled, 1);
+    }
+}
+
 /* Check the guest's set-up and hand it to the device through the shared state. */
 static bool publish_queues(struct virtio_transport *transport)
 {
-    struct virtio_state *state = transport->config.state;
     unsigned count = usable_queues(transport);
     for (unsigned i = 0; i < count; i++) {
         if (transport->queues[i].enabled && !queue_acceptable(transport, i)) {
@@ -226,17 +250,9 @@ static bool publish_queues(struct virtio_transport *transport)
         }
     }
     for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++) {
-        const struct virtio_transport_queue *queue = &transport->queues[i];
-        struct virtio_queue_state *shared = &state->queues[i];
-        bool enabled = i < count && queue->enabled;
-        shared->descriptors = queue->areas[AREA_DESCRIPTORS];
-        shared->driver_area = queue->areas[AREA_DRIVER];
-        shared->device_area = queue->areas[AREA_DEVICE];
-        shared->size = enabled ? queue_size(transport, i) : 0;
-        shared->msix_vector = atomic_load(&queue->vector);
-        atomic_store(&shared->enabled, enabled);
+        publish_queue(transport, i, i < count && transport->queues[i].enabled);
     }
-    state->driver_features = transport->driver_features;
+    transport->config.state->driver_features = transport->driver_features;
     return true;
 }
 
@@ -284,6 +300,61 @@ static void write_status(struct virtio_transport *transport, uint32_t value)
     }
 }
 
+/* --- reset of single queues (2.6.1) ---------------------------------------------------------- */
+
+/* Nobody uses any queue that was taken away. */
+static void finish_queue_resets(struct virtio_transport *transport)
+{
+    for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++) {
+        transport->queues[i].resetting = false;
+    }
+}
+
+/* The device has lost the queue already when it fails: then it can only be reset as a whole. */
+static void reset_queue(struct virtio_transport *transport, unsigned index)
+{
+    struct virtio_transport_queue *queue = &transport->queues[index];
+
+    forget_queue(queue);
+    publish_queue(transport, index, false);
+    queue->was_reset = true;
+    int result = request_done(transport, "queue reset",
+                              transport_client_queue_reset(transport->config.client, index));
+    queue->resetting = result == -ETIMEDOUT;
+    if (result != 0 && !queue->resetting) {
+        need_reset(transport);
+    }
+}
+
+/* Whether the selected queue's reset goes on. Asks again: a device that was replaced does not know
+ * of it, one that was busy may have finished. */
+static bool queue_resetting(struct virtio_transport *transport)
+{
+    unsigned index = transport->queue_select;
+
+    if (index >= usable_queues(transport) || !transport->queues[index].resetting) {
+        return false;
+    }
+    int result = transport_client_queue_reset(transport->config.client, index);
+    transport->queues[index].resetting = result == -ETIMEDOUT;
+    return transport->queues[index].resetting;
+}
+
+/* Hand a queue that was reset to the running device again. */
+static void enable_queue(struct virtio_transport *transport, unsigned index)
+{
+    if (!queue_acceptable(transport, index)) {
+        log_debug("%s: the guest's queue %u is malformed", transport->config.name, index);
+        need_reset(transport);
+        return;
+    }
+    publish_queue(transport, index, true);
+    if (request_done(transport, "queue enable",
+                     transport_client_queue_enable(transport->config.client, index)) != 0) {
+        need_reset(transport);
+    }
+}
+
 /* Look whether the device has confirmed its reset by now. */
 static bool still_pending(struct virtio_transport *transport)
 {
@@ -327,12 +398,14 @@ void virtio_transport_device_gone(struct virtio_transport *transport)
     if (transport->reset_pending) {
         finish_reset(transport);
     }
+    finish_queue_resets(transport);
     pthread_mutex_unlock(&transport->lock);
 }
 
 int virtio_transport_reactivate(struct virtio_transport *transport)
 {
     pthread_mutex_lock(&transport->lock);
+    finish_queue_resets(transport);
     uint32_t status = atomic_load(&transport->status);
     int result = 0;
     if ((status & VIRTIO_CONFIG_S_DRIVER_OK) && !(status & VIRTIO_CONFIG_S_NEEDS_RESET)) {
@@ -390,6 +463,7 @@ static void put_queue(struct virtio_transport *transport, uint8_t *image)
     put(image, VIRTIO_PCI_COMMON_Q_DESCLO, 8, queue->areas[AREA_DESCRIPTORS]);
     put(image, VIRTIO_PCI_COMMON_Q_AVAILLO, 8, queue->areas[AREA_DRIVER]);
     put(image, VIRTIO_PCI_COMMON_Q_USEDLO, 8, queue->areas[AREA_DEVICE]);
+    put(image, VIRTIO_PCI_COMMON_Q_RESET, 2, queue->resetting);
 }
 
 static uint32_t feature_word(uint64_t features, uint32_t select)
@@ -405,6 +479,9 @@ uint64_t virtio_transport_common_read(struct virtio_transport *transport, uint64
         return 0;
     }
     pthread_mutex_lock(&transport->lock);
+    if (offset == VIRTIO_PCI_COMMON_Q_RESET) {
+        queue_resetting(transport);
+    }
     put(image, VIRTIO_PCI_COMMON_DFSELECT, 4, transport->device_feature_select);
     put(image, VIRTIO_PCI_COMMON_DF, 4,
         feature_word(offered_features(transport), transport->device_feature_select));
@@ -472,15 +549,21 @@ static void write_queue_select(struct virtio_transport *transport, unsigned offs
     transport->queue_select = (uint16_t)value;
 }
 
-/* The selected queue while it may still be set up, otherwise NULL. */
+static bool driver_runs(const struct virtio_transport *transport)
+{
+    return atomic_load(&transport->status) & VIRTIO_CONFIG_S_DRIVER_OK;
+}
+
+/* The selected queue while it may still, or again, be set up, otherwise NULL. */
 static struct virtio_transport_queue *queue_in_setup(struct virtio_transport *transport)
 {
     unsigned index = transport->queue_select;
-    if (index >= usable_queues(transport) || transport->queues[index].enabled ||
-        (atomic_load(&transport->status) & VIRTIO_CONFIG_S_DRIVER_OK)) {
+    struct virtio_transport_queue *queue = &transport->queues[index % VIRTIO_QUEUES_MAX];
+    if (index >= usable_queues(transport) || queue->enabled || queue->resetting ||
+        (driver_runs(transport) && !queue->was_reset)) {
         return NULL;
     }
-    return &transport->queues[index];
+    return queue;
 }
 
 static void write_queue_size(struct virtio_transport *transport, unsigned offset, uint32_t value)
@@ -507,6 +590,21 @@ static void write_queue_enable(struct virtio_transport *transport, unsigned offs
     struct virtio_transport_queue *queue = queue_in_setup(transport);
     if (queue && value == 1) {
         queue->enabled = true;
+        if (driver_runs(transport)) {
+            enable_queue(transport, transport->queue_select);
+        }
+    }
+}
+
+/* 4.1.4.3: 1 resets the queue, and is read until that is done. */
+static void write_queue_reset(struct virtio_transport *transport, unsigned offset, uint32_t value)
+{
+    (void)offset;
+    unsigned index = transport->queue_select;
+    bool negotiated = transport->driver_features >> VIRTIO_F_RING_RESET & 1;
+    if (value == 1 && negotiated && driver_runs(transport) && !transport->reset_pending &&
+        index < usable_queues(transport) && transport->queues[index].enabled) {
+        reset_queue(transport, index);
     }
 }
 
@@ -540,6 +638,7 @@ static const struct register_field {
     {VIRTIO_PCI_COMMON_Q_AVAILHI, 4, write_queue_area},
     {VIRTIO_PCI_COMMON_Q_USEDLO, 4, write_queue_area},
     {VIRTIO_PCI_COMMON_Q_USEDHI, 4, write_queue_area},
+    {VIRTIO_PCI_COMMON_Q_RESET, 2, write_queue_reset},
 };
 
 static void write_register(struct virtio_transport *transport, unsigned offset, unsigned size,

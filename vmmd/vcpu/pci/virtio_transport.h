@@ -42,6 +42,8 @@ struct virtio_transport_config {
 struct virtio_transport_queue {
     uint16_t size; /* 0: as large as the device allows */
     bool enabled;
+    bool resetting;    /* the device has not confirmed the queue's reset yet */
+    bool was_reset;    /* and may be set up again while the driver runs */
     uint64_t areas[3]; /* descriptors, driver area, device area */
     _Atomic uint16_t vector;
 };
