@@ -19,6 +19,7 @@ FUZZ_SELECTED = $(if $(FUZZ),$(filter fuzz_$(FUZZ:fuzz_%=%),$(FUZZ_NAMES)),$(FUZ
 FUZZ_ALL_OF_DEVD := fuzz_virtio fuzz_net fuzz_mmio fuzz_devd
 # What they take from other tests.
 $(BUILD)/fuzz/fuzz_engine: $(call objects,tests/lockstep/bare_machine.c tests/lockstep/state.c)
+$(BUILD)/fuzz/fuzz_ir: $(call objects,tests/lockstep/state.c)
 
 $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(LIB_VCPU) $(LIB_DEVD) $(LIB_VMMD) $(LIB_CLI) $(LIB_JITD) $(LIB_SHARED)
 	@mkdir -p $(@D)

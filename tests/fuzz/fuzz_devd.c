@@ -13,6 +13,7 @@ int devd_main(int argc, char **argv);
 #include "tests/fuzz/fuzz_device.h"
 #include "tests/fuzz/fuzz_message.h"
 #include "tests/fuzz/fuzz_nanomsg.h"
+#include "tests/fuzz/fuzz_wait.h"
 #include <sched.h>
 
 static struct fuzz_host host;
@@ -164,13 +165,6 @@ int event_base_dispatch(struct event_base *base)
         operations_all[fuzz_pick(speaker, 6)]();
         event_base_loop(base, EVLOOP_NONBLOCK);
     }
-    return 0;
-}
-
-/* Nobody waits at the end. */
-int nanosleep(const struct timespec *time, struct timespec *left)
-{
-    (void)time, (void)left;
     return 0;
 }
 

@@ -29,7 +29,8 @@ struct fuzz_host {
     uint8_t *ram, *state;
     struct event_base *base;
     struct device *device;
-    int client; /* of the console, -1: none */
+    struct device_disk disk; /* how the next one is */
+    int client;              /* of the console, -1: none */
     char path[64];
 };
 
@@ -83,7 +84,8 @@ static inline void fuzz_open(struct fuzz_host *host)
     host->state_fd = memory_create_fd("state", VIRTIO_STATE_SIZE);
     host->state =
         mmap(NULL, VIRTIO_STATE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, host->state_fd, 0);
-    host->disk_fd = memory_create_fd("disk", FUZZ_DISK);
+    host->disk_fd = memfd_create("disk", MFD_CLOEXEC); /* not sealed: it is resized */
+    fuzz_require(ftruncate(host->disk_fd, FUZZ_DISK) == 0, "a disk");
     host->doorbell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     host->reply = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     host->base = event_base_new();
@@ -95,7 +97,8 @@ static inline void fuzz_open(struct fuzz_host *host)
 static inline void fuzz_start(struct fuzz_host *host, const char *kind, bool restart)
 {
     struct device_descriptors descriptors;
-    struct device_settings settings = {.id = "fuzz0", .serial = "fuzz", .restart = restart};
+    struct device_settings settings = {
+        .id = "fuzz0", .serial = "fuzz", .disk = host->disk, .restart = restart};
     struct error err;
 
     device_descriptors_clear(&descriptors);

@@ -14,8 +14,9 @@
 #define RAM_SIZE (UINT64_C(16) << 20)
 
 static struct memory memory;
-static struct machine *machine;
-static struct irq_line serial_irq;
+static struct machine *machines[2]; /* with a PLIC, with an APLIC and IMSICs */
+static struct machine *machine;     /* one of them */
+static struct irq_line serial_irq[2];
 static uint8_t serial_next;
 static bool serial_dead;
 
@@ -65,7 +66,7 @@ static int make_kernel(void)
     return fd;
 }
 
-static void open_machine(void)
+static void open_machines(void)
 {
     struct guest_clock clock = {.source = guest_time};
     struct error err = {0};
@@ -87,11 +88,14 @@ static void open_machine(void)
     fuzz_require(memory_add_region(&memory, ram, LAYOUT_RAM_BASE, config.memory_size) == 0 &&
                      memory_attach_codemap(&memory, codemap) == 0,
                  "memory");
-    machine = machine_model_find("riscv64")->create(&config, &memory, &err);
-    fuzz_require(machine != NULL, err.message);
-    fuzz_require(
-        machine->model->attach_mmio_device(machine, "serial", &serial_ops, NULL, &serial_irq) == 0,
-        "a serial port");
+    for (unsigned i = 0; i < 2; i++) {
+        config.irqchip = i ? MACHINE_IRQCHIP_AIA : MACHINE_IRQCHIP_PLIC;
+        machines[i] = machine_model_find("riscv64")->create(&config, &memory, &err);
+        fuzz_require(machines[i] != NULL, err.message);
+        fuzz_require(machines[i]->model->attach_mmio_device(machines[i], "serial", &serial_ops,
+                                                            NULL, &serial_irq[i]) == 0,
+                     "a serial port");
+    }
 }
 
 /* A hart mask, an address, a size, ...: what calls take. */
@@ -144,13 +148,16 @@ static uint64_t take_address(struct fuzz_input *input)
         LAYOUT_ROM_BASE,    LAYOUT_SYSCON_BASE,          LAYOUT_ACLINT_BASE,
         LAYOUT_PLIC_BASE,   LAYOUT_PLIC_BASE + 0x2000,   LAYOUT_PLIC_BASE + 0x200000,
         LAYOUT_SERIAL_BASE, LAYOUT_ACLINT_BASE + 0x4000, LAYOUT_PLIC_BASE + 0x1000,
+        LAYOUT_APLIC_BASE,  LAYOUT_APLIC_BASE + 0x1c00,  LAYOUT_APLIC_BASE + 0x3000,
+        LAYOUT_IMSIC_BASE,
     };
     unsigned how = (unsigned)fuzz_take(input, 1);
 
     if (how >= 240) {
         return fuzz_take(input, 8);
     }
-    return bases[how % 9] + (how & 0x80 ? fuzz_number(input) : fuzz_take(input, 1) * 4);
+    return bases[how % (sizeof(bases) / sizeof(bases[0]))] +
+           (how & 0x80 ? fuzz_number(input) : fuzz_take(input, 1) * 4);
 }
 
 static void op_read(struct fuzz_input *input)
@@ -169,7 +176,8 @@ static void op_write(struct fuzz_input *input)
 static void op_line(struct fuzz_input *input)
 {
     uint8_t how = (uint8_t)fuzz_take(input, 1);
-    const struct irq_line *line = how & 2 ? &serial_irq : &machine->pci.intx[how >> 2 & 3];
+    const struct irq_line *line =
+        how & 2 ? &serial_irq[machine == machines[1]] : &machine->pci.intx[how >> 2 & 3];
     irq_line_set(line, how & 1);
 }
 
@@ -194,8 +202,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     struct error err = {0};
 
     if (!machine) {
-        open_machine();
+        open_machines();
     }
+    machine = machines[fuzz_take(&input, 1) & 1];
     serial_next = 0;
     serial_dead = false;
     ticks = 0;

@@ -17,6 +17,7 @@
 struct fuzz_words {
     const char *const *texts; /* for strings */
     unsigned count;
+    bool only; /* no other strings: they would be used for something */
     /* For fields of bytes: writes at most `room`; the bytes written, or SIZE_MAX: any. May be NULL.
      */
     size_t (*bytes)(struct fuzz_input *input, const ProtobufCFieldDescriptor *field, uint8_t *to,
@@ -60,7 +61,7 @@ static inline void fuzz_write_text(struct fuzz_writer *writer)
     const char *text;
     size_t size;
 
-    if (how < 208 && writer->words->count) {
+    if ((how < 208 || writer->words->only) && writer->words->count) {
         text = writer->words->texts[how % writer->words->count];
         size = strlen(text);
     } else if (how == 255) { /* a long one */

@@ -9,8 +9,10 @@
 #ifndef POLYVISOR_TESTS_FUZZ_FUZZ_NANOMSG_H
 #define POLYVISOR_TESTS_FUZZ_FUZZ_NANOMSG_H
 
-#include "libshared/base/clock.h"
 #include "libshared/ipc/channel.h"
+#ifndef FUZZ_REAL_TIME /* for code under test with threads of its own, which wait in real time */
+#include "tests/fuzz/fuzz_clock.h"
+#endif
 #include "tests/fuzz/fuzz_input.h"
 #include <errno.h>
 #include <nanomsg/nn.h>
@@ -34,7 +36,6 @@ struct fuzz_socket {
 
 static struct fuzz_socket fuzz_sockets[FUZZ_SOCKETS];
 static pthread_mutex_t fuzz_socket_lock = PTHREAD_MUTEX_INITIALIZER;
-static _Atomic uint64_t fuzz_now_ns = 1000000000;
 /* Hears of each message that is sent; may be NULL. */
 static void (*fuzz_on_sent)(int socket, const uint8_t *bytes, size_t size);
 /* Hears of each socket that is bound or connected; may be NULL. */
@@ -214,7 +215,11 @@ int nn_recv(int number, void *buffer, size_t length, int flags)
         if (!(flags & NN_DONTWAIT)) {
             int wait_ms = fuzz_sockets[number].receive_timeout_ms;
             fuzz_require(wait_ms >= 0, "nobody waits for ever");
-            atomic_fetch_add(&fuzz_now_ns, (uint64_t)wait_ms * 1000000);
+#ifdef FUZZ_REAL_TIME
+            usleep((unsigned)wait_ms * 1000);
+#else
+            fuzz_pass_ms(wait_ms);
+#endif
         }
         errno = flags & NN_DONTWAIT ? EAGAIN : ETIMEDOUT;
         return -1;
@@ -262,18 +267,6 @@ int nn_sendmsg(int number, const struct nn_msghdr *header, int flags)
         nn_freemsg(*(void **)header->msg_control);
     }
     return size;
-}
-
-/* ---- the clock ---- */
-
-uint64_t clock_monotonic_ns(void)
-{
-    return atomic_fetch_add(&fuzz_now_ns, 1000);
-}
-
-uint64_t clock_realtime_ns(void)
-{
-    return clock_monotonic_ns();
 }
 
 #endif

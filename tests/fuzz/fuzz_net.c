@@ -13,8 +13,8 @@
 #define SETTING     ",mac=52:54:00:00:00:01,queues=2"
 
 static struct fuzz_host host;
-static bool alone; /* in a network of our own */
-static bool user;  /* which backend */
+static bool alone;     /* in a network of our own */
+static bool user, tap; /* which backend; neither: a link */
 static int control = -1, peer = -1, connection = -1;
 
 static struct virtio_state *state(void)
@@ -65,13 +65,15 @@ static void replace_fd(int *fd, int with)
 static void start(bool restart)
 {
     struct device_descriptors descriptors;
-    struct device_settings settings = {
-        .id = "net0", .net = user ? "user" SETTING : "link,path=/x" SETTING, .restart = restart};
+    struct device_settings settings = {.id = "net0", .restart = restart};
     struct error err;
     int pair[2];
 
     device_descriptors_clear(&descriptors);
-    if (!user) {
+    settings.net = user ? "user" SETTING : tap ? "tap,ifname=t0" SETTING : "link,path=/x" SETTING;
+    if (tap) { /* an interface carries frames as the other end of a link does */
+        descriptors.backend = fcntl(connection, F_DUPFD_CLOEXEC, 0);
+    } else if (!user) {
         fuzz_require(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, pair) == 0, "pair");
         replace_fd(&control, pair[0]);
         descriptors.backend = pair[1];
@@ -264,7 +266,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     state()->magic = VIRTIO_STATE_MAGIC;
     state()->version = VIRTIO_STATE_VERSION;
     set_queues(16);
-    user = (fuzz_take(&input, 1) & 1) && alone;
+    uint8_t how = (uint8_t)fuzz_take(&input, 1);
+    user = (how & 1) && alone;
+    tap = !user && how & 2;
     fuzz_require(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, pair) == 0, "pair");
     replace_fd(&peer, pair[0]);
     replace_fd(&connection, pair[1]);

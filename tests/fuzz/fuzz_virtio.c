@@ -7,7 +7,7 @@
 #define QUEUE_BYTES 0x4000u
 
 static struct fuzz_host host;
-static const char *const kinds[] = {"virtio-blk", "virtio-console", "virtio-rng"};
+static const char *const kinds[] = {"virtio-blk", "virtio-console", "virtio-rng", "virtio-input"};
 static const char *kind;
 
 static struct virtio_state *state(void)
@@ -168,9 +168,26 @@ static void op_turn(struct fuzz_input *input)
     fuzz_turn(&host);
 }
 
+static void resized(void *context, const struct error *err)
+{
+    (void)context, (void)err;
+}
+
+static void op_control(struct fuzz_input *input)
+{
+    uint8_t how = (uint8_t)fuzz_take(input, 1);
+    struct error err;
+
+    if (how & 1) {
+        device_power_key(host.device, &err);
+    } else {
+        device_resize(host.device, fuzz_number(input) % 0x40000, how & 2, resized, NULL, &err);
+    }
+}
+
 static void (*const operations[])(struct fuzz_input *) = {
-    op_describe, op_offer,  op_write,  op_block_header, op_reset,
-    op_activate, op_config, op_client, op_turn,         op_restart,
+    op_describe, op_offer,  op_write, op_block_header, op_reset,   op_activate,
+    op_config,   op_client, op_turn,  op_restart,      op_control,
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
@@ -185,7 +202,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     state()->magic = VIRTIO_STATE_MAGIC;
     state()->version = VIRTIO_STATE_VERSION;
     set_queues(16);
-    kind = kinds[fuzz_take(&input, 1) % (sizeof(kinds) / sizeof(kinds[0]))];
+    uint8_t how = (uint8_t)fuzz_take(&input, 1);
+    kind = kinds[how % (sizeof(kinds) / sizeof(kinds[0]))];
+    host.disk.threads = how & 0x40;
+    host.disk.write_through = how & 0x20;
+    fuzz_require(ftruncate(host.disk_fd, FUZZ_DISK) == 0, "a disk");
     fuzz_start(&host, kind, false);
     state()->driver_features = state()->device_features;
     atomic_store(&state()->status, 15);
