@@ -17,7 +17,10 @@
 struct fuzz_words {
     const char *const *texts; /* for strings */
     unsigned count;
-    bool only; /* no other strings: they would be used for something */
+    /* For strings that would be used for something: true when it has one for this field. May be
+     * NULL. */
+    bool (*text)(struct fuzz_input *input, const ProtobufCFieldDescriptor *field,
+                 const char **text);
     /* For fields of bytes: writes at most `room`; the bytes written, or SIZE_MAX: any. May be NULL.
      */
     size_t (*bytes)(struct fuzz_input *input, const ProtobufCFieldDescriptor *field, uint8_t *to,
@@ -55,13 +58,16 @@ static inline void fuzz_write_varint(struct fuzz_writer *writer, uint64_t value)
 static inline void fuzz_write_fields(struct fuzz_writer *writer,
                                      const ProtobufCMessageDescriptor *type, unsigned nesting);
 
-static inline void fuzz_write_text(struct fuzz_writer *writer)
+static inline void fuzz_write_text(struct fuzz_writer *writer,
+                                   const ProtobufCFieldDescriptor *field)
 {
     unsigned how = (unsigned)fuzz_take(writer->input, 1);
     const char *text;
     size_t size;
 
-    if ((how < 208 || writer->words->only) && writer->words->count) {
+    if (writer->words->text && field && writer->words->text(writer->input, field, &text)) {
+        size = strlen(text);
+    } else if (how < 208 && writer->words->count) {
         text = writer->words->texts[how % writer->words->count];
         size = strlen(text);
     } else if (how == 255) { /* a long one */
@@ -125,7 +131,7 @@ static inline void fuzz_write_field(struct fuzz_writer *writer,
 
     fuzz_write_varint(writer, field->id << 3 | kind);
     if (field->type == PROTOBUF_C_TYPE_STRING) {
-        fuzz_write_text(writer);
+        fuzz_write_text(writer, field);
     } else if (field->type == PROTOBUF_C_TYPE_BYTES) {
         fuzz_write_bytes(writer, field);
     } else if (field->type == PROTOBUF_C_TYPE_MESSAGE) {
@@ -184,7 +190,7 @@ static inline size_t fuzz_frame(struct fuzz_input *input, const struct fuzz_word
     }
     if (how == 8) { /* a field that no version knows */
         fuzz_write_varint(&writer, 1000 << 3 | 2);
-        fuzz_write_text(&writer);
+        fuzz_write_text(&writer, NULL);
     }
     size_t size = (size_t)(writer.to - to) - (how == 9 ? 1 : 0);
     uint32_t length = (uint32_t)(size - FUZZ_FRAME_HEAD) + (how == 10);
