@@ -230,7 +230,7 @@ static int create_device(struct devd *devd, const Polyvisor__DeviceConfigure *co
         return -ERROR_INTERNAL;
     }
     device_on_notice(devd->device, noticed, devd);
-    if (devd->model->device_class == DEVICE_VIRTIO) {
+    if (devd->model->device_class == DEVICE_VIRTIO && configure->transport_path[0]) {
         devd->transport = transport_open(devd->device, configure->transport_path, err);
         if (!devd->transport) {
             return -ERROR_INTERNAL;

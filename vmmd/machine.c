@@ -216,7 +216,7 @@ static void machine_step_stopping(struct machine *machine)
     }
     for (size_t i = 0; i < machine->device_count; i++) {
         struct machine_device *device = &machine->devices[i];
-        if (!device->child.running) {
+        if (!device->child.running && (kill_all || !machine_revive_device(device))) {
             continue;
         }
         any_running = true;

@@ -69,6 +69,7 @@ struct machine_device {
     struct error error;
     unsigned deaths;                 /* in a row */
     unsigned restarts;               /* since the machine was started */
+    unsigned revivals;               /* of these, while it ended */
     uint64_t started_ns, restart_ns; /* clock_monotonic_ns; restart_ns 0: no restart is due */
 };
 

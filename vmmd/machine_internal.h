@@ -25,6 +25,9 @@ int machine_save(struct machine *machine);
 /* Restart devices whose processes died, those whose time has come. The time of the next restart
  * that is due (clock_monotonic_ns), or 0. */
 uint64_t machine_recover_devices(struct machine *machine);
+/* While the machine ends in order: start the process of a device that died, so that what the guest
+ * had posted is done and what it printed is delivered. True when it runs again. */
+bool machine_revive_device(struct machine_device *device);
 /* vcpud cannot reset the guest because device `id` (any text) does not let go of its memory: end
  * its process, and tell vcpud once it has ended. */
 void machine_device_stuck(struct machine *machine, const char *id);

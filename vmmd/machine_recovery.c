@@ -10,6 +10,7 @@
 #define RECOVERY_STABLE_NS  60000000000ull /* a life that long ends the row */
 #define RECOVERY_DELAY_NS   100000000ull   /* before the second restart; doubles */
 #define RECOVERY_TELL_MS    5000
+#define RECOVERY_REVIVALS   5 /* while a machine ends, which must not take for ever */
 
 static void recovery_tell_gone(struct machine_device *device)
 {
@@ -123,6 +124,31 @@ uint64_t machine_recover_devices(struct machine *machine)
         }
     }
     return next;
+}
+
+bool machine_revive_device(struct machine_device *device)
+{
+    const struct child *child = &device->child;
+    uint64_t now = clock_monotonic_ns();
+    struct error err;
+
+    /* One that was put down for its deadline has had its time; one that ended by itself is done. */
+    bool died = child->pid && child->exit_signal && (!child->put_down || child->stopped);
+    if ((!died && !device->restart_ns) || device->failed || device->revivals >= RECOVERY_REVIVALS) {
+        return false;
+    }
+    if (died) {
+        recovery_note_death(device, now);
+    }
+    device->revivals++;
+    device->restarts++;
+    device->restart_ns = 0;
+    device->started_ns = now;
+    if (machine_relaunch_device(device, &err)) {
+        machine_event(device->machine, "device-died", device->id, "%s", err.message);
+        return false;
+    }
+    return true;
 }
 
 int machine_restart_device(struct machine *machine, const char *id, struct error *err)

@@ -262,7 +262,8 @@ static int machine_configure_device(struct machine_device *device, bool restart)
     snprintf(serial, sizeof(serial), "polyvisor-%s", device->id);
     configure.id = device->id;
     configure.kind = (char *)machine_device_model(device);
-    configure.transport_path = device->transport_path;
+    /* While the machine ends there may be no vcpud any more, and nothing that it would want. */
+    configure.transport_path = machine->vcpu.running ? (char *)device->transport_path : (char *)"";
     configure.memory_base = machine_ram_base(machine);
     configure.memory_bytes = machine->config->memory_bytes;
     configure.restart = restart;

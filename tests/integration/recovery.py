@@ -7,137 +7,22 @@ Started by test_recovery.sh, which has a vmmd running. Usage:
 
 Prints lines for tests/run, and figures as "# ..." lines.
 """
-import json
 import mmap
 import os
-import queue
 import random
 import re
 import signal
 import statistics
 import struct
-import subprocess
 import sys
 import threading
 import time
 
-VMCTL, DAEMON, GUEST, WORK = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
+from machines import PATIENCE, Console, Events, Shell, begin, check, failed, process_of, vmctl
+
+GUEST, WORK = sys.argv[3], sys.argv[4]
 KILLS, STOPS, KINDS = int(sys.argv[5]), int(sys.argv[6]), sys.argv[7:]
 MACHINE = "recovery"
-PATIENCE = 300  # seconds; bounds a hang, proves no speed
-
-failures = 0
-
-
-def check(name, condition, detail=""):
-    global failures
-    if condition:
-        print(f"ok - {name}", flush=True)
-    else:
-        failures += 1
-        print(f"not ok - {name}\n    {detail}", flush=True)
-
-
-def vmctl(*arguments):
-    return subprocess.run([VMCTL, *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout
-
-
-class Events(threading.Thread):
-    """What vmmd tells, with the time at which we heard it."""
-
-    def __init__(self):
-        super().__init__(daemon=True)
-        self.process = subprocess.Popen([VMCTL, "events", "--json"], stdout=subprocess.PIPE, text=True)
-        self.seen = []
-        self.changed = threading.Condition()
-        self.start()
-
-    def run(self):
-        for line in self.process.stdout:
-            event = json.loads(line)
-            event["heard"] = time.monotonic()
-            with self.changed:
-                self.seen.append(event)
-                self.changed.notify_all()
-
-    def mark(self):
-        with self.changed:
-            return len(self.seen)
-
-    def wait(self, mark, kind, component, patience):
-        """The first such event after `mark`, or None."""
-        deadline = time.monotonic() + patience
-        with self.changed:
-            while True:
-                for event in self.seen[mark:]:
-                    if event["kind"] == kind and event["component"] == component:
-                        return event
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    return None
-                self.changed.wait(left)
-
-    def count(self, kind):
-        with self.changed:
-            return sum(event["kind"] == kind for event in self.seen)
-
-
-def process_of(device):
-    """The device's process now, or 0 between two of them."""
-    with open(f"/proc/{DAEMON}/task/{DAEMON}/children") as children:
-        for pid in children.read().split():
-            try:
-                with open(f"/proc/{pid}/cmdline", "rb") as file:
-                    words = file.read().decode().split("\0")
-            except OSError:
-                continue
-            if "--id" in words and words[words.index("--id") + 1] == device:
-                return int(pid)
-    return 0
-
-
-class Console:
-    """vmctl attached to one of the guest's consoles, line by line."""
-
-    def __init__(self, device):
-        self.process = subprocess.Popen([VMCTL, "--quiet", "console", "--device", device, MACHINE], bufsize=0,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        self.lines = queue.Queue()
-        threading.Thread(target=self.read, daemon=True).start()
-
-    def read(self):
-        rest = b""
-        while piece := self.process.stdout.read(65536):
-            *lines, rest = (rest + piece).split(b"\n")
-            for line in lines:
-                self.lines.put(line.decode(errors="replace").rstrip("\r"))
-        self.lines.put(None)
-
-    def say(self, line):
-        self.process.stdin.write((line + "\n").encode())
-
-
-class Shell(Console):
-    """The guest's shell on its console: one command at a time (tests/guests/scripts/commands)."""
-
-    def __init__(self):
-        super().__init__("serial0")
-
-    def answer(self):
-        """(status, output) of the command that was told last."""
-        output = []
-        while True:
-            line = self.lines.get(timeout=PATIENCE)
-            if line is None:
-                raise RuntimeError("the console was closed: " + "\n".join(output[-20:]))
-            status = re.fullmatch(r"status (\d+)", line)
-            if status:
-                return int(status[1]), "\n".join(output)
-            output.append(line)
-
-    def ask(self, command):
-        self.say(command)
-        return self.answer()
 
 
 class Load:
@@ -293,7 +178,7 @@ class Stream(Load):
     device = ""
 
     def attach(self, shell):
-        self.console = Console(self.devices[0])
+        self.console = Console(MACHINE, self.devices[0])
 
     def start(self, shell):
         self.attach(shell)
@@ -377,7 +262,7 @@ class Killer:
 
     def strike(self, number, device):
         """`number` ends the device's process; then it waits for the next one."""
-        pid = process_of(device)
+        pid = process_of(MACHINE, device)
         if pid == 0:
             return
         mark = self.events.mark()
@@ -385,7 +270,7 @@ class Killer:
         os.kill(pid, number)
         if number == signal.SIGKILL and self.random.random() < 0.15:
             self.strike_successor(device, pid)
-        event = self.events.wait(mark, "device-restarted", f"devd/{device}", 60)
+        event = self.events.wait(mark, "device-restarted", f"devd/{device}", 60, MACHINE)
         if event is None:
             self.lost.append(device)
         elif number == signal.SIGKILL:
@@ -394,7 +279,7 @@ class Killer:
     def strike_successor(self, device, old):
         """The next process is killed, too, while it starts."""
         time.sleep(self.random.uniform(0, 0.02))
-        pid = process_of(device)
+        pid = process_of(MACHINE, device)
         if pid not in (0, old):
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -432,11 +317,12 @@ def main():
     loads = [load() for kind in KINDS for load in LOADS[kind]]
     for load in loads:
         load.prepare()
+    begin(sys.argv[1], int(sys.argv[2]))
     events = Events()
     vmctl("create", MACHINE, "--kernel", f"{GUEST}/vmlinux", "--initrd", f"{GUEST}/test-initrd.cpio.gz", "--memory", "256M",
           "--cpus", "2", "--append", "quiet script=commands", *(option for load in loads for option in load.options))
     vmctl("start", MACHINE)
-    shell = Shell()
+    shell = Shell(MACHINE)
     shell.answer()
     shell.ask("dmesg -n 1; dmesg >/tmp/dmesg.before")
     for load in sorted(loads, key=lambda load: load.name == "serial"): # takes the shell's terminal
@@ -455,12 +341,12 @@ def main():
     _, said = shell.ask("dmesg | tail -n +$(($(wc -l </tmp/dmesg.before) + 1))")
     said = [line for line in said.splitlines() if not HARMLESS.search(line)]
     check("the guest's kernel has nothing to say", not said, "\n    ".join(said[:20]))
-    check("no device was given up", events.count("device-failed") == 0)
-    check("no call of the guest missed its deadline", events.count("device-timeout") == 0)
+    check("no device was given up", events.count("device-failed", MACHINE) == 0)
+    check("no call of the guest missed its deadline", events.count("device-timeout", MACHINE) == 0)
     vmctl("kill", MACHINE)
     vmctl("rm", MACHINE)
     events.process.terminate()
-    return failures != 0
+    return failed()
 
 
 sys.exit(main())

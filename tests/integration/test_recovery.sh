@@ -11,5 +11,6 @@ kills=${KILLS:-10} stops=${STOPS:-1}
 slow_build && kills=${KILLS:-3}
 [ $# -gt 0 ] || set -- disk serial console rng rtc
 
+export PYTHONDONTWRITEBYTECODE=1
 daemon_start
 python3 "$top/tests/integration/recovery.py" "$vmctl" "$daemon" "$guest" "$work" "$kills" "$stops" "$@" || failures=1
