@@ -2,29 +2,41 @@
  * The backend that is a raw file or a block device.
  *
  * Through the host's cache, reads, writes and flushes go to io_uring where the host has it; else
- * reads are tried without waiting, and what would wait goes to threads. Everything else, and all
- * direct transfers, go to threads in any case: a thread that is killed in a direct transfer does
- * not end before the transfer has, so once a device process has ended nothing of it reaches guest
- * memory or the disk any more, and its successor may do the same requests again. io_uring makes no
- * such promise: its direct transfers outlive the process.
+ * reads are tried without waiting, and what would wait goes to threads. Small writes to a local
+ * file are done at once: no file system has a way to try them, and handing them to another thread
+ * takes ten times as long. As soon as one is held up, they are handed over for a while.
+ *
+ * Everything else, and all direct transfers, go to threads in any case: a thread that is killed in
+ * a direct transfer does not end before the transfer has, so once a device process has ended
+ * nothing of it reaches guest memory or the disk any more, and its successor may do the same
+ * requests again. io_uring makes no such promise: its direct transfers outlive the process.
  */
 #include "devd/block/file.h"
+#include "libshared/base/clock.h"
 #include "libshared/base/log.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <unistd.h>
 
 #define THREADS        4  /* through the cache */
 #define THREADS_DIRECT 16 /* each request waits for the disk in one */
 #define PAGE_BYTES     4096u
 #define ALIGNMENT_MAX  (64u << 10)
+
+/* Of writes that are done at once. */
+#define QUICK_BYTES    (64u << 10)
+#define QUICK_TURN_NS  UINT64_C(500000)     /* in one turn of the event loop */
+#define QUICK_LATE_NS  UINT64_C(2000000)    /* one that took so long was held up */
+#define QUICK_PAUSE_NS UINT64_C(1000000000) /* after that */
 
 static struct file *file_of(struct block *block)
 {
@@ -92,6 +104,33 @@ static bool file_read_at_once(struct file *file, struct block_request *request)
     return status == 0; /* anything else is looked at again by a worker */
 }
 
+/* Whole pages, so that nothing must be read first. */
+static bool file_is_quick(const struct file *file, const struct block_request *request)
+{
+    return file->quick && request->operation == BLOCK_WRITE && !request->durable &&
+           request->length <= QUICK_BYTES &&
+           !((request->left_offset | request->length) & (PAGE_BYTES - 1));
+}
+
+/* A write that ends in the cache. True when it is done. */
+static bool file_write_at_once(struct file *file, struct block_request *request, uint64_t began)
+{
+    if (!file_is_quick(file, request)) {
+        return false;
+    }
+    uint64_t now = clock_monotonic_ns();
+    if (now < file->slow_until || now - began > QUICK_TURN_NS) {
+        return false;
+    }
+    int status = transfer_all(file, request, true, 0);
+    uint64_t end = clock_monotonic_ns();
+    if (end - now > QUICK_LATE_NS) {
+        file->slow_until = end + QUICK_PAUSE_NS;
+    }
+    block_finish(request, status);
+    return true;
+}
+
 static void file_submit(struct block *block, struct block_request *request)
 {
     struct file *file = file_of(block);
@@ -114,28 +153,40 @@ static struct block_request *file_next(struct file *file)
     return request;
 }
 
+/* Have the ring or a worker do it. */
+static void file_hand_over(struct file *file, struct block_request *request)
+{
+    bool ring = file->uring && request->operation <= BLOCK_FLUSH;
+
+    if (ring && !uring_take(file->uring, request)) {
+        uring_start(file->uring); /* it is full */
+        ring = uring_take(file->uring, request);
+    }
+    if (!ring && !file_read_at_once(file, request)) {
+        file_to_worker(file, request);
+    }
+}
+
 static void file_start(struct block *block)
 {
     struct file *file = file_of(block);
     struct block_request *request;
 
-    if (file->starting) {
+    if (file->starting || !file->first) {
         return; /* from a request's end: the loop below takes it */
     }
+    uint64_t began = clock_monotonic_ns();
     file->starting = true;
-    while ((request = file_next(file))) {
-        bool ring = file->uring && request->operation <= BLOCK_FLUSH;
-        if (ring && !uring_take(file->uring, request)) {
-            uring_start(file->uring);
-            ring = uring_take(file->uring, request);
+    do {
+        while ((request = file_next(file))) {
+            if (!file_write_at_once(file, request, began)) {
+                file_hand_over(file, request);
+            }
         }
-        if (!ring && !file_read_at_once(file, request)) {
-            file_to_worker(file, request);
-        }
-        if (!file->first && file->uring) {
+        if (file->uring) {
             uring_start(file->uring);
         }
-    }
+    } while (file->first);
     file->starting = false;
 }
 
@@ -193,6 +244,24 @@ static void file_find_alignment(struct file *file)
 #endif
 }
 
+/* Where a write to the cache waits for no other computer. */
+static bool file_is_local(const struct file *file)
+{
+    static const unsigned long local[] = {EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC,
+                                          TMPFS_MAGIC, F2FS_SUPER_MAGIC};
+    struct statfs info;
+
+    if (file->is_device || fstatfs(file->fd, &info) < 0) {
+        return false;
+    }
+    for (size_t i = 0; i < sizeof(local) / sizeof(local[0]); i++) {
+        if ((unsigned long)info.f_type == local[i]) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static int file_inspect(struct file *file, const struct block_settings *settings, struct error *err)
 {
     struct block *block = &file->block;
@@ -210,6 +279,7 @@ static int file_inspect(struct file *file, const struct block_settings *settings
     file->is_device = S_ISBLK(info.st_mode);
     file->direct = flags & O_DIRECT;
     file->instant = !file->direct;
+    file->quick = !file->direct && file_is_local(file);
     file_find_alignment(file);
     block->logical_bytes = file->direct ? file->offset_alignment : BLOCK_SECTOR;
     block->physical_bytes =

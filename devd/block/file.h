@@ -18,6 +18,8 @@ struct file {
     struct workers *workers;
     struct uring *uring;                 /* or NULL */
     bool instant;                        /* reads can be tried without waiting */
+    bool quick;                          /* small writes mostly end in the cache at once */
+    uint64_t slow_until;                 /* but did not lately; clock_monotonic_ns */
     struct block_request *first, **last; /* submitted, not started */
     bool starting;
 };
