@@ -47,6 +47,7 @@ endif
 include tools/cross.mk
 include tools/build.mk
 include tools/guests.mk
+include tools/agent.mk
 include tests/fuzz/fuzz.mk
 include tools/check.mk
 include tools/bench.mk

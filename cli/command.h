@@ -20,6 +20,8 @@
     X(list)                                                                                        \
     X(show)                                                                                        \
     X(console)                                                                                     \
+    X(exec)                                                                                        \
+    X(cp)                                                                                          \
     X(events)                                                                                      \
     X(link)                                                                                        \
     X(disk)                                                                                        \

@@ -37,9 +37,10 @@ $(RISCV64)/programs/%: tests/guests/programs/%.c
 	$(RISCV64_CC) $(GUEST_CFLAGS) -o $@ $<
 
 # The initrd of the tests: the plain one, and our programs.
-$(RISCV64)/test-initrd.cpio.gz: $(RISCV64)/initrd.cpio.gz $(RISCV64_PROGRAMS)
+$(RISCV64)/test-initrd.cpio.gz: $(RISCV64)/initrd.cpio.gz $(RISCV64_PROGRAMS) build/agent/riscv64/polyvisor-agent
 	tools/make-initrd $(RISCV64) $@ $(foreach s,$(GUEST_SCRIPTS),$(s)=scripts/$(notdir $(s))) \
-	    $(foreach p,$(RISCV64_PROGRAMS),$(p)=bin/$(notdir $(p)))
+	    $(foreach p,$(RISCV64_PROGRAMS),$(p)=bin/$(notdir $(p))) \
+	    build/agent/riscv64/polyvisor-agent=bin/polyvisor-agent
 
 # Debian's fio, for the tests of disks.
 $(RISCV64)/fio.img: tools/make-fio-root tools/guest-apt $(RISCV64)/vmlinux

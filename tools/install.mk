@@ -8,6 +8,7 @@ BINDIR := $(DESTDIR)$(PREFIX)/bin
 SBINDIR := $(DESTDIR)$(PREFIX)/sbin
 LIBEXECDIR := $(PREFIX)/libexec/polyvisor
 MANDIR := $(DESTDIR)$(PREFIX)/share/man
+AGENTDIR := $(DESTDIR)$(PREFIX)/share/polyvisor/agent
 DOCDIR := $(DESTDIR)$(PREFIX)/share/doc/polyvisor
 UNITDIR := $(DESTDIR)$(PREFIX)/lib/systemd/system
 BASHDIR := $(DESTDIR)$(PREFIX)/share/bash-completion/completions
@@ -15,7 +16,7 @@ ZSHDIR := $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 VMCTL := $(BUILD)/bin/vmctl
 
 .PHONY: install uninstall
-install: $(PROGRAMS)
+install: $(PROGRAMS) $(AGENT_RISCV64)
 	install -d $(BINDIR) $(SBINDIR) $(DESTDIR)$(LIBEXECDIR) $(MANDIR)/man1 $(MANDIR)/man8 $(DOCDIR) \
 	    $(UNITDIR) $(BASHDIR) $(ZSHDIR)
 	install -m 755 $(VMCTL) $(BINDIR)/vmctl
@@ -28,9 +29,11 @@ install: $(PROGRAMS)
 	$(VMCTL) help --completion bash >$(BASHDIR)/vmctl
 	$(VMCTL) help --completion zsh >$(ZSHDIR)/_vmctl
 	sed 's|@LIBEXECDIR@|$(LIBEXECDIR)|' systemd/vmmd.service.in >$(UNITDIR)/vmmd.service
+	install -d $(AGENTDIR)/riscv64
+	install -m 755 $(AGENT_RISCV64) $(AGENTDIR)/riscv64
 	install -m 644 README.md LICENSE docs/errors.md $(DOCDIR)
 
 uninstall:
 	rm -f $(BINDIR)/vmctl $(SBINDIR)/vmmd $(MANDIR)/man1/vmctl.1 $(MANDIR)/man1/vmctl-*.1 \
 	    $(MANDIR)/man8/vmmd.8 $(BASHDIR)/vmctl $(ZSHDIR)/_vmctl $(UNITDIR)/vmmd.service
-	rm -rf $(DESTDIR)$(LIBEXECDIR) $(DOCDIR)
+	rm -rf $(DESTDIR)$(LIBEXECDIR) $(DOCDIR) $(AGENTDIR)

@@ -1,0 +1,44 @@
+/*
+ * A command in a guest, through the guest's agent (libshared/agent/protocol.h): its streams are
+ * joined with descriptors of ours. When the connection ends, it is made again, and the command's
+ * streams go on where they were: neither the vsock's device nor the network of processes between
+ * need live through it.
+ */
+#ifndef POLYVISOR_CLI_GUEST_SESSION_H
+#define POLYVISOR_CLI_GUEST_SESSION_H
+
+#include "cli/command.h"
+#include "cli/signals.h"
+#include "libshared/agent/protocol.h"
+
+struct guest_command {
+    uint32_t flags;                /* enum agent_start_flags */
+    const char *const *arguments;  /* NULL at the end */
+    const char *const *variables;  /* NAME=VALUE, NULL at the end; or NULL */
+    const char *folder;            /* where it starts; NULL: the agent's own */
+    int input;                     /* -1: none, its input is at an end */
+    int output[AGENT_STREAMS];     /* -1: thrown away */
+    uint32_t wait_ms;              /* for an agent that is not there yet */
+    const struct signals *signals; /* sent to the command; NULL: left alone */
+};
+
+/* What became of it. */
+struct guest_outcome {
+    bool by_signal;
+    uint32_t status; /* exit status, or the signal's number */
+    int cause;       /* errno in the guest when it could not be started, or 0 */
+};
+
+/* The path of the vsock of a running machine: what `vsock` names, or of the machine `name`. 0 or a
+ * negative code with *err set. */
+int guest_vsock_path(const struct invocation *invocation, const char *name, const char *vsock,
+                     char *path, size_t size, struct error *err);
+
+/* Run it to its end. 0 with *outcome, also when the guest could not start it; or a negative code
+ * with *err set. */
+int guest_session_run(const char *path, const struct guest_command *command,
+                      struct guest_outcome *outcome, struct error *err);
+/* The exit status that vmctl gives for it, as a shell would; *err is set when it did not start. */
+int guest_exit_status(const struct guest_outcome *outcome, const char *what, struct error *err);
+
+#endif
