@@ -63,6 +63,24 @@ struct code_way {
     uint64_t weight;
 };
 
+/* All that a loop's rounds access off one register, from its value before the first of them. */
+struct code_reach {
+    ir_value base;
+    bool writes;
+    int64_t first, end;
+};
+
+/* Of a loop's head: several rounds that are worth being compiled as one (rounds.c). */
+#define ROUND_BLOCKS_MAX  4u
+#define ROUND_REACHES_MAX 4u
+struct code_rounds {
+    unsigned count; /* of rounds; 0: none of this */
+    unsigned block_count, reach_count;
+    uint16_t
+        blocks[ROUND_BLOCKS_MAX]; /* of a round; each leads to the next, the last to the head */
+    struct code_reach reaches[ROUND_REACHES_MAX];
+};
+
 struct code_block {
     struct ir_block ir;
     int64_t base; /* virtual base of its page, from the entry's */
@@ -76,6 +94,13 @@ struct code_block {
     unsigned expected_count;
     struct global_set dirty;  /* registers that may be newer than memory, at the start */
     struct global_set needed; /* those whose values matter, at the start */
+    struct global_set steady; /* addresses off them stay in a page for a while (steady.c) */
+    struct code_rounds rounds;
+};
+
+/* An edge back to a loop's head. */
+struct code_back_edge {
+    uint16_t from, head;
 };
 
 struct region_code {
@@ -85,7 +110,12 @@ struct region_code {
     unsigned global_count;
     unsigned insns;
     struct code_block blocks[REGION_BLOCKS_MAX];
+    uint16_t ends[REGION_BLOCKS_MAX]; /* the block with the end of each of the region's */
+    struct code_back_edge back_edges[REGION_EDGES_MAX];
+    unsigned back_edge_count;
     struct global_set used;
+    struct global_set steady_reads,
+        steady_writes;                 /* with accesses off them where they are steady */
     uint8_t classes[CODE_GLOBALS_MAX]; /* enum float_class */
     bool has_float;
     struct blob_exit exits[BLOB_EXITS_MAX];
@@ -99,6 +129,17 @@ extern const struct isa *const code_isas[];
 bool code_decode(struct region_code *code, const struct region *region, struct error *err);
 /* Ways, loop heads, dirty and needed registers, float classes. */
 bool code_analyse(struct region_code *code, struct error *err);
+
+/* The blocks of the region that control may go on to. Returns how many. */
+#define CODE_SUCCESSORS_MAX 10u
+unsigned code_successors(const struct code_block *block, uint16_t next[CODE_SUCCESSORS_MAX]);
+/* Parts of code_analyse: */
+/* Cut blocks that overlap; true when there were any, and ways are to be found anew. */
+bool code_cut(struct region_code *code);
+/* The registers whose last translation is worth keeping. */
+void code_find_steady(struct region_code *code);
+/* Loops of which several rounds are compiled as one. */
+void code_find_rounds(struct region_code *code);
 
 /* The exit for that place, a new one if need be; -1: there are too many. */
 int code_exit(struct region_code *code, unsigned page, unsigned offset);

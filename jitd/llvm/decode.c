@@ -56,6 +56,7 @@ static bool decode_block(struct region_code *code, unsigned index, const uint8_t
     block->base = (int64_t)code->region->page_delta[source->page] * CODE_PAGE_BYTES;
     block->heat = source->heat;
     code->insns += source->insns;
+    code->ends[index] = (uint16_t)index;
     return true;
 }
 

@@ -19,11 +19,12 @@ static int find_block(const struct region *region, unsigned page, unsigned offse
     return -1;
 }
 
-static uint64_t edge_heat(const struct region *region, unsigned from, int to)
+static uint64_t edge_heat(const struct region_code *code, unsigned from, int to)
 {
+    const struct region *region = code->region;
     uint64_t heat = 0;
     for (unsigned i = 0; i < region->edge_count; i++) {
-        if (region->edges[i].from == from && region->edges[i].to == to) {
+        if (code->ends[region->edges[i].from] == from && region->edges[i].to == to) {
             heat += region->edges[i].heat;
         }
     }
@@ -44,7 +45,7 @@ static bool find_way(struct region_code *code, unsigned from, int64_t target, st
         }
         way->block = find_block(region, page, offset);
         if (way->block >= 0) {
-            way->weight = 16 * edge_heat(region, from, way->block) + 2;
+            way->weight = 16 * edge_heat(code, from, way->block) + 2;
             return true;
         }
         way->exit = code_exit(code, page, offset);
@@ -92,7 +93,8 @@ static void find_expected(struct region_code *code, unsigned index)
         const struct region_edge *best = NULL;
         for (unsigned i = 0; i < region->edge_count; i++) {
             const struct region_edge *edge = &region->edges[i];
-            if (edge->from == index && !taken[edge->to] && (!best || edge->heat > best->heat)) {
+            if (code->ends[edge->from] == index && !taken[edge->to] &&
+                (!best || edge->heat > best->heat)) {
                 best = edge;
             }
         }
@@ -104,7 +106,7 @@ static void find_expected(struct region_code *code, unsigned index)
     }
 }
 
-static unsigned successors(const struct code_block *block, uint16_t next[10])
+unsigned code_successors(const struct code_block *block, uint16_t next[CODE_SUCCESSORS_MAX])
 {
     unsigned count = 0;
     for (unsigned i = 0; i < block->way_count; i++) {
@@ -120,6 +122,14 @@ static unsigned successors(const struct code_block *block, uint16_t next[10])
 
 /* --- loops ---------------------------------------------------------------------------------- */
 
+static void note_back_edge(struct region_code *code, uint16_t from, uint16_t head)
+{
+    if (code->back_edge_count < REGION_EDGES_MAX) {
+        code->back_edges[code->back_edge_count++] =
+            (struct code_back_edge){.from = from, .head = head};
+    }
+}
+
 /* Depth first from the entry: whoever is come back to while on the path is a head. Each cycle has
  * one, reducible or not. */
 static void find_heads(struct region_code *code)
@@ -133,9 +143,9 @@ static void find_heads(struct region_code *code)
     path[0].block = path[0].step = 0;
     state[0] = OPEN;
     while (depth) {
-        uint16_t next[10];
+        uint16_t next[CODE_SUCCESSORS_MAX];
         struct code_block *block = &code->blocks[path[depth - 1].block];
-        unsigned count = successors(block, next);
+        unsigned count = code_successors(block, next);
         block->reached = true;
         if (path[depth - 1].step == count) {
             state[path[--depth].block] = DONE;
@@ -144,6 +154,7 @@ static void find_heads(struct region_code *code)
         uint16_t to = next[path[depth - 1].step++];
         if (state[to] == OPEN) {
             code->blocks[to].head = true;
+            note_back_edge(code, path[depth - 1].block, to);
         } else if (state[to] == NEW) {
             state[to] = OPEN;
             path[depth].block = to;
@@ -203,8 +214,8 @@ static void spread_dirty(struct region_code *code)
             if (!code->blocks[i].reached || code->blocks[i].stores) {
                 continue;
             }
-            uint16_t next[10];
-            unsigned count = successors(&code->blocks[i], next);
+            uint16_t next[CODE_SUCCESSORS_MAX];
+            unsigned count = code_successors(&code->blocks[i], next);
             struct global_set after = dirty_at_end(&code->blocks[i]);
             for (unsigned j = 0; j < count; j++) {
                 grew |= set_union(&code->blocks[next[j]].dirty, &after);
@@ -264,8 +275,8 @@ static void find_needed(struct region_code *code)
     for (bool grew = true; grew;) {
         grew = false;
         for (unsigned i = code->region->block_count; i-- > 0;) {
-            uint16_t next[10];
-            unsigned count = successors(&code->blocks[i], next);
+            uint16_t next[CODE_SUCCESSORS_MAX];
+            unsigned count = code_successors(&code->blocks[i], next);
             struct global_set set = reads[i];
             for (unsigned j = 0; j < count; j++) {
                 struct global_set later = code->blocks[next[j]].needed;
@@ -363,25 +374,39 @@ static void find_classes(struct region_code *code)
     }
 }
 
-bool code_analyse(struct region_code *code, struct error *err)
+/* Ways from block to block, and loops. False: there are too many exits. */
+static bool find_control(struct region_code *code)
 {
     for (unsigned i = 0; i < code->region->block_count; i++) {
-        struct code_block *block = &code->blocks[i];
-        block->head = block->reached = block->stores = false;
-        memset(&block->needed, 0, sizeof(block->needed));
+        code->blocks[i].head = code->blocks[i].reached = false;
     }
-    code_exit(code, 0, code->region->blocks[0].start); /* exit 0: the way back */
     for (unsigned i = 0; i < code->region->block_count; i++) {
         if (!find_ways(code, i)) {
-            error_set(err, ERROR_UNSUPPORTED, 0, "the region has too many exits");
             return false;
         }
         find_expected(code, i);
     }
+    code->back_edge_count = 0;
     find_heads(code);
+    return true;
+}
+
+bool code_analyse(struct region_code *code, struct error *err)
+{
+    for (unsigned i = 0; i < code->region->block_count; i++) {
+        code->blocks[i].stores = false;
+        memset(&code->blocks[i].needed, 0, sizeof(code->blocks[i].needed));
+    }
+    code_exit(code, 0, code->region->blocks[0].start); /* exit 0: the way back */
+    if (!find_control(code) || (code_cut(code) && !find_control(code))) {
+        error_set(err, ERROR_UNSUPPORTED, 0, "the region has too many exits");
+        return false;
+    }
     find_used(code);
     find_dirty(code);
     find_needed(code);
     find_classes(code);
+    code_find_steady(code);
+    code_find_rounds(code);
     return true;
 }

@@ -110,23 +110,23 @@ static void make_function(struct lowering *l)
 
 /* --- blocks --------------------------------------------------------------------------------- */
 
-static void lower_block(struct lowering *l, unsigned index)
+static void begin_block(struct lowering *l, unsigned index)
 {
-    struct code_block *block = &l->code->blocks[index];
     l->index = index;
-    l->block = block;
+    l->block = &l->code->blocks[index];
     l->insns = 0;
-    l->offset = block->ir.start;
-    l->dirty = block->dirty;
+    l->offset = l->block->ir.start;
+    l->dirty = l->block->dirty;
     l->left = false;
     l->leave.at = NULL;
-    lower_at(l, l->blocks[index]);
-    if (block->head) {
-        lower_poll(l, block);
-    }
+}
+
+void lower_operations(struct lowering *l, unsigned index)
+{
+    begin_block(l, index);
     share_begin(l);
-    for (unsigned i = 0, insns = 0; i < block->ir.op_count && !l->left; i++) {
-        const struct ir_op *op = &block->ir.ops[i];
+    for (unsigned i = 0, insns = 0; i < l->block->ir.op_count && !l->left; i++) {
+        const struct ir_op *op = &l->block->ir.ops[i];
         if (op->opcode == IR_insn) {
             l->offset = (unsigned)op->imm;
             l->insns = insns++;
@@ -141,6 +141,17 @@ static void lower_block(struct lowering *l, unsigned index)
     lower_finish_leave(l);
 }
 
+static void lower_block(struct lowering *l, unsigned index)
+{
+    lower_at(l, l->blocks[index]);
+    begin_block(l, index);
+    if (l->block->head) {
+        lower_poll(l, l->block);
+        lower_rounds(l, index);
+    }
+    lower_operations(l, index);
+}
+
 bool lower_region(struct lowering *l, struct error *err)
 {
     unsigned count = l->code->region->block_count;
@@ -148,6 +159,7 @@ bool lower_region(struct lowering *l, struct error *err)
     make_scopes(l);
     make_function(l);
     l->leaves_first = false;
+    l->rounds = NULL;
     l->insns = 0;
     l->index = 0;
     l->block = &l->code->blocks[0];

@@ -35,10 +35,16 @@ enum memory_kind { MEMORY_GUEST, MEMORY_TLB, MEMORY_CPU, MEMORY_KINDS };
 struct shared {
     uint16_t group; /* GROUP_NONE: free */
     bool reads, writes;
-    LLVMValueRef host;  /* variable: host address of root; kept when the place is free */
-    LLVMValueRef root;  /* the value that a register had when the group was opened */
-    int64_t bias;       /* root is the group's root + bias */
-    int64_t first, end; /* from root */
+    LLVMValueRef addend; /* variable: from guest to host addresses; kept when the place is free */
+    LLVMValueRef root;   /* the value that a register had when the group was opened */
+    int64_t bias;        /* root is the group's root + bias */
+    int64_t first, end;  /* from root */
+};
+
+/* The last translation of a register, in variables (recall.c). */
+struct recalled {
+    LLVMValueRef tag;    /* a page; TLB_EMPTY: none. NULL: nothing is kept for the register */
+    LLVMValueRef addend; /* as in struct tlb_entry */
 };
 
 struct lowering {
@@ -55,6 +61,7 @@ struct lowering {
     /* variables */
     LLVMValueRef globals[CODE_GLOBALS_MAX]; /* NULL: not used */
     LLVMValueRef tlb, tlb_mask, retired;
+    struct recalled recalled[CODE_GLOBALS_MAX][2]; /* for reading, for writing (and reading) */
     /* values of the whole function */
     LLVMValueRef page_base, retired_before;
     LLVMValueRef first_load; /* variables are made in front of it */
@@ -78,7 +85,12 @@ struct lowering {
         LLVMValueRef insns, offset; /* phis: guest instructions done, page offset */
         struct global_set dirty;
     } leave;
-    bool left;         /* the rest of the block is not reached */
+    bool left; /* the rest of the block is not reached */
+    /* Not NULL: these rounds are being lowered (rounds.c); `next_block` follows in them, at `next`.
+     */
+    const struct code_rounds *rounds;
+    int next_block;
+    LLVMBasicBlockRef next;
     bool leaves_first; /* the region's first instruction is never done here */
 };
 
@@ -161,6 +173,12 @@ typedef bool lower_operation(struct lowering *l, const struct ir_op *op);
 
 /* a cc b, as i1 */
 LLVMValueRef lower_condition(struct lowering *l, const struct ir_op *op);
+
+/* The block's operations, from where the builder is; its polls are not among them. */
+void lower_operations(struct lowering *l, unsigned index);
+/* If several of the loop's rounds can be done as one: do so; the builder goes on where they cannot.
+ */
+void lower_rounds(struct lowering *l, unsigned head);
 
 /* Build the module's function. False with *err set. */
 bool lower_region(struct lowering *l, struct error *err);

@@ -47,6 +47,9 @@ static void count_block(struct lowering *l)
 /* The LLVM block to branch to. */
 static LLVMBasicBlockRef way_block(struct lowering *l, const struct code_way *way)
 {
+    if (l->rounds && way->block == l->next_block) {
+        return l->next;
+    }
     if (way->block >= 0) {
         return l->blocks[way->block];
     }

@@ -45,10 +45,29 @@ struct tlb_test memory_test(struct lowering *l, LLVMValueRef va, LLVMValueRef la
     return test;
 }
 
+LLVMValueRef memory_addend(struct lowering *l, const struct tlb_test *test)
+{
+    return load_entry(l, test->entry, offsetof(struct tlb_entry, addend));
+}
+
 LLVMValueRef memory_host(struct lowering *l, const struct tlb_test *test, LLVMValueRef va)
 {
-    LLVMValueRef addend = load_entry(l, test->entry, offsetof(struct tlb_entry, addend));
-    return LLVMBuildAdd(l->builder, addend, va, "");
+    return LLVMBuildAdd(l->builder, memory_addend(l, test), va, "");
+}
+
+LLVMValueRef memory_find(struct lowering *l, const struct memory_range *range,
+                         LLVMBasicBlockRef miss)
+{
+    LLVMValueRef addend = recall_find(l, range, miss);
+    if (!addend) {
+        LLVMBasicBlockRef hit = lower_new_block(l, "");
+        struct tlb_test test =
+            memory_test(l, range->first, range->last, range->reads, range->writes, 1);
+        lower_likely(l, test.hit, hit, miss);
+        lower_at(l, hit);
+        addend = memory_addend(l, &test);
+    }
+    return addend;
 }
 
 /* --- one access ------------------------------------------------------------------------------ */
@@ -165,22 +184,25 @@ LLVMValueRef memory_reach(struct lowering *l, LLVMValueRef first, LLVMValueRef s
 static LLVMValueRef own_pointer(struct lowering *l, const struct ir_op *op, LLVMValueRef va,
                                 bool writes)
 {
-    LLVMBasicBlockRef hit = lower_new_block(l, ""), miss = lower_new_block(l, "miss");
-    LLVMBasicBlockRef next = lower_new_block(l, "");
-    LLVMValueRef size_less_one = lower_constant(l, (1u << (op->aux & IR_MEM_SIZE)) - 1);
-    LLVMValueRef last = LLVMBuildAdd(l->builder, va, size_less_one, "");
-    struct tlb_test test = memory_test(l, va, last, !writes, writes, 1);
-    lower_likely(l, test.hit, hit, miss);
+    LLVMBasicBlockRef miss = lower_new_block(l, "miss"), next = lower_new_block(l, "");
+    uint64_t size = UINT64_C(1) << (op->aux & IR_MEM_SIZE);
+    LLVMValueRef size_less_one = lower_constant(l, size - 1);
+    const struct memory_range range = {
+        .base = op->a,
+        .first = va,
+        .last = LLVMBuildAdd(l->builder, va, size_less_one, ""),
+        .size = size,
+        .reads = !writes,
+        .writes = writes,
+    };
+    LLVMValueRef distances[2] = {memory_find(l, &range, miss), NULL};
+    LLVMBasicBlockRef from[2] = {LLVMGetInsertBlock(l->builder)};
+    LLVMBuildBr(l->builder, next);
     lower_at(l, miss);
-    LLVMValueRef distances[2];
-    LLVMBasicBlockRef from[2] = {hit};
     LLVMValueRef host = memory_reach(l, va, size_less_one, !writes, writes);
     distances[1] = LLVMBuildSub(l->builder, host, va, "");
     share_check(l);
     from[1] = LLVMGetInsertBlock(l->builder);
-    LLVMBuildBr(l->builder, next);
-    lower_at(l, hit);
-    distances[0] = load_entry(l, test.entry, offsetof(struct tlb_entry, addend));
     LLVMBuildBr(l->builder, next);
     lower_at(l, next);
     LLVMValueRef distance = LLVMBuildPhi(l->builder, l->i64, "");
@@ -201,7 +223,8 @@ static LLVMValueRef load(struct lowering *l, const struct ir_op *op)
         order(l, false);
         return value;
     }
-    LLVMValueRef at = share_pointer(l, op);
+    LLVMValueRef at = rounds_pointer(l, op, va);
+    at = at ? at : share_pointer(l, op);
     return from_host(l, op, at ? at : own_pointer(l, op, va, false));
 }
 
@@ -218,7 +241,8 @@ static bool store(struct lowering *l, const struct ir_op *op, LLVMValueRef value
         order(l, (op->aux & IR_MEM_RELEASE) != 0);
         return true;
     }
-    LLVMValueRef at = share_pointer(l, op);
+    LLVMValueRef at = rounds_pointer(l, op, va);
+    at = at ? at : share_pointer(l, op);
     mark_guest(l, LLVMBuildStore(l->builder, value, at ? at : own_pointer(l, op, va, true)));
     return true;
 }

@@ -15,8 +15,21 @@ struct tlb_test {
  * itself) must be a multiple of. */
 struct tlb_test memory_test(struct lowering *l, LLVMValueRef va, LLVMValueRef last, bool reads,
                             bool writes, uint64_t aligned);
-/* The host address, i64. Only where the test was a hit. */
+/* Only where the test was a hit: what to add to guest addresses; the host address, i64. */
+LLVMValueRef memory_addend(struct lowering *l, const struct tlb_test *test);
 LLVMValueRef memory_host(struct lowering *l, const struct tlb_test *test, LLVMValueRef va);
+
+/* A range of bytes that is to be accessed. */
+struct memory_range {
+    ir_value base; /* the register that the address is off, or any other value */
+    LLVMValueRef first, last;
+    uint64_t size; /* last - first + 1 */
+    bool reads, writes;
+};
+/* Go to `miss` unless the range may be accessed directly; the builder goes on where it may. Returns
+ * what to add to addresses in it, i64. */
+LLVMValueRef memory_find(struct lowering *l, const struct memory_range *range,
+                         LLVMBasicBlockRef miss);
 
 /* Behind a test that failed: the runtime's host address of `first` for [first, first + span]; where
  * it has none the region is left. */
@@ -25,6 +38,17 @@ LLVMValueRef memory_reach(struct lowering *l, LLVMValueRef first, LLVMValueRef s
 
 /* Give a loaded value, of the type that the load wants, to its destination. */
 void memory_write(struct lowering *l, LLVMValueRef value);
+
+/* --- recalled translations (recall.c) ------------------------------------------------------- */
+/* At the entry; whenever translations may have been taken away. */
+void recall_begin(struct lowering *l);
+void recall_nothing(struct lowering *l);
+/* As memory_find; NULL: nothing is kept for the register here. */
+LLVMValueRef recall_find(struct lowering *l, const struct memory_range *range,
+                         LLVMBasicBlockRef miss);
+
+/* Where the access goes while several rounds are lowered as one (rounds.c); otherwise NULL. */
+LLVMValueRef rounds_pointer(struct lowering *l, const struct ir_op *op, LLVMValueRef va);
 
 /* --- shared translations (share.c) ---------------------------------------------------------- */
 /* At the start of a block; where all must be forgotten. */

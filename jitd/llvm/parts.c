@@ -1,5 +1,5 @@
 /* Small pieces of LLVM IR that all files use. */
-#include "jitd/llvm/lowering.h"
+#include "jitd/llvm/op_memory.h"
 #include <string.h>
 
 LLVMValueRef lower_constant(struct lowering *l, uint64_t value)
@@ -90,5 +90,6 @@ LLVMValueRef lower_runtime(struct lowering *l, size_t offset, LLVMValueRef *argu
         LLVMAddCallSiteAttribute(call, LLVMAttributeFunctionIndex,
                                  LLVMCreateEnumAttribute(l->context, l->strictfp, 0));
     }
+    recall_nothing(l); /* it may have taken translations away */
     return call;
 }

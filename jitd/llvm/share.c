@@ -48,24 +48,23 @@ static struct shared *find(struct lowering *l, unsigned group)
     return free;
 }
 
+static LLVMValueRef root_plus(struct lowering *l, const struct shared *shared, int64_t offset)
+{
+    return LLVMBuildAdd(l->builder, shared->root, lower_constant(l, (uint64_t)offset), "");
+}
+
 static struct tlb_test test_range(struct lowering *l, const struct shared *shared)
 {
-    LLVMValueRef first =
-        LLVMBuildAdd(l->builder, shared->root, lower_constant(l, (uint64_t)shared->first), "");
-    LLVMValueRef last =
-        LLVMBuildAdd(l->builder, shared->root, lower_constant(l, (uint64_t)shared->end - 1), "");
-    return memory_test(l, first, last, shared->reads, shared->writes, 1);
+    return memory_test(l, root_plus(l, shared, shared->first),
+                       root_plus(l, shared, shared->end - 1), shared->reads, shared->writes, 1);
 }
 
 static void open_slowly(struct lowering *l, const struct shared *shared, LLVMBasicBlockRef next)
 {
-    LLVMValueRef first =
-        LLVMBuildAdd(l->builder, shared->root, lower_constant(l, (uint64_t)shared->first), "");
+    LLVMValueRef first = root_plus(l, shared, shared->first);
     LLVMValueRef span = lower_constant(l, (uint64_t)(shared->end - 1 - shared->first));
     LLVMValueRef host = memory_reach(l, first, span, shared->reads, shared->writes);
-    LLVMBuildStore(l->builder,
-                   LLVMBuildSub(l->builder, host, lower_constant(l, (uint64_t)shared->first), ""),
-                   shared->host);
+    LLVMBuildStore(l->builder, LLVMBuildSub(l->builder, host, first, ""), shared->addend);
     share_check(l);
     LLVMBuildBr(l->builder, next);
 }
@@ -75,10 +74,10 @@ static void open_group(struct lowering *l, struct shared *shared, const struct i
 {
     const struct access_group *group = &l->groups.groups[number];
     int64_t bias = l->groups.accesses[l->op_index].address - op->imm;
-    LLVMValueRef variable = shared->host ? shared->host : new_variable(l);
+    LLVMValueRef variable = shared->addend ? shared->addend : new_variable(l);
     *shared = (struct shared){
         .group = GROUP_NONE, /* not yet to be checked */
-        .host = variable,
+        .addend = variable,
         .root = lower_read(l, op->a),
         .bias = bias,
         .first = group->first - bias,
@@ -86,15 +85,19 @@ static void open_group(struct lowering *l, struct shared *shared, const struct i
         .reads = group->reads,
         .writes = group->writes,
     };
-    LLVMBasicBlockRef hit = lower_new_block(l, ""), miss = lower_new_block(l, "miss");
-    LLVMBasicBlockRef next = lower_new_block(l, "");
-    struct tlb_test test = test_range(l, shared);
-    lower_likely(l, test.hit, hit, miss);
+    LLVMBasicBlockRef miss = lower_new_block(l, "miss"), next = lower_new_block(l, "");
+    const struct memory_range range = {
+        .base = op->a,
+        .first = root_plus(l, shared, shared->first),
+        .last = root_plus(l, shared, shared->end - 1),
+        .size = (uint64_t)(shared->end - shared->first),
+        .reads = shared->reads,
+        .writes = shared->writes,
+    };
+    LLVMBuildStore(l->builder, memory_find(l, &range, miss), shared->addend);
+    LLVMBuildBr(l->builder, next);
     lower_at(l, miss);
     open_slowly(l, shared, next);
-    lower_at(l, hit);
-    LLVMBuildStore(l->builder, memory_host(l, &test, shared->root), shared->host);
-    LLVMBuildBr(l->builder, next);
     lower_at(l, next);
     shared->group = (uint16_t)number;
 }
@@ -109,7 +112,8 @@ LLVMValueRef share_pointer(struct lowering *l, const struct ir_op *op)
     if (shared->group == GROUP_NONE) {
         open_group(l, shared, op, access->group);
     }
-    LLVMValueRef host = LLVMBuildLoad2(l->builder, l->i64, shared->host, "");
+    LLVMValueRef host = LLVMBuildLoad2(l->builder, l->i64, shared->addend, "");
+    host = LLVMBuildAdd(l->builder, host, shared->root, "");
     host = LLVMBuildIntToPtr(l->builder, host, l->ptr, "");
     LLVMValueRef offset = lower_constant(l, (uint64_t)(access->address - shared->bias));
     if (access->next == UINT16_MAX) {
@@ -122,7 +126,7 @@ static void check_one(struct lowering *l, const struct shared *shared)
 {
     struct tlb_test test = test_range(l, shared);
     lower_require(l, test.hit);
-    LLVMBuildStore(l->builder, memory_host(l, &test, shared->root), shared->host);
+    LLVMBuildStore(l->builder, memory_addend(l, &test), shared->addend);
 }
 
 void share_check(struct lowering *l)

@@ -1,5 +1,5 @@
 /* Guest registers: variables while the region runs, memory when it is left. */
-#include "jitd/llvm/lowering.h"
+#include "jitd/llvm/op_memory.h"
 #include "libshared/fp/fp.h"
 
 #define BOX UINT64_C(0xffffffff00000000)
@@ -83,6 +83,7 @@ LLVMValueRef lower_begin_state(struct lowering *l)
         }
     }
     lower_reload_globals(l);
+    recall_begin(l);
     return check_boxes(l);
 }
 

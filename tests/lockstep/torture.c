@@ -39,6 +39,8 @@ static const struct {
     {"mapping", "changing page tables, 4 harts", RISCV64_SUPERVISOR, 4, CALM},
     {"shootdown", "changing page tables of others, 2 harts", RISCV64_SUPERVISOR, 2, CALM},
     {"shootdown", "changing page tables of others, 4 harts", RISCV64_SUPERVISOR, 4, CALM},
+    {"rounds", "translations that change within a loop, 1 hart", RISCV64_SUPERVISOR, 1, CALM},
+    {"rounds", "translations that change within a loop, 4 harts", RISCV64_SUPERVISOR, 4, CALM},
     {"code", "self-modifying code, 1 hart", RISCV64_SUPERVISOR, 1, CALM},
     {"code", "self-modifying code, 4 harts", RISCV64_SUPERVISOR, 4, CALM},
     {"interrupts", "interrupts at every block, 1 hart", RISCV64_MACHINE, 1, EVERY_BLOCK},

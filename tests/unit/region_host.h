@@ -27,6 +27,7 @@ struct region_host {
     struct riscv64_cpu *guest;
     struct cpu *cpu;
     uint64_t slow_loads, slow_stores;
+    void (*behind_slow_load)(struct region_host *host); /* or NULL */
 };
 
 /* --- a machine ------------------------------------------------------------------------------- */
@@ -183,6 +184,9 @@ static CODE_SLOW inline uint64_t host_reach(struct cpu *cpu, uint64_t va, uint64
     }
     if (rights & REACH_WRITE && (host || !(rights & REACH_READ))) {
         host = host_resolve(cpu, va, CPU_ACCESS_WRITE);
+    }
+    if (rights & REACH_READ && host_of(cpu)->behind_slow_load) {
+        host_of(cpu)->behind_slow_load(host_of(cpu));
     }
     return (uint64_t)(uintptr_t)host;
 }

@@ -1,0 +1,289 @@
+/*
+ * The last translation of a register, which compiled loops keep (jitd/llvm/recall.c): it is used
+ * where the address is in its page, never for bytes beyond the page, and no longer than until a
+ * function of the runtime was called. Rounds that are done as one (jitd/llvm/rounds.c) do as one by
+ * one.
+ */
+#include "tests/unit/region_host.h"
+#include <check.h>
+
+#define CODE    HOST_RAM
+#define DATA    (HOST_RAM + 0x200000)
+#define RAM_END (HOST_RAM + HOST_RAM_SIZE)
+
+static struct region_compiler *compiler;
+static struct region_host *subject, *reference;
+
+static void setup(void)
+{
+    subject = host_create(ENGINE_INTERP, 1);
+    reference = host_create(ENGINE_INTERP, 1);
+    host_boot(subject, CODE);
+    host_boot(reference, CODE);
+}
+
+static void teardown(void)
+{
+    host_destroy(subject);
+    host_destroy(reference);
+}
+
+static void load(uint64_t address, const void *bytes, size_t size)
+{
+    host_write(subject, address, bytes, size);
+    host_write(reference, address, bytes, size);
+}
+
+static void set_register(unsigned index, uint64_t value)
+{
+    subject->guest->x[index] = reference->guest->x[index] = value;
+}
+
+static struct host_region *compile(void)
+{
+    struct error err = {0};
+    struct host_region *region = host_compile(subject, compiler, CODE, 64, 1, &err);
+    ck_assert_msg(region != NULL, "%s", err.message);
+    return region;
+}
+
+/* Let the interpreter do as many instructions; then both guests must be alike. */
+static void compare(void)
+{
+    while (reference->cpu->retired < subject->cpu->retired) {
+        host_step(reference);
+    }
+    for (unsigned i = 0; i < 2 && reference->cpu->pc != subject->cpu->pc; i++) {
+        host_step(reference); /* an exception */
+    }
+    const char *difference = host_differs(subject, reference);
+    ck_assert_msg(!difference, "%s", difference);
+    ck_assert_int_eq(
+        memcmp(host_ram(subject, HOST_RAM), host_ram(reference, HOST_RAM), HOST_RAM_SIZE), 0);
+}
+
+/* To an exception; what the region leaves out is done by the lower tier. */
+static void run_to_exception(const struct host_region *region)
+{
+    for (unsigned i = 0; subject->guest->csr.mcause == 0; i++) {
+        ck_assert_uint_lt(i, 300);
+        uint64_t before = subject->cpu->retired;
+        if (subject->cpu->pc == CODE) {
+            host_enter(subject, region);
+        }
+        if (subject->cpu->retired == before && subject->guest->csr.mcause == 0) {
+            host_step(subject);
+        }
+    }
+}
+
+/*
+ * 1:  lh   a3, 8(a0)
+ *     add  a2, a2, a3
+ *     sh   a2, 10(a0)
+ *     ld   a0, 0(a0)
+ *     bnez a0, 1b
+ *     ebreak
+ */
+static const uint16_t list[] = {0x1683, 0x0085, 0x9636, 0x1523, 0x00c5, 0x6108, 0xf975, 0x9002};
+
+/* Items in runs of 20 on each of three pages, some of them at odd addresses. */
+START_TEST(a_list_is_walked)
+{
+    enum { ITEMS = 480, RUN = 20, PAGES = 3 };
+    uint64_t places[ITEMS + 1];
+    for (unsigned i = 0; i < ITEMS; i++) {
+        unsigned run = i / RUN, number = run / PAGES * RUN + i % RUN;
+        places[i] = DATA + run % PAGES * 8192 + number * 24 + run % 2;
+    }
+    places[ITEMS] = 0;
+    for (unsigned i = 0; i < ITEMS; i++) {
+        load(places[i], &places[i + 1], 8);
+        load(places[i] + 8, &(uint16_t){(uint16_t)i}, 2);
+    }
+    load(CODE, list, sizeof(list));
+    set_register(10, places[0]);
+    struct host_region *region = compile();
+    host_enter(subject, region);
+    ck_assert_uint_eq(subject->cpu->retired_optimised, 5 * ITEMS);
+    ck_assert_uint_le(subject->slow_loads + subject->slow_stores, 2 * PAGES);
+    compare();
+    host_region_free(region);
+}
+END_TEST
+
+/* All of these step up to a1, over the end of memory if need be. */
+static const struct {
+    uint16_t code[10];
+    const char *text;
+} scans[] = {
+    {{0x6114, 0x9636, 0x050d, 0x1de3, 0xfeb5, 0x9002},
+     "ld a3, 0(a0); add a2, a2, a3; addi a0, a0, 3; bne"},
+    {{0x6683, 0x0005, 0x5703, 0x0095, 0x9636, 0x0515, 0x1ae3, 0xfeb5, 0x9002},
+     "lwu a3, 0(a0); lhu a4, 9(a0); add a2, a2, a3; addi a0, a0, 5; bne"},
+    {{0xe108, 0x05a3, 0x00c5, 0x051d, 0x1ce3, 0xfeb5, 0x9002},
+     "sd a0, 0(a0); sb a2, 11(a0); addi a0, a0, 7; bne"},
+    {{0xc108, 0x0509, 0x1ee3, 0xfeb5, 0x9002}, "sw a0, 0(a0); addi a0, a0, 2; bne"},
+};
+
+/* Behind the end there is nothing of the guest's: an access that crosses it must fault, though its
+ * first bytes lie in the page of the last round. */
+START_TEST(nothing_is_accessed_beyond_the_page)
+{
+    load(CODE, scans[_i].code, sizeof(scans[_i].code));
+    for (uint64_t start = RAM_END - 4096 - 64; start < RAM_END - 4096 - 48; start++) {
+        host_boot(subject, CODE);
+        host_boot(reference, CODE);
+        set_register(10, start);
+        set_register(11, 1); /* never met */
+        struct host_region *region = compile();
+        run_to_exception(region);
+        ck_assert_uint_ge(subject->guest->csr.mtval, RAM_END - 16);
+        ck_assert_uint_gt(subject->cpu->retired_optimised, 1000);
+        compare();
+        host_region_free(region);
+    }
+}
+END_TEST
+
+/*
+ * 1:  sd   a2, 0(a0)
+ *     ld   a3, 0(a1)
+ *     xor  a1, a1, a4
+ *     addi a2, a2, -1
+ *     bnez a2, 1b
+ *     ebreak
+ */
+static const uint16_t store_and_load[] = {0xe110, 0x6194, 0x8db9, 0x167d, 0xfe65, 0x9002};
+
+/* After every third: the loop has found its translation in the TLB by then. */
+static void forget_translations(struct region_host *host)
+{
+    const struct flush_request all = {.any_root = true, .any_page = true};
+    if (host->slow_loads % 3 == 0) {
+        mmu_flush(engine_cpu_of(host->cpu), &all);
+    }
+}
+
+/* The load is from two pages in turn that are for the same entry of the TLB, so each round calls a
+ * function of the runtime. */
+START_TEST(a_call_ends_it)
+{
+    enum { ROUNDS = 200 };
+    load(CODE, store_and_load, sizeof(store_and_load));
+    set_register(10, DATA + 4096);
+    set_register(11, DATA);
+    set_register(12, ROUNDS);
+    set_register(14, UINT64_C(256) * 4096);
+    subject->behind_slow_load = _i ? forget_translations : NULL;
+    struct host_region *region = compile();
+    host_enter(subject, region);
+    ck_assert_uint_eq(subject->slow_loads, ROUNDS);
+    ck_assert_uint_eq(subject->slow_stores, _i ? 1 + (ROUNDS - 1) / 3 : 1);
+    ck_assert_uint_eq(subject->cpu->retired_optimised, 5 * ROUNDS);
+    compare();
+    host_region_free(region);
+}
+END_TEST
+
+/*
+ * 1:  lbu  a3, 0(a0)
+ *     lbu  a4, 0(a1)
+ *     addi a0, a0, 1
+ *     addi a1, a1, 1
+ *     bne  a3, a4, 2f
+ *     addi a2, a2, 1
+ *     bnez a3, 1b
+ * 2:  ebreak
+ */
+static const uint16_t compare_strings[] = {0x4683, 0x0005, 0xc703, 0x0005, 0x0505, 0x0585,
+                                           0x9463, 0x00e6, 0x0605, 0xf6fd, 0x9002};
+
+/* Strings that end, or differ, after any number of bytes: the rounds that are done as one end
+ * anywhere. */
+START_TEST(rounds_end_anywhere)
+{
+    enum { LENGTH = 40 };
+    load(CODE, compare_strings, sizeof(compare_strings));
+    struct host_region *region = compile();
+    for (unsigned i = 0; i < LENGTH * 4; i++) {
+        uint64_t one = DATA + 4096 - i % 64, other = DATA + 3 * 8192 - i % 37;
+        char text[LENGTH + 1] = {0};
+        memset(text, 'a', i % LENGTH);
+        load(one, text, sizeof(text));
+        text[i % LENGTH / 2] ^= i & 64 ? 1 : 0;
+        load(other, text, sizeof(text));
+        host_boot(subject, CODE);
+        host_boot(reference, CODE);
+        set_register(10, one);
+        set_register(11, other);
+        set_register(12, 0);
+        run_to_exception(region);
+        compare();
+        ck_assert_uint_eq(subject->guest->x[12],
+                          i & 64 && i % LENGTH ? i % LENGTH / 2 : i % LENGTH + !(i & 64));
+    }
+    host_region_free(region);
+}
+END_TEST
+
+/*
+ * 1:  ld   a3, -8(a0)
+ *     addi a0, a0, -8
+ *     sd   a3, -8(a1)
+ *     addi a1, a1, -8
+ *     addi a2, a2, -1
+ *     bnez a2, 1b
+ *     ebreak
+ */
+static const uint16_t copy_down[] = {0x3683, 0xff85, 0x1561, 0xbc23, 0xfed5,
+                                     0x15e1, 0x167d, 0xfa6d, 0x9002};
+
+/* Ranges that overlap, at any distance: each round sees what the one before has stored. */
+START_TEST(rounds_see_each_other)
+{
+    enum { WORDS = 700 };
+    load(CODE, copy_down, sizeof(copy_down));
+    struct host_region *region = compile();
+    for (unsigned i = 0; i < WORDS + 10; i++) {
+        load(DATA + 8192 - 8 * i, &(uint64_t){i * UINT64_C(0x0123456789abcdef)}, 8);
+    }
+    for (int distance = -33; distance <= 33; distance++) {
+        host_boot(subject, CODE);
+        host_boot(reference, CODE);
+        set_register(10, DATA + 8192);
+        set_register(11, DATA + 8192 - (uint64_t)(int64_t)distance);
+        set_register(12, WORDS);
+        run_to_exception(region);
+        ck_assert_uint_gt(subject->cpu->retired_optimised, 6 * WORDS - 100);
+        compare();
+    }
+    host_region_free(region);
+}
+END_TEST
+
+int main(void)
+{
+    struct error err;
+    if (!region_compiler_setup(&err) || !(compiler = region_compiler_create(&err))) {
+        fprintf(stderr, "%s\n", err.message);
+        return 1;
+    }
+    Suite *suite = suite_create("region_recall");
+    TCase *tcase = tcase_create("loops");
+    tcase_add_checked_fixture(tcase, setup, teardown);
+    tcase_set_timeout(tcase, 60);
+    tcase_add_test(tcase, a_list_is_walked);
+    tcase_add_loop_test(tcase, nothing_is_accessed_beyond_the_page, 0,
+                        (int)(sizeof(scans) / sizeof(scans[0])));
+    tcase_add_loop_test(tcase, a_call_ends_it, 0, 2);
+    tcase_add_test(tcase, rounds_end_anywhere);
+    tcase_add_test(tcase, rounds_see_each_other);
+    suite_add_tcase(suite, tcase);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    region_compiler_destroy(compiler);
+    return failed != 0;
+}
