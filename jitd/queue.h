@@ -30,6 +30,7 @@ struct job {
     uint64_t priority;
     bool suspect; /* never beside another job */
     bool running;
+    bool noted;                       /* main thread: the cache knows that it is wanted */
     bool deserted;                    /* main thread, in passing: all who waited have left */
     TAILQ_HEAD(, job_waiter) waiters; /* main thread */
 

@@ -17,11 +17,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#define TICK_MS         500
-#define IDLE_TICKS      4  /* without a job: memory goes back to the host */
-#define REST_TICKS      60 /* and then all of it: the process ends, until it is wanted again */
-#define END_MS          200
-#define WORKERS_DEFAULT 4
+#define TICK_MS            500
+#define IDLE_TICKS         4  /* without a job: memory goes back to the host */
+#define REST_TICKS         60 /* and then all of it: the process ends, until it is wanted again */
+#define END_MS             200
+#define WORKERS_DEFAULT    4
+#define SERVICE_WANTED_MAX 64 /* of an earlier life; the rest was not that hot */
 
 /* The last keys of a kind, the oldest forgotten first. */
 struct key_ring {
@@ -141,6 +142,27 @@ static bool reply_with_head(struct service *service, struct session *session, ui
     return true;
 }
 
+/* Note a job that has to wait, lest it is lost when this process ends before its turn. */
+static void note_wanted(struct service *service, struct job *job)
+{
+    uint8_t packed[REGION_PACKED_MAX];
+    size_t size;
+
+    if (service->cache && queue_length(service->queue) > 0 &&
+        (size = region_pack(&job->region, true, packed, sizeof(packed))) > 0) {
+        cache_store_wanted(service->cache, &job->key, packed, size);
+        job->noted = true;
+    }
+}
+
+static void end_job(struct service *service, struct job *job)
+{
+    if (job->noted) {
+        cache_forget_wanted(service->cache, &job->key);
+    }
+    job_destroy(job);
+}
+
 static void enqueue(struct service *service, struct session *session, uint64_t id,
                     const struct region *region, uint32_t heat, const struct cache_shapes *tried)
 {
@@ -163,10 +185,11 @@ static void enqueue(struct service *service, struct session *session, uint64_t i
         return;
     }
     job->suspect = service->journal && journal_deaths(service->journal, key) > 0;
+    note_wanted(service, job);
     struct job *out = queue_add(service->queue, job);
     if (out) {
         reply_to_all(out, &busy);
-        job_destroy(out);
+        end_job(service, out);
     }
 }
 
@@ -251,7 +274,7 @@ static bool withdraw_all(struct service *service, struct session *session, uint6
         if (deserted && keep) {
             queue_demote(service->queue, deserted);
         } else if (deserted && queue_cancel(service->queue, deserted)) {
-            job_destroy(deserted);
+            end_job(service, deserted);
             service->cancelled++;
         }
     } while (deserted);
@@ -342,7 +365,7 @@ static void on_finished(evutil_socket_t fd, short what, void *argument)
     while ((job = TAILQ_FIRST(&finished))) {
         TAILQ_REMOVE(&finished, job, link);
         finish(service, job);
-        job_destroy(job);
+        end_job(service, job);
     }
 }
 
@@ -518,6 +541,28 @@ static void open_cache(struct service *service, const Polyvisor__JitConfigure *c
     }
 }
 
+/* What the process before this one did not come to. It is nobody's, and comes last; a machine that
+ * wants it joins. The first thing done with it is that it is forgotten, in case that it kills. */
+static void enqueue_wanted(const struct region *region, void *context)
+{
+    struct service *service = context;
+    size_t size;
+
+    cache_subject_of(region, region_compiler_identity(), &service->subject);
+    uint8_t *blob = cache_find(service->cache, &service->subject, &size);
+    if (blob || ring_holds(&service->poisoned, &service->subject.key) ||
+        region_check(region) != NULL) {
+        free(blob);
+        return;
+    }
+    struct job *job = job_create(region, &service->subject, 0);
+    if (job) {
+        job->suspect =
+            service->journal && journal_deaths(service->journal, &service->subject.key) > 0;
+        job_destroy(queue_add(service->queue, job));
+    }
+}
+
 int service_configure(struct service *service, const Polyvisor__JitConfigure *configure,
                       Polyvisor__JitControlReply *reply, struct error *err)
 {
@@ -548,6 +593,9 @@ int service_configure(struct service *service, const Polyvisor__JitConfigure *co
     /* No machine has been heard yet. */
     if (sandbox_seal(SANDBOX_COMPILER, err) < 0) {
         return -(int)err->code;
+    }
+    if (service->cache) {
+        cache_take_wanted(service->cache, SERVICE_WANTED_MAX, enqueue_wanted, service);
     }
     service->configured = true;
     return 0;

@@ -445,15 +445,20 @@ void cache_usage(struct cache *cache, uint64_t *entries, uint64_t *bytes)
 
 /* ---- poisoned regions ---- */
 
+static void region_file_name(const struct cache_key *key, char name[CACHE_NAME_MAX])
+{
+    for (size_t i = 0; i < sizeof(key->bytes); i++) {
+        snprintf(name + 2 * i, 3, "%02x", key->bytes[i]);
+    }
+    strcat(name, ".region");
+}
+
 bool cache_store_poisoned(struct cache *cache, const struct cache_key *key, const uint8_t *packed,
                           size_t size, char *path, size_t path_size)
 {
     char name[CACHE_NAME_MAX];
 
-    for (size_t i = 0; i < sizeof(key->bytes); i++) {
-        snprintf(name + 2 * i, 3, "%02x", key->bytes[i]);
-    }
-    strcat(name, ".region");
+    region_file_name(key, name);
     if (!write_file(cache, "poisoned", name, packed, size)) {
         return false;
     }
@@ -482,4 +487,55 @@ size_t cache_list_poisoned(struct cache *cache, struct cache_key *keys, size_t m
         closedir(folder);
     }
     return count;
+}
+
+/* ---- wanted regions ---- */
+
+void cache_store_wanted(struct cache *cache, const struct cache_key *key, const uint8_t *packed,
+                        size_t size)
+{
+    char name[CACHE_NAME_MAX];
+
+    region_file_name(key, name);
+    write_file(cache, "wanted", name, packed, size);
+}
+
+void cache_forget_wanted(struct cache *cache, const struct cache_key *key)
+{
+    char name[CACHE_NAME_MAX], path[CACHE_NAME_MAX + 16];
+
+    region_file_name(key, name);
+    snprintf(path, sizeof(path), "wanted/%s", name);
+    unlinkat(cache->directory, path, 0);
+}
+
+void cache_take_wanted(struct cache *cache, size_t max,
+                       void (*use)(const struct region *region, void *context), void *context)
+{
+    int fd = openat(cache->directory, "wanted", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *folder = fd < 0 ? NULL : fdopendir(fd);
+    size_t count = 0;
+
+    if (!folder) {
+        if (fd >= 0) {
+            close(fd);
+        }
+        return;
+    }
+    for (struct dirent *entry; (entry = readdir(folder));) {
+        struct region region;
+        struct error err;
+        size_t size;
+        if (entry->d_name[0] == '.' && entry->d_name[1] == '\0') {
+            continue;
+        }
+        uint8_t *bytes = count < max ? cache_read_file(dirfd(folder), entry->d_name, &size) : NULL;
+        unlinkat(dirfd(folder), entry->d_name, 0);
+        if (bytes && region_unpack(&region, bytes, size, &err)) {
+            use(&region, context);
+            count++;
+        }
+        free(bytes);
+    }
+    closedir(folder);
 }

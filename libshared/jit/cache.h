@@ -36,6 +36,15 @@ size_t cache_catalog(struct cache *cache, size_t max, uint64_t **fingerprints);
 /* Of this identity; bytes of all. */
 void cache_usage(struct cache *cache, uint64_t *entries, uint64_t *bytes);
 
+/* Regions that wait to be compiled, packed with their heat: whoever compiles may end before their
+ * turn comes, and the next one begins with them. Nothing is told when that fails. */
+void cache_store_wanted(struct cache *cache, const struct cache_key *key, const uint8_t *packed,
+                        size_t size);
+void cache_forget_wanted(struct cache *cache, const struct cache_key *key);
+/* Remove all of them; at most `max` are handed to `use`. */
+void cache_take_wanted(struct cache *cache, size_t max,
+                       void (*use)(const struct region *region, void *context), void *context);
+
 /* Keep a packed region that killed the compiler, for `jitd --replay`. The path into `path`. */
 bool cache_store_poisoned(struct cache *cache, const struct cache_key *key, const uint8_t *packed,
                           size_t size, char *path, size_t path_size);

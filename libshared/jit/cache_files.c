@@ -364,20 +364,26 @@ static bool clear_file(const struct cache_file *file, void *context)
     return true;
 }
 
+static void clear_regions(int directory, const char *name)
+{
+    DIR *folder = open_folder(directory, name);
+    for (struct dirent *entry; folder && (entry = readdir(folder));) {
+        size_t length = strlen(entry->d_name);
+        if (length > 7 && !strcmp(entry->d_name + length - 7, ".region")) {
+            unlinkat(dirfd(folder), entry->d_name, 0);
+        }
+    }
+    if (folder) {
+        closedir(folder);
+    }
+}
+
 void cache_clear(int directory, struct cache_totals *totals)
 {
     memset(totals, 0, sizeof(*totals));
     cache_walk(directory, NULL, clear_file, totals);
-    DIR *poisoned = open_folder(directory, "poisoned");
-    for (struct dirent *entry; poisoned && (entry = readdir(poisoned));) {
-        size_t length = strlen(entry->d_name);
-        if (length > 7 && !strcmp(entry->d_name + length - 7, ".region")) {
-            unlinkat(dirfd(poisoned), entry->d_name, 0);
-        }
-    }
-    if (poisoned) {
-        closedir(poisoned);
-    }
+    clear_regions(directory, "poisoned");
+    clear_regions(directory, "wanted");
     DIR *code = open_folder(directory, "code");
     for (struct dirent *entry; code && (entry = readdir(code));) {
         if (is_folder_name(entry->d_name)) {

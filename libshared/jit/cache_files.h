@@ -5,6 +5,7 @@
  *   <directory>/code/<identity>/<head>-<key>      entries (cache_entry.h); all hexadecimal
  *   <directory>/code/<identity>/.<pid>-<number>   one that is being written
  *   <directory>/poisoned/<key>.region             regions that killed the compiler: jitd --replay
+ *   <directory>/wanted/<key>.region               regions that wait to be compiled
  *
  * An entry appears by rename, whole or not at all, and is never changed; its modification time is
  * that of its last use. So any number of processes write, read, evict and clear at once, and each
@@ -59,7 +60,7 @@ struct cache_totals {
  * some room if anything had to go; and what writers left that were killed. Does nothing but count
  * while another process is at it. */
 void cache_evict(int directory, uint64_t bytes_max, struct cache_totals *totals);
-/* Remove all entries, and what poisoned/ holds. */
+/* Remove all entries, and what poisoned/ and wanted/ hold. */
 void cache_clear(int directory, struct cache_totals *totals);
 /* Read every entry; remove those that are damaged or of another version. `tell` (or NULL) hears of
  * each. */

@@ -328,6 +328,49 @@ START_TEST(several_regions_may_begin_alike)
 }
 END_TEST
 
+static unsigned taken, taken_heat;
+
+static void note_taken(const struct region *region, void *context)
+{
+    (void)context;
+    ck_assert_ptr_null(region_check(region));
+    taken++;
+    taken_heat += region->blocks[0].heat;
+}
+
+START_TEST(wanted_regions_are_kept_until_taken)
+{
+    uint8_t packed[REGION_PACKED_MAX];
+    struct cache_subject subject;
+    struct region region;
+
+    taken = taken_heat = 0;
+    cache_take_wanted(cache, 10, note_taken, NULL); /* there is not even a folder */
+    ck_assert_uint_eq(taken, 0);
+    for (int round = 0; round < 2; round++) {
+        for (uint32_t i = 1; i <= 5; i++) {
+            jit_sample_region(&region, i);
+            cache_subject_of(&region, IDENTITY, &subject);
+            size_t size = region_pack(&region, true, packed, sizeof(packed));
+            packed[size - 1] ^= i == 5; /* one is damaged, perhaps beyond use */
+            cache_store_wanted(cache, &subject.key, packed, i == 4 ? 0 : size);
+            if (i == 3) {
+                cache_forget_wanted(cache, &subject.key);
+            }
+        }
+        taken = taken_heat = 0;
+        cache_take_wanted(cache, round ? 1 : 10, note_taken, NULL);
+        ck_assert_uint_ge(taken, round ? 1 : 2);
+        ck_assert_uint_le(taken, round ? 1 : 3);
+        ck_assert_uint_eq(taken_heat, taken * region.blocks[0].heat);
+        taken = 0;
+        cache_take_wanted(cache, 10, note_taken,
+                          NULL); /* each once, and what was too much is gone */
+        ck_assert_uint_eq(taken, 0);
+    }
+}
+END_TEST
+
 START_TEST(the_catalog_begins_with_what_was_used_last)
 {
     uint64_t *list;
@@ -587,6 +630,7 @@ int main(void)
     tcase_add_test(tests, an_entry_counts_only_under_its_own_name);
     tcase_add_test(tests, what_is_no_file_is_a_miss);
     tcase_add_test(tests, several_regions_may_begin_alike);
+    tcase_add_test(tests, wanted_regions_are_kept_until_taken);
     tcase_add_test(tests, the_catalog_begins_with_what_was_used_last);
     tcase_add_test(tests, others_entries_are_found);
     tcase_add_test(tests, the_bound_holds_and_the_least_used_goes);

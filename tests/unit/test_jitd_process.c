@@ -412,6 +412,53 @@ START_TEST(machines_share_regions_that_begin_alike)
 }
 END_TEST
 
+static bool has_compiled(unsigned count)
+{
+    Polyvisor__JitStats stats;
+
+    get_stats(&stats);
+    return stats.regions_compiled >= count && stats.queued == 0;
+}
+
+/* Killed with a queue: its successor begins with that, although nobody asks again. */
+START_TEST(what_waited_is_compiled_in_the_next_life)
+{
+    Polyvisor__JitStats stats;
+    size_t known;
+
+    start("sleep:100");
+    struct channel *machine = attach("one", NULL);
+    for (uint32_t i = 1; i <= 12; i++) {
+        send_compile(machine, i, i, 100 - i);
+    }
+    send_cancel(machine, 12);
+    get_stats(&stats);
+    uint64_t end = clock_monotonic_ns() + ANSWER_MS * UINT64_C(1000000);
+    while (stats.cancelled < 1 && clock_monotonic_ns() < end) {
+        usleep(1000);
+        get_stats(&stats);
+    }
+    kill(jitd, SIGKILL);
+    wait_for_end();
+    channel_close(machine);
+    start("");
+    while (!has_compiled(7) && clock_monotonic_ns() < end) {
+        usleep(10000);
+    }
+    get_stats(&stats);
+    ck_assert_uint_ge(stats.regions_compiled, 7); /* two were being compiled, some done */
+    ck_assert_uint_le(stats.cache_entries, 11);   /* nobody wanted the twelfth any more */
+    kill(jitd, SIGKILL);
+    wait_for_end();
+    start("");
+    machine = attach("two", &known);
+    ck_assert_uint_ge(known, 7);
+    get_stats(&stats);
+    ck_assert_uint_eq(stats.queued, 0);
+    channel_close(machine);
+}
+END_TEST
+
 START_TEST(jobs_are_cancelled)
 {
     Polyvisor__JitStats stats;
@@ -680,6 +727,7 @@ int main(void)
     tcase_add_test(tests, a_region_is_compiled_once_and_then_known);
     tcase_add_test(tests, machines_share_a_job_and_hear_of_others);
     tcase_add_test(tests, machines_share_regions_that_begin_alike);
+    tcase_add_test(tests, what_waited_is_compiled_in_the_next_life);
     tcase_add_test(tests, jobs_are_cancelled);
     tcase_add_test(tests, what_a_machine_leaves_behind_is_for_the_cache);
     tcase_add_test(tests, refusals_are_remembered);
