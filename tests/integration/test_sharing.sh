@@ -23,7 +23,7 @@ settled() {
     [ -n "$before" ] && [ "$before" = "$after" ] && [ "$(statistic m1 jit_queued)" = 0 ]
 }
 # boots COUNT: start so many machines together; regions and milliseconds that were compiled for them.
-regions=0 milliseconds=0
+regions=0 milliseconds=0 counters=
 boots() {
     local i consoles=
     daemon_start
@@ -41,6 +41,7 @@ boots() {
         wait_for "$limit" up "m$i" || not_ok "machine $i of $1 boots" "$(tail -n 3 "$work/m$i.out")"
     done
     wait_for "$limit" settled
+    counters=$("$vmctl" --json stats m1)
     regions=$(statistic m1 jit_regions_compiled)
     milliseconds=$(($(statistic m1 jit_compile_ns) / 1000000))
     for ((i = 1; i <= $1; i++)); do
@@ -53,9 +54,26 @@ boots() {
     echo "# $1 machines: $regions regions in $milliseconds ms of processor time"
 }
 
+# The counters: each is there, the median is no longer than the 99th percentile, and one region's
+# time no longer than that of all.
+counter() { # NAME
+    sed -nE "s/.*\"$1\": ([0-9.]+).*/\1/p" <<<"$counters"
+}
+counters_agree() {
+    [ "$(counter jit_compile_median_ns)" -gt 0 ] &&
+        [ "$(counter jit_compile_median_ns)" -le "$(counter jit_compile_p99_ns)" ] &&
+        [ "$(counter jit_compile_median_ns)" -le $((2 * $(counter jit_compile_ns))) ] &&
+        [ "$(counter jit_code_bytes)" -ge $((64 * regions)) ] &&
+        [ "$(counter regions_installed)" -gt 0 ] && [ "$(counter region_bytes)" -gt 0 ] &&
+        [ "$(counter region_median_ns)" -gt 0 ] &&
+        [ "$(counter region_median_ns)" -le "$(counter region_p99_ns)" ] &&
+        [ "$(counter jit_cache_entries)" -ge "$regions" ]
+}
+
 boots 1
 one=$regions
 check "a machine alone has regions compiled" [ "$one" -gt 5 ]
+check "what that took is counted: $(counter jit_compile_median_ns) ns in the median" counters_agree
 rm -rf "$POLYVISOR_CACHE_DIR"
 boots "$machines"
 together=$regions
