@@ -583,10 +583,14 @@ START_TEST(poisoned_regions_are_kept)
     ck_assert_int_eq(access(path, R_OK), 0);
     ck_assert_uint_eq(cache_list_poisoned(cache, keys, 4), 1);
     ck_assert_mem_eq(&keys[0], &subject.key, sizeof(keys[0]));
+    cache_store_wanted(cache, &subject.key, subject.packed, subject.packed_size);
     int fd = cache_open_directory(directory, false, &err);
     cache_clear(fd, &totals);
     close(fd);
     ck_assert_uint_eq(cache_list_poisoned(cache, keys, 4), 0);
+    taken = 0;
+    cache_take_wanted(cache, 10, note_taken, NULL);
+    ck_assert_uint_eq(taken, 0);
 }
 END_TEST
 
