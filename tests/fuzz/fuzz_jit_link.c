@@ -108,6 +108,20 @@ static enum region_install install(struct engine *e, uint64_t ticket, uint64_t f
     return (enum region_install)(size % 3);
 }
 
+static bool replaces(struct engine *e, uint64_t ticket)
+{
+    (void)e;
+    return ticket & 1;
+}
+
+static enum region_install install_other(struct engine *e, uint64_t ticket,
+                                         const struct region *region, const uint8_t *bytes,
+                                         size_t size, struct error *err)
+{
+    fuzz_require(ticket >= 1 && region != NULL, "another region comes for a ticket");
+    return install(e, ticket, 0, region, bytes, size, err);
+}
+
 static const struct jit_link_engine operations = {
     .tick = tick,
     .event = event_of,
@@ -119,6 +133,8 @@ static const struct jit_link_engine operations = {
     .set_known = set_known,
     .next_fetch = next_fetch,
     .install = install,
+    .replaces = replaces,
+    .install_other = install_other,
 };
 
 static void compiler_wanted(void *context)

@@ -147,8 +147,10 @@ static void op_fetch(void)
     uint8_t how = (uint8_t)fuzz_take(speaker, 1);
 
     jit_sample_region(&region, how & 7);
+    uint64_t tried[4] = {fuzz_number(speaker)};
     fetch.fingerprint = cache_head_fingerprint(&region);
-    fetch.skip = how >> 6;
+    fetch.tried = tried;
+    fetch.n_tried = how >> 6;
     request.id = 9;
     request.body_case = POLYVISOR__JIT_REQUEST__BODY_FETCH;
     request.fetch = &fetch;
@@ -161,7 +163,7 @@ static void op_refuse(void)
     int socket = machine_socket();
 
     if (socket >= 0) {
-        fuzz_sockets[socket].refuses = !fuzz_sockets[socket].refuses;
+        fuzz_set_refuses(socket, !fuzz_sockets[socket].refuses);
     }
 }
 

@@ -113,6 +113,21 @@ static inline int fuzz_find_socket(const char *end)
     return -1;
 }
 
+/* From now on `socket` takes what is sent, or has no room. */
+static inline void fuzz_set_refuses(int socket, bool refuses)
+{
+    struct fuzz_socket *of = &fuzz_sockets[socket];
+
+    if (of->open && of->refuses != refuses) {
+        of->refuses = refuses;
+        if (refuses) {
+            fuzz_unsignal(of->send_fd);
+        } else {
+            fuzz_signal(of->send_fd);
+        }
+    }
+}
+
 /* ---- nanomsg ---- */
 
 int nn_socket(int domain, int protocol)

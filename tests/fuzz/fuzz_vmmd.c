@@ -277,7 +277,7 @@ static void op_death(struct fuzz_input *input)
 static void op_refuse(struct fuzz_input *input)
 {
     int socket = (int)fuzz_take(input, 1) % 32;
-    fuzz_sockets[socket].refuses = !fuzz_sockets[socket].refuses;
+    fuzz_set_refuses(socket, !fuzz_sockets[socket].refuses);
 }
 
 /* ---- vmmd ---- */

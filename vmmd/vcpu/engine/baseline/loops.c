@@ -64,7 +64,9 @@ void loops_find(struct compiler *c)
     struct usage usage = {0};
     c->carried_count = 0;
     c->looping = compile_loop_registers.count && !c->unlooped && !ir->straddles &&
-                 last->opcode == IR_branch && last->imm2 == ir->start && find_usage(c, &usage);
+                 last->opcode == IR_branch && last->imm2 == ir->start &&
+                 /* who comes to the stub compares again, and only globals are stored for it */
+                 !ir_is_temp(last->a) && !ir_is_temp(last->b) && find_usage(c, &usage);
     if (c->looping) {
         carry(c, &usage, true, true); /* each round waits for the one before */
         carry(c, &usage, true, false);

@@ -131,7 +131,7 @@ bool compile_branch(struct compiler *c, const struct ir_op *op)
         return true;
     }
     compile_load_comparison(c, op);
-    registers_clean(c, false);
+    registers_clean(c, true); /* the stub leads to who compares again, from memory */
     count_retired(c, c->hot);
     enum host_condition condition = compile_compare(c, op);
     compile_exit_stub(c);
