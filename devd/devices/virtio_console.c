@@ -313,6 +313,9 @@ static void console_queue_reset(struct device *device, unsigned queue)
     if (queue < DATA_QUEUES) {
         held_of(device, queue)->present = false;
     }
+    if (queue == QUEUE_TRANSMIT) {
+        console_mark(device->console);
+    }
 }
 
 /* The one writable field prints a character, before any queue is set up. */

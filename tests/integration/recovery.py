@@ -23,6 +23,7 @@ from machines import PATIENCE, Console, Events, Shell, begin, check, failed, pro
 GUEST, WORK = sys.argv[3], sys.argv[4]
 KILLS, STOPS, KINDS = int(sys.argv[5]), int(sys.argv[6]), sys.argv[7:]
 MACHINE = "recovery"
+DISK = os.environ.get("DISK", "")  # how disks are opened: ",cache=none,aio=threads"
 
 
 class Load:
@@ -65,7 +66,7 @@ class Fio(Load):
         image = os.path.join(WORK, "fio.img")
         with open(image, "wb") as file:
             file.truncate(4 << 20)
-        self.options = ("--disk", f"path={GUEST}/fio.img,readonly", "--disk", f"path={image}")
+        self.options = ("--disk", f"path={GUEST}/fio.img,readonly", "--disk", f"path={image}{DISK}")
 
     def start(self, shell):
         status, output = shell.ask("load-modules ext4; mount -t ext4 -o ro /dev/vda /mnt && mount -t proc proc /mnt/proc && "
@@ -95,7 +96,7 @@ class Sectors(Load):
         self.image = os.path.join(WORK, "sectors.img")
         with open(self.image, "wb") as file:
             file.truncate(self.BLOCKS * self.BLOCK)
-        self.options = ("--disk", f"path={self.image}")
+        self.options = ("--disk", f"path={self.image}{DISK}")
         self.log = []  # (time, block, version before, version)
         self.looks = 0
         self.ended = threading.Event()

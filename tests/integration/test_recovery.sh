@@ -4,7 +4,8 @@
 #
 #   test_recovery.sh [KIND...]    disk, serial, console, rng, rtc; all of them at once if none is named
 #
-# KILLS and STOPS say how often, for each kind: KILLS=200 STOPS=20 is the long proof.
+# KILLS and STOPS say how often, for each kind: KILLS=200 STOPS=20 is the long proof. DISK= adds settings to
+# the disks: DISK=,cache=none
 . "$(dirname "$0")/lib.sh"
 
 kills=${KILLS:-10} stops=${STOPS:-1}

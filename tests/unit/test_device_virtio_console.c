@@ -292,6 +292,39 @@ START_TEST(reset_gives_buffers_back)
 }
 END_TEST
 
+/* A transmit buffer that was taken in part and goes with its queue: the next one is printed whole. */
+START_TEST(a_queue_reset_forgets_the_buffer_in_part)
+{
+    int client = host_attach(&host, CONSOLE_LOSSLESS);
+    static char got[1 << 16];
+    char last[16] = {0};
+    bool done = false;
+
+    host_activate(&host, 0);
+    host_turn(&host);
+    driver_describe(&host.driver, TRANSMIT, 0, DRIVER_DATA, 4u << 20, 0, 0);
+    driver_offer(&host.driver, TRANSMIT, 0);
+    host_kick(&host, TRANSMIT);
+    host_turn(&host);
+    atomic_store(&host.driver.state->queues[TRANSMIT].enabled, 0);
+    virtio_queue_reset(host.device, TRANSMIT, note_queue, &done);
+    ck_assert(done);
+    driver_set_queues(&host.driver, DRIVER_QUEUE_SIZE);
+    ck_assert_int_eq(virtio_queue_enable(host.device, TRANSMIT), 0);
+    offer_text(1, "whole words");
+    for (unsigned quiet = 0; quiet < 10;) {
+        host_turn(&host);
+        ssize_t count = recv(client, got, sizeof(got), MSG_DONTWAIT);
+        quiet = count > 0 ? 0 : quiet + 1;
+        if (count >= 11) {
+            memcpy(last, got + count - 11, 11);
+        }
+    }
+    ck_assert_str_eq(last, "whole words");
+    close(client);
+}
+END_TEST
+
 START_TEST(emergency_write)
 {
     int client = host_attach(&host, 0);
@@ -430,6 +463,7 @@ int main(void)
     tcase_add_test(tests, a_huge_buffer_takes_many_turns);
     tcase_add_test(tests, introduces_its_port);
     tcase_add_test(tests, reset_gives_buffers_back);
+    tcase_add_test(tests, a_queue_reset_forgets_the_buffer_in_part);
     tcase_add_test(tests, emergency_write);
     tcase_add_test(tests, killed_processes_lose_nothing);
     tcase_add_test(tests, stop_delivers_what_was_offered);
