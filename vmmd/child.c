@@ -268,9 +268,16 @@ static void child_on_beat(evutil_socket_t fd, short what, void *argument)
     (void)fd, (void)what;
 
     child->beat_ns = now;
-    if (!child->ping_pending) {
-        child->ping_pending = true;
-        child->protocol->ping(child);
+    bool pinged = child->ping_pending;
+
+    if (child->callbacks->waited_for && child->callbacks->waited_for(child)) {
+        child_doubt(child); /* pings, too */
+    }
+    if (!pinged) {
+        if (!child->ping_pending) {
+            child->ping_pending = true;
+            child->protocol->ping(child);
+        }
         return;
     }
     if (!punctual || ++child->missed < CHILD_HEARTBEAT_MISSED || child->hang_reported) {

@@ -44,6 +44,9 @@ struct child_callbacks {
     void (*hung)(struct child *child);   /* once: CHILD_HEARTBEAT_MISSED beats in a row missed, or
                                           * no answer in CHILD_DOUBT_MS */
     void (*notice)(struct child *child, const ProtobufCMessage *message); /* unasked, id 0 */
+    /* Asked at each beat: whether something waits for it, so that it is to be looked at closely
+     * (child_doubt). NULL: never. */
+    bool (*waited_for)(struct child *child);
 };
 
 /* The answer to a request: err is NULL on success; reply is NULL when none came (deadline passed:

@@ -381,6 +381,11 @@ static void machine_on_device_hang(struct child *child)
     machine_on_hang(((struct machine_device *)child->owner)->machine, child);
 }
 
+static bool machine_device_waited_for(struct child *child)
+{
+    return machine_device_kick_waits(child->owner);
+}
+
 static void machine_on_notice(struct child *child, const ProtobufCMessage *message)
 {
     const Polyvisor__VcpuReply *notice = (const Polyvisor__VcpuReply *)message;
@@ -433,6 +438,7 @@ const struct child_callbacks machine_vcpu_callbacks = {
 const struct child_callbacks machine_device_callbacks = {
     .exited = machine_on_device_exit,
     .hung = machine_on_device_hang,
+    .waited_for = machine_device_waited_for,
     .notice = machine_device_notice,
 };
 

@@ -11,6 +11,7 @@
 #include "vmmd/vsock.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -341,6 +342,17 @@ void machine_device_show_failed(const struct machine_device *device, bool failed
         write(device->call_fds[device->queue_count], &one, sizeof(one)) < 0) {
         log_warning("%s: cannot interrupt: %s", device->id, strerror(errno));
     }
+}
+
+bool machine_device_kick_waits(const struct machine_device *device)
+{
+    struct pollfd kicks[DEVICE_QUEUES_MAX];
+    unsigned count = device_kick_count(device);
+
+    for (unsigned i = 0; i < count; i++) {
+        kicks[i] = (struct pollfd){.fd = device->kick_fds[i], .events = POLLIN};
+    }
+    return poll(kicks, count, 0) > 0;
 }
 
 /* One descriptor under `prefix` and `name`, where there is one. */

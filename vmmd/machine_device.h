@@ -90,6 +90,8 @@ void machine_device_close(struct machine_device *device);
 /* Tell the guest's driver, while no process does, that the device failed, or that it is back:
  * DEVICE_NEEDS_RESET and a configuration interrupt (virtio 1.2, 2.1.1). Virtio devices only. */
 void machine_device_show_failed(const struct machine_device *device, bool failed);
+/* Whether the guest has kicked one of its queues and its process has not taken notice. */
+bool machine_device_kick_waits(const struct machine_device *device);
 /* The descriptors that its process, and those that vcpud, inherits. 0 or negative errno. */
 int machine_device_list_own(const struct machine_device *device, struct fdlist *list);
 int machine_device_list_vcpu(const struct machine_device *device, struct fdlist *list);

@@ -34,7 +34,16 @@ static void note_end(struct child *who)
     event_base_loopbreak(base);
 }
 
-static const struct child_callbacks callbacks = {.exited = note_end, .hung = note_end};
+static bool somebody_waits;
+
+static bool waited_for(struct child *who)
+{
+    (void)who;
+    return somebody_waits;
+}
+
+static const struct child_callbacks callbacks = {
+    .exited = note_end, .hung = note_end, .waited_for = waited_for};
 
 /* A process that never answers. */
 static void set_up(void)
@@ -51,6 +60,7 @@ static void set_up(void)
     int pidfd = pidfd_open(pid, 0);
     ck_assert_int_ge(pidfd, 0);
     replies = ends = 0;
+    somebody_waits = false;
     ck_assert_int_eq(child_attach(&child, base, &child_protocol_vcpu, &callbacks, NULL, "vcpud",
                                   pid, pidfd, path),
                      0);
@@ -139,6 +149,18 @@ START_TEST(a_doubted_child_is_found_hung)
 }
 END_TEST
 
+/* A beat that finds work which nobody takes need not wait for the next beats. */
+START_TEST(a_child_that_leaves_work_lying_is_doubted)
+{
+    somebody_waits = true;
+    child_heartbeat_start(&child);
+    event_base_dispatch(base);
+    ck_assert_uint_eq(ends, 1);
+    ck_assert(child.hang_reported);
+    ck_assert_uint_eq(child.missed, 0);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("vmmd: child");
@@ -148,6 +170,7 @@ int main(void)
     tcase_add_test(cases, a_dead_child_takes_no_requests);
     tcase_add_test(cases, release_fails_open_requests);
     tcase_add_loop_test(cases, a_stopped_child_is_told_from_a_hung_one, 0, 2);
+    tcase_add_test(cases, a_child_that_leaves_work_lying_is_doubted);
     tcase_add_test(cases, a_doubted_child_is_found_hung);
     suite_add_tcase(suite, cases);
     SRunner *runner = srunner_create(suite);
