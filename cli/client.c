@@ -206,3 +206,25 @@ const Polyvisor__MachineInfo *client_machine(const Polyvisor__Response *response
     }
     return response->machines[0];
 }
+
+int client_ask_machine(const struct invocation *invocation, const char *name,
+                       Polyvisor__Response **response, const Polyvisor__MachineInfo **machine,
+                       struct error *err)
+{
+    Polyvisor__ShowRequest show = POLYVISOR__SHOW_REQUEST__INIT;
+    Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
+
+    show.name = (char *)name; /* never written through */
+    request.body_case = POLYVISOR__REQUEST__BODY_SHOW;
+    request.show = &show;
+    int status = client_ask(invocation, &request, 0, response, err);
+    if (status != 0) {
+        return status;
+    }
+    *machine = client_machine(*response, err);
+    if (*machine == NULL) {
+        client_free(*response);
+        return -ERROR_PROTOCOL;
+    }
+    return 0;
+}

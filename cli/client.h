@@ -43,6 +43,11 @@ void client_free(Polyvisor__Response *response);
 int client_ask(const struct invocation *invocation, Polyvisor__Request *request, uint32_t extra_ms,
                Polyvisor__Response **response, struct error *err);
 
+/* Ask vmmd about the machine of that name. 0 with *machine, which lives as long as *response (free
+ * it with client_free), or a negative code with *err set. */
+int client_ask_machine(const struct invocation *invocation, const char *name,
+                       Polyvisor__Response **response, const Polyvisor__MachineInfo **machine,
+                       struct error *err);
 /* The machine an answer is about, or NULL with *err set when it names none. */
 const Polyvisor__MachineInfo *client_machine(const Polyvisor__Response *response,
                                              struct error *err);

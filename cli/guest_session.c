@@ -618,23 +618,18 @@ static int machine_vsock(const Polyvisor__MachineInfo *machine, char *path, size
 int guest_vsock_path(const struct invocation *invocation, const char *name, const char *vsock,
                      char *path, size_t size, struct error *err)
 {
-    Polyvisor__ShowRequest show = POLYVISOR__SHOW_REQUEST__INIT;
-    Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
-    Polyvisor__Response *response = NULL;
+    const Polyvisor__MachineInfo *machine;
+    Polyvisor__Response *response;
 
     if (vsock) {
         snprintf(path, size, "%s", vsock);
         return 0;
     }
-    show.name = (char *)name;
-    request.body_case = POLYVISOR__REQUEST__BODY_SHOW;
-    request.show = &show;
-    int status = client_ask(invocation, &request, 0, &response, err);
+    int status = client_ask_machine(invocation, name, &response, &machine, err);
     if (status != 0) {
         return status;
     }
-    const Polyvisor__MachineInfo *machine = client_machine(response, err);
-    status = machine ? machine_vsock(machine, path, size, err) : -ERROR_PROTOCOL;
+    status = machine_vsock(machine, path, size, err);
     client_free(response);
     return status;
 }

@@ -54,29 +54,23 @@ static int attach(const struct invocation *invocation, struct attachment *attach
     const struct console_settings *settings = invocation->settings;
     uint32_t flags = (settings->no_backlog ? CONSOLE_SKIP_BACKLOG : 0u) |
                      (settings->read_only ? CONSOLE_READ_ONLY : 0u);
-    Polyvisor__ShowRequest show = POLYVISOR__SHOW_REQUEST__INIT;
-    Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
-    Polyvisor__Response *response = NULL;
+    const char *name = machine_argument(invocation);
+    const Polyvisor__MachineInfo *machine;
+    Polyvisor__Response *response;
+    int status = client_ask_machine(invocation, name, &response, &machine, err);
 
-    show.name = machine_argument(invocation);
-    request.body_case = POLYVISOR__REQUEST__BODY_SHOW;
-    request.show = &show;
-    int status = client_ask(invocation, &request, 0, &response, err);
     if (status != 0) {
         return status;
     }
-    const Polyvisor__MachineInfo *machine = client_machine(response, err);
-    if (machine == NULL) {
-        status = -ERROR_PROTOCOL;
-    } else if (machine->n_devices == 0) {
-        error_set(err, ERROR_STATE, 0, "machine '%s' does not run (%s)", show.name,
+    if (machine->n_devices == 0) {
+        error_set(err, ERROR_STATE, 0, "machine '%s' does not run (%s)", name,
                   machine_state_text(machine->state));
-        error_hint(err, "start it with 'vmctl start %s'", show.name);
+        error_hint(err, "start it with 'vmctl start %s'", name);
         status = -ERROR_STATE;
     } else if (console_path(machine, settings->device) == NULL) {
-        error_set(err, ERROR_NOT_FOUND, 0, "machine '%s' has no console '%s'", show.name,
+        error_set(err, ERROR_NOT_FOUND, 0, "machine '%s' has no console '%s'", name,
                   settings->device != NULL ? settings->device : "serial0");
-        error_hint(err, "'vmctl device list %s' shows its devices", show.name);
+        error_hint(err, "'vmctl device list %s' shows its devices", name);
         status = -ERROR_NOT_FOUND;
     } else {
         status =

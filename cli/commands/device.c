@@ -5,18 +5,6 @@
 
 #include <string.h>
 
-static int find_machine(const struct invocation *invocation, Polyvisor__Response **response,
-                        struct error *err)
-{
-    Polyvisor__ShowRequest show = POLYVISOR__SHOW_REQUEST__INIT;
-    Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
-
-    show.name = (char *)invocation->positionals[1];
-    request.body_case = POLYVISOR__REQUEST__BODY_SHOW;
-    request.show = &show;
-    return client_ask(invocation, &request, 0, response, err);
-}
-
 static void print_row(struct output_table *table, const Polyvisor__DeviceInfo *device)
 {
     char restarts[16], process[24] = "-";
@@ -49,14 +37,15 @@ static int print_devices(const Polyvisor__MachineInfo *machine, struct error *er
 
 static int list(const struct invocation *invocation, struct error *err)
 {
-    Polyvisor__Response *response = NULL;
-    int status = find_machine(invocation, &response, err);
+    const Polyvisor__MachineInfo *machine;
+    Polyvisor__Response *response;
+    int status =
+        client_ask_machine(invocation, invocation->positionals[1], &response, &machine, err);
 
     if (status != 0) {
         return status;
     }
-    const Polyvisor__MachineInfo *machine = response->n_machines ? response->machines[0] : NULL;
-    if (!machine || machine->n_devices == 0) {
+    if (machine->n_devices == 0) {
         status = error_set(err, ERROR_STATE, 0, "machine '%s' is not running",
                            invocation->positionals[1]);
         error_hint(err, "devices exist while their machine runs: 'vmctl start %s'",

@@ -4,25 +4,16 @@
 
 static int run(const struct invocation *invocation, struct error *err)
 {
-    Polyvisor__ShowRequest show = POLYVISOR__SHOW_REQUEST__INIT;
-    Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
-    Polyvisor__Response *response = NULL;
+    const Polyvisor__MachineInfo *machine;
+    Polyvisor__Response *response;
+    int status =
+        client_ask_machine(invocation, machine_argument(invocation), &response, &machine, err);
 
-    show.name = machine_argument(invocation);
-    request.body_case = POLYVISOR__REQUEST__BODY_SHOW;
-    request.show = &show;
-    int status = client_ask(invocation, &request, 0, &response, err);
     if (status != 0) {
         return status;
     }
-    const Polyvisor__MachineInfo *machine = client_machine(response, err);
-    if (machine == NULL) {
-        status = -ERROR_PROTOCOL;
-    } else if (invocation->globals->json) {
-        status = output_json(machine_json(machine), false, err);
-    } else {
-        status = machine_print(machine, err);
-    }
+    status = invocation->globals->json ? output_json(machine_json(machine), false, err)
+                                       : machine_print(machine, err);
     client_free(response);
     return status;
 }
