@@ -14,6 +14,8 @@
 
 /* A register that moves on by more soon leaves its page. */
 #define STEP_MAX 256
+/* In a longer loop there is other work while the host waits for the TLB's entry. */
+#define LOOP_INSNS_MAX 32u
 
 #define BLOCK_WORDS (REGION_BLOCKS_MAX / 64)
 
@@ -37,6 +39,15 @@ static bool block_has(const struct block_set *set, unsigned block)
 static void block_add(struct block_set *set, unsigned block)
 {
     set->words[block / 64] |= UINT64_C(1) << block % 64;
+}
+
+static unsigned insn_count(const struct region_code *code, const struct block_set *set)
+{
+    unsigned count = 0;
+    for (unsigned i = 0; i < code->region->block_count; i++) {
+        count += block_has(set, i) ? code->blocks[i].ir.insn_count : 0;
+    }
+    return count;
 }
 
 static unsigned block_count(const struct block_set *set)
@@ -224,6 +235,9 @@ void code_find_steady(struct region_code *code)
     for (unsigned e = 0; e < code->back_edge_count; e++) {
         struct changes changes;
         bool known = false;
+        if (insn_count(code, &bodies[e]) > LOOP_INSNS_MAX) {
+            continue;
+        }
         for (unsigned i = 0; i < count; i++) {
             if (inner[i] == e) {
                 if (!known) {
