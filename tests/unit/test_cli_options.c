@@ -462,6 +462,29 @@ START_TEST(disks_are_described_by_words)
 }
 END_TEST
 
+START_TEST(disks_have_settings)
+{
+    struct machine_settings settings;
+    struct machine_config_message message;
+    struct error err;
+
+    ck_assert_int_eq(PARSE_MACHINE(&settings, &err, "--disk",
+                                   "path=/a,cache=writeback,cache=none,serial=A,,B,queues=4,"
+                                   "werror=enospc,aio=threads",
+                                   "--disk", "path=/b"),
+                     0);
+    machine_config_build(&settings, "name", &message);
+    ck_assert_str_eq(message.config.disks[0]->cache, "none"); /* the last one counts */
+    ck_assert_str_eq(message.config.disks[0]->serial, "A,B");
+    ck_assert_uint_eq(message.config.disks[0]->queues, 4);
+    ck_assert_str_eq(message.config.disks[0]->werror, "enospc");
+    ck_assert_str_eq(message.config.disks[0]->aio, "threads");
+    ck_assert_str_eq(message.config.disks[1]->cache, "");
+    ck_assert_uint_eq(message.config.disks[1]->queues, 0);
+    release_machine(&settings);
+}
+END_TEST
+
 START_TEST(bad_disks_and_networks_are_refused)
 {
     static const char *const cases[][2] = {
@@ -471,6 +494,14 @@ START_TEST(bad_disks_and_networks_are_refused)
         {"--disk", "readonly"},
         {"--disk", "path=/a,format=vmdk"},
         {"--disk", "path=/a,readonly=yes"},
+        {"--disk", "path=/a,cache=unsafe"},
+        {"--disk", "path=/a,cache="},
+        {"--disk", "path=/a,cache=write"},
+        {"--disk", "path=/a,werror=stop"},
+        {"--disk", "path=/a,aio=native"},
+        {"--disk", "path=/a,queues=0"},
+        {"--disk", "path=/a,queues=9"},
+        {"--disk", "path=/a,queues=many"},
         {"--disk", "path=/a,"},
         {"--net", "bridge"},
         {"--net", ""},
@@ -545,6 +576,7 @@ int main(void)
     tcase_add_test(tests, the_machine_option_takes_words);
     tcase_add_test(tests, machines_need_something_to_boot);
     tcase_add_test(tests, disks_are_described_by_words);
+    tcase_add_test(tests, disks_have_settings);
     tcase_add_test(tests, bad_disks_and_networks_are_refused);
     tcase_add_test(tests, networks_are_handed_on);
     tcase_add_test(tests, there_is_a_limit_of_disks);

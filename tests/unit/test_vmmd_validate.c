@@ -1,5 +1,6 @@
 /* Each mistake in a machine's configuration is told by its own code, before anything starts. */
 #include "vmmd/budget.h"
+#include "vmmd/disk.h"
 #include "vmmd/message.h"
 #include "vmmd/network.h"
 #include "vmmd/storage.h"
@@ -284,6 +285,50 @@ START_TEST(disk_formats)
 }
 END_TEST
 
+START_TEST(disk_settings)
+{
+    Polyvisor__DiskConfig *disk = add_disk(make_file("disk", "", 0, 4096));
+    Polyvisor__DeviceDisk message;
+
+    ck_assert_int_eq(validate(), 0);
+    ck_assert_str_eq(disk->cache, "writeback");
+    ck_assert_str_eq(disk->werror, "report");
+    ck_assert_str_eq(disk->aio, "auto");
+    ck_assert(!disk_is_direct(disk));
+    ck_assert_uint_eq(disk_queue_count(disk, 1), 1);
+    ck_assert_uint_eq(disk_queue_count(disk, 64), DISK_QUEUES_MAX);
+    disk->queues = 3;
+    ck_assert_uint_eq(disk_queue_count(disk, 1), 3);
+    disk->queues = DISK_QUEUES_MAX + 1;
+    ck_assert_int_eq(validate(), -ERROR_CONFIG);
+    disk->queues = 0;
+    set(&disk->cache, "directsync");
+    set(&disk->werror, "enospc");
+    set(&disk->aio, "threads");
+    ck_assert_int_eq(config_validate_form(config, base, &err), 0);
+    ck_assert(disk_is_direct(disk));
+    disk_describe(disk, &message);
+    ck_assert(message.write_through && message.threads);
+    ck_assert_int_eq(message.write_error, POLYVISOR__DISK_WRITE_ERROR__DISK_WRITE_ERROR_ENOSPC);
+    set(&disk->cache, "unsafe");
+    ck_assert_int_eq(validate(), -ERROR_CONFIG);
+    ck_assert_int_gt(strlen(err.hint), 0);
+    set(&disk->cache, "none");
+    set(&disk->werror, "stop");
+    ck_assert_int_eq(validate(), -ERROR_CONFIG);
+    set(&disk->werror, "wait");
+    set(&disk->aio, "native");
+    ck_assert_int_eq(validate(), -ERROR_CONFIG);
+    set(&disk->aio, "auto");
+    set(&disk->serial, "twenty-one-characters");
+    ck_assert_int_eq(validate(), -ERROR_CONFIG);
+    set(&disk->serial, "a blank");
+    ck_assert_int_eq(validate(), -ERROR_CONFIG);
+    set(&disk->serial, "just-twenty-letters.");
+    ck_assert_int_eq(config_validate_form(config, base, &err), 0);
+}
+END_TEST
+
 START_TEST(disks_are_locked)
 {
     Polyvisor__DiskConfig *disk = add_disk(make_file("disk", "", 0, 4096));
@@ -457,6 +502,7 @@ int main(void)
     tcase_add_test(tests, disks_that_are_none);
     tcase_add_test(tests, disks_that_are_write_protected);
     tcase_add_test(tests, disk_formats);
+    tcase_add_test(tests, disk_settings);
     tcase_add_test(tests, disks_are_locked);
     tcase_add_test(tests, a_lock_goes_with_its_last_holder);
     tcase_add_test(tests, one_disk_is_not_two);
