@@ -147,12 +147,24 @@ static bool blk_changes(const struct block_request *work)
            work->operation == BLOCK_DISCARD;
 }
 
-/* Whether the guest is to wait until the backend is well again. */
-static bool blk_waits(const struct device *device, const struct block_request *work)
+/* Whether nobody will wait for it any more: the driver resets its queue or all, or the machine
+ * stops. */
+static bool request_is_over(const struct blk_request *request)
 {
+    const struct device *device = request->device;
+    const struct virtio_device *virtio = device->virtio;
+
+    return device->stopping || virtio->reset_done || virtio->queues[request->queue].reset_done;
+}
+
+/* Whether the guest is to wait until the backend is well again. */
+static bool request_waits(const struct blk_request *request)
+{
+    const struct device *device = request->device;
+    const struct block_request *work = &request->work;
     bool space = work->status == -ENOSPC || work->status == -EDQUOT;
 
-    if (!blk_changes(work) || device->stopping || device->virtio->reset_done) {
+    if (!blk_changes(work) || request_is_over(request)) {
         return false;
     }
     return device->disk.write_error == DEVICE_WRITE_ERROR_WAIT ||
@@ -176,14 +188,13 @@ static void blk_retry(evutil_socket_t fd, short what, void *context)
     struct device *device = context;
     struct blk *blk = device->own;
     struct blk_request *request = blk->held;
-    bool over = device->stopping || device->virtio->reset_done;
 
     (void)fd;
     (void)what;
     blk->held = NULL;
     while (request) {
         struct blk_request *next = request->next;
-        if (over) {
+        if (request_is_over(request)) {
             request_finish(request, VIRTIO_BLK_S_IOERR);
         } else {
             block_resume(blk->block, &request->work);
@@ -218,7 +229,7 @@ static void request_done(struct block_request *work)
     }
     if (work->status < 0) {
         blk_tell_error(device, work);
-        if (blk_waits(device, work)) {
+        if (request_waits(request)) {
             request_hold(request);
         } else {
             request_finish(request, VIRTIO_BLK_S_IOERR);

@@ -393,6 +393,12 @@ START_TEST(only_a_full_disk_is_waited_for)
 }
 END_TEST
 
+static void note_queue(void *context, unsigned queue)
+{
+    ck_assert_uint_eq(queue, 0);
+    *(bool *)context = true;
+}
+
 START_TEST(a_reset_or_stop_does_not_wait_for_the_host)
 {
     bool done = false;
@@ -404,8 +410,10 @@ START_TEST(a_reset_or_stop_does_not_wait_for_the_host)
     while (!told.errors) {
         event_base_loop(host.base, EVLOOP_ONCE);
     }
-    if (_i) {
+    if (_i == 1) {
         device_stop(host.device, note, &done);
+    } else if (_i == 2) {
+        virtio_queue_reset(host.device, 0, note_queue, &done);
     } else {
         virtio_device_reset(host.device, note, &done);
     }
@@ -454,7 +462,7 @@ int main(void)
     tcase_add_loop_test(tests, errors_are_reported_and_told_once, 0, 2);
     tcase_add_loop_test(tests, the_guest_waits_until_the_host_is_well, 0, 2);
     tcase_add_test(tests, only_a_full_disk_is_waited_for);
-    tcase_add_loop_test(tests, a_reset_or_stop_does_not_wait_for_the_host, 0, 2);
+    tcase_add_loop_test(tests, a_reset_or_stop_does_not_wait_for_the_host, 0, 3);
     tcase_add_test(tests, the_next_process_waits_on);
     suite_add_tcase(suite, tests);
     return host_report_rings(suite);
