@@ -46,6 +46,7 @@ static const struct disk_word {
     {"cache=", "writeback|writethrough|none|directsync", offsetof(struct disk_setting, cache)},
     {"aio=", "auto|threads", offsetof(struct disk_setting, aio)},
     {"werror=", "report|enospc|wait", offsetof(struct disk_setting, werror)},
+    {"packed=", "on|off", offsetof(struct disk_setting, packed)},
     {"serial=", NULL, offsetof(struct disk_setting, serial)},
 };
 
@@ -342,6 +343,7 @@ void machine_config_build(const struct machine_settings *settings, const char *n
         disk->format = text_or_empty(settings->disks.items[i].format);
         disk->cache = text_or_empty(settings->disks.items[i].cache);
         disk->aio = text_or_empty(settings->disks.items[i].aio);
+        disk->packed = text_or_empty(settings->disks.items[i].packed);
         disk->werror = text_or_empty(settings->disks.items[i].werror);
         disk->serial = text_or_empty(settings->disks.items[i].serial);
         disk->queues = settings->disks.items[i].queues;

@@ -13,10 +13,10 @@
 #define DISK_QUEUES_MAX   8
 #define DISK_ARGUMENT     "path=FILE[,readonly][,WORD=VALUE...]"
 
-struct disk_setting {                             /* owns its texts */
-    char *path;                                   /* absolute */
-    char *format, *cache, *aio, *werror, *serial; /* NULL: vmmd decides */
-    uint32_t queues;                              /* 0: likewise */
+struct disk_setting {                                      /* owns its texts */
+    char *path;                                            /* absolute */
+    char *format, *cache, *aio, *werror, *packed, *serial; /* NULL: vmmd decides */
+    uint32_t queues;                                       /* 0: likewise */
     bool read_only;
 };
 
@@ -101,7 +101,8 @@ extern const struct option_type option_vsock;   /* char * */
              "given. "                                                                             \
              "werror=report|enospc|wait: whether the guest sees that a write failed, or waits "    \
              "while "                                                                              \
-             "the host has no space, or until it succeeds. aio=auto|threads. format=raw: without " \
+             "the host has no space, or until it succeeds. aio=auto|threads. packed=on|off: "      \
+             "whether packed rings are offered. format=raw: without "                              \
              "it an "                                                                              \
              "image that looks like another than raw is refused",                                  \
          .offset = offsetof(struct machine_settings, disks)},                                      \

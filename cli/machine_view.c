@@ -83,12 +83,13 @@ static json_t *config_json(const Polyvisor__MachineConfig *config)
         const Polyvisor__DiskConfig *disk = config->disks[i];
 
         json_array_append_new(
-            disks, json_pack("{s:o, s:o, s:b, s:o, s:o, s:o, s:o, s:I}", "path",
-                             output_json_text(disk->path), "format", output_json_text(disk->format),
-                             "readonly", disk->read_only, "cache", output_json_text(disk->cache),
-                             "aio", output_json_text(disk->aio), "werror",
-                             output_json_text(disk->werror), "serial",
-                             output_json_text(disk->serial), "queues", (json_int_t)disk->queues));
+            disks,
+            json_pack("{s:o, s:o, s:b, s:o, s:o, s:o, s:o, s:o, s:I}", "path",
+                      output_json_text(disk->path), "format", output_json_text(disk->format),
+                      "readonly", disk->read_only, "cache", output_json_text(disk->cache), "aio",
+                      output_json_text(disk->aio), "packed", output_json_text(disk->packed),
+                      "werror", output_json_text(disk->werror), "serial",
+                      output_json_text(disk->serial), "queues", (json_int_t)disk->queues));
     }
     for (size_t i = 0; i < config->n_net; i++) {
         json_array_append_new(nets, output_json_text(config->net[i]));

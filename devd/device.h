@@ -146,6 +146,7 @@ enum device_write_error {
 struct device_disk {    /* virtio-blk */
     bool write_through; /* every write is durable before it is done */
     bool threads;       /* no io_uring */
+    bool split_rings;   /* no packed virtqueues */
     enum device_write_error write_error;
 };
 

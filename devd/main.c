@@ -183,6 +183,7 @@ static struct device_disk disk_settings(const Polyvisor__DeviceDisk *disk)
     if (disk) {
         settings.write_through = disk->write_through;
         settings.threads = disk->threads;
+        settings.split_rings = disk->split_rings;
         if ((unsigned)disk->write_error < sizeof(errors) / sizeof(errors[0])) {
             settings.write_error = errors[disk->write_error];
         }

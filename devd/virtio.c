@@ -510,6 +510,9 @@ int virtio_device_open(struct device *device, struct device_descriptors *descrip
     device->virtio = virtio;
     virtio->queue_count = count;
     virtio->features = device->model->virtio.features | RING_FEATURES;
+    if (device->disk.split_rings) {
+        virtio->features &= ~VIRTQUEUE_FEATURE_PACKED;
+    }
     virtio->config_call = take_descriptor(&descriptors->call[count]);
     for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++) {
         virtio->queues[i].kick_fd = virtio->queues[i].call_fd = -1;

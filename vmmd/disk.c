@@ -67,7 +67,8 @@ int disk_complete(Polyvisor__DiskConfig *disk, struct error *err)
 {
     if ((!disk->cache[0] && message_set_string(&disk->cache, disk_caches[0].name) < 0) ||
         (!disk->werror[0] && message_set_string(&disk->werror, disk_errors[0].name) < 0) ||
-        (!disk->aio[0] && message_set_string(&disk->aio, "auto") < 0)) {
+        (!disk->aio[0] && message_set_string(&disk->aio, "auto") < 0) ||
+        (!disk->packed[0] && message_set_string(&disk->packed, "on") < 0)) {
         return error_set(err, ERROR_INTERNAL, 0, "out of memory");
     }
     if (!disk_cache_find(disk->cache)) {
@@ -79,6 +80,9 @@ int disk_complete(Polyvisor__DiskConfig *disk, struct error *err)
     }
     if (strcmp(disk->aio, "auto") && strcmp(disk->aio, "threads")) {
         return disk_refuse("aio", disk->aio, "use auto or threads", err);
+    }
+    if (strcmp(disk->packed, "on") && strcmp(disk->packed, "off")) {
+        return disk_refuse("packed", disk->packed, "use on or off", err);
     }
     if (disk->queues > DISK_QUEUES_MAX) {
         return error_set(err, ERROR_CONFIG, 0, "a disk with %u queues wanted, the most is %d",
@@ -107,5 +111,6 @@ void disk_describe(const Polyvisor__DiskConfig *disk, Polyvisor__DeviceDisk *mes
     polyvisor__device_disk__init(message);
     message->write_through = cache && cache->write_through;
     message->threads = !strcmp(disk->aio, "threads");
+    message->split_rings = !strcmp(disk->packed, "off");
     message->write_error = error ? error->what : disk_errors[0].what;
 }

@@ -149,6 +149,9 @@ static int card_configure(struct net_card *card, struct error *err)
     }
     memcpy(card->mac, card->setting.mac, NET_MAC_BYTES);
     device->virtio->features |= FEATURES;
+    if (card->setting.split_rings) {
+        device->virtio->features &= ~VIRTQUEUE_FEATURE_PACKED;
+    }
     if (card->pairs > 1) {
         device->virtio->features |= NET_FEATURE(VIRTIO_NET_F_MQ);
     }

@@ -1,4 +1,5 @@
 #include "libshared/mem/memory.h"
+#include "libshared/base/fence.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -100,7 +101,7 @@ void memory_device_wrote(struct memory *memory, uint64_t address, uint64_t size)
     }
     /* The engine sets MEMORY_PAGE_CODE, then copies the bytes; we wrote the bytes, then look for
      * the flag. With a full fence on both sides at least one of us sees the other. */
-    atomic_thread_fence(memory_order_seq_cst);
+    fence_full();
     bool noticed = false;
     uint64_t last = address + (size - 1);
     for (uint64_t page = address >> MEMORY_PAGE_SHIFT; page <= last >> MEMORY_PAGE_SHIFT; page++) {

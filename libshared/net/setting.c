@@ -11,7 +11,7 @@
     "(IPv6 in brackets) or empty for all"
 #define HINT_TAP  "--net tap,ifname=NAME, an interface made with: ip tuntap add NAME mode tap"
 #define HINT_LINK "--net link,path=FILE, the same FILE for both machines"
-#define HINT_ANY  "with every kind: mac=52:54:00:12:34:56, mtu=1500, queues=2"
+#define HINT_ANY  "with every kind: mac=52:54:00:12:34:56, mtu=1500, queues=2, packed=on|off"
 
 struct parser {
     enum error_code code;
@@ -188,6 +188,15 @@ static int parse_queues(const struct parser *parser, const char *value)
     return 0;
 }
 
+static int parse_packed(const struct parser *parser, const char *value)
+{
+    if (strcmp(value, "on") != 0 && strcmp(value, "off") != 0) {
+        return refuse(parser, "packed=on or packed=off", "neither on nor off", value);
+    }
+    parser->setting->split_rings = strcmp(value, "off") == 0;
+    return 0;
+}
+
 static const struct word {
     const char *name;
     bool everywhere;
@@ -200,6 +209,7 @@ static const struct word {
     {"mac=", true, 0, parse_mac},
     {"mtu=", true, 0, parse_mtu},
     {"queues=", true, 0, parse_queues},
+    {"packed=", true, 0, parse_packed},
 };
 
 static const struct kind {
@@ -371,6 +381,9 @@ char *net_setting_format(const struct net_setting *setting)
     }
     if (setting->queues != 1) {
         fprintf(out, ",queues=%u", setting->queues);
+    }
+    if (setting->split_rings) {
+        fputs(",packed=off", out);
     }
     if (fclose(out) != 0) {
         free(text);

@@ -7,8 +7,8 @@
  *   tap,ifname=NAME                                      an interface of the host
  *   link,path=FILE                                       a Unix socket shared by two machines
  *
- * and with each of them mac=XX:XX:XX:XX:XX:XX, mtu=N, queues=N. A comma in a path or the name of an
- * interface is written twice. An IPv6 ADDR or GUEST stands in brackets.
+ * and with each of them mac=XX:XX:XX:XX:XX:XX, mtu=N, queues=N, packed=on|off. A comma in a path or
+ * the name of an interface is written twice. An IPv6 ADDR or GUEST stands in brackets.
  */
 #ifndef POLYVISOR_NET_SETTING_H
 #define POLYVISOR_NET_SETTING_H
@@ -47,6 +47,7 @@ struct net_setting {
     uint8_t mac[NET_MAC_BYTES];
     uint32_t mtu;                /* 0: not given */
     uint32_t queues;             /* pairs, 1 unless given */
+    bool split_rings;            /* packed=off: no packed virtqueues */
     char ifname[IFNAMSIZ];       /* tap */
     char path[NET_PATH_MAX + 1]; /* link */
     size_t forward_count;        /* user */

@@ -1,6 +1,7 @@
 /* What is the same for split and packed queues: the log's protocol, streams, recovery. The steps
  * are those of the tables in ring.h. */
 #include "libshared/virtio/ring.h"
+#include "libshared/base/fence.h"
 #include "libshared/virtio/layout.h"
 #include <errno.h>
 #include <string.h>
@@ -105,6 +106,7 @@ int virtqueue_take(struct virtqueue *queue, struct virtqueue_chain *chain)
     set_status(queue, chain->head, VIRTIO_IN_FLIGHT);
     set_next_order(queue, queue->next_order + chain->positions);
     queue->in_flight++;
+    queue->peeked = 0; /* what was counted began further back */
     return 1;
 }
 
@@ -269,7 +271,7 @@ bool virtqueue_interrupt_wanted(struct virtqueue *queue)
     }
     /* What is used must be visible before the driver's wish is read: the driver writes its wish
      * first and then looks at what is used. */
-    atomic_thread_fence(memory_order_seq_cst);
+    fence_full();
     /* Whether an earlier process told of what it gave back is unknown. */
     return (!known && queue->event_index) || queue->layout->event(queue, then);
 }
@@ -294,7 +296,7 @@ bool virtqueue_kicks_on_beyond(struct virtqueue *queue, unsigned waiting)
     unsigned offset = ahead_end(queue, waiting);
     queue->layout->kicks(queue, VIRTQUEUE_KICKS_ON, offset);
     /* Mirror of the driver: it makes buffers available, then looks whether a kick is wanted. */
-    atomic_thread_fence(memory_order_seq_cst);
+    fence_full();
     /* A rule broken is something to look at, too: taking will find it. */
     return queue->layout->has(queue, offset) != 0;
 }

@@ -58,24 +58,27 @@ def qemu_command(setup, append, disk, net, scratch):
 
 
 def polyvisor_command(setup, peer, append, disk, net, scratch):
-    engine, _, irqchip = peer.partition("/")
+    engine, *words = peer.split("/")
+    rings = "".join(f",{word}" for word in words if word.startswith("packed="))
     command = [setup.vmctl, "run", "--quiet", "--name", "bench", "--arch", "riscv64", "--cpus", str(setup.cpus),
                "--memory", setup.memory, "--kernel", setup.kernel, "--initrd", setup.initrd, "--append", append,
                "--engine", engine]
-    if irqchip:
-        command += ["--machine", f"irqchip={irqchip}"]
+    for word in words:
+        if not word.startswith("packed="):
+            command += ["--machine", f"irqchip={word}"]
     if disk:
-        command += ["--disk", f"path={disk},format=raw,readonly"]
+        command += ["--disk", f"path={disk},format=raw,readonly{rings}"]
     if scratch:
         path, options = scratch
-        command += ["--disk", f"path={path},format=raw,cache={options['cache']},aio={options['aio']}"]
+        command += ["--disk", f"path={path},format=raw,cache={options['cache']},aio={options['aio']}{rings}"]
     if net:
-        command += ["--net", "user"]
+        command += ["--net", f"user{rings}"]
     return command
 
 
 class Guest:
-    """One boot. `peer` is "qemu" or one of our engines, perhaps with an irqchip ("auto/plic"); `cache` names the folder
+    """One boot. `peer` is "qemu" or one of our engines, perhaps with an irqchip ("auto/plic") or without
+    packed rings ("auto/packed=off"); `cache` names the folder
     for compiled code, `scratch` is the path of a disk to write to, with its options (cache, aio)."""
 
     def __init__(self, setup, peer, script, disk=None, net=False, cache="cache", scratch=None):

@@ -74,6 +74,7 @@ START_TEST(what_is_written_reads_the_same)
         "user,hostfwd=tcp:127.0.0.1:2222-:22,hostfwd=udp::53-10.0.2.9:5353",
         "user,hostfwd=tcp:[::1]:8080-:80,hostfwd=udp:[::]:9-[fec0::9]:99,mac=52:54:00:ab:cd:ef",
         "tap,ifname=tap0,mtu=1400,queues=2",
+        "link,path=/l,packed=off",
         "link,path=/tmp/a,,b,,,,c,mac=02:00:00:00:00:01",
         "tap,ifname=a,,b,,",
     };
@@ -114,6 +115,7 @@ START_TEST(each_mistake_is_named)
         {"user,mtu=1500x", "not an MTU"},
         {"user,queues=0", "not a number of queues"},
         {"user,queues=8", "not a number of queues"},
+        {"user,packed=maybe", "neither on nor off"},
         {"user,hostfwd=", "not a rule ''"},
         {"user,hostfwd=tcp:22-:22", "not a rule"},
         {"user,hostfwd=tcp::22", "not a rule"},
