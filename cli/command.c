@@ -84,6 +84,7 @@ const char *command_positional_name(enum positional_kind kind)
         [POSITIONAL_MACHINE] = "NAME",
         [POSITIONAL_NEW_MACHINE] = "NAME",
         [POSITIONAL_COMMAND] = "COMMAND",
+        [POSITIONAL_FILE] = "FILE",
         [POSITIONAL_ACTION] = "ACTION",
     };
     return names[kind];

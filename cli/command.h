@@ -60,6 +60,7 @@ enum positional_kind {
     POSITIONAL_MACHINE,
     POSITIONAL_NEW_MACHINE,
     POSITIONAL_COMMAND,
+    POSITIONAL_FILE,
     POSITIONAL_ACTION, /* one of command->actions */
 };
 

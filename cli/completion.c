@@ -129,6 +129,10 @@ void completion_print_bash(FILE *file)
     }
     fputs(") _vmctl_machines ;;\n", file);
     for (size_t i = 0; commands[i] != NULL; i++) {
+        if (commands[i]->positional == POSITIONAL_FILE) {
+            fprintf(file, "    %s) mapfile -t COMPREPLY < <(compgen -f -- \"$current\") ;;\n",
+                    commands[i]->name);
+        }
         if (commands[i]->positional == POSITIONAL_ACTION) {
             fprintf(file, "    %s) mapfile -t COMPREPLY < <(compgen -W '", commands[i]->name);
             print_choices(file, commands[i]->actions);
@@ -185,6 +189,7 @@ static void print_zsh_command(FILE *file, const struct command *command)
         [POSITIONAL_MACHINE] = "        '*:machine:_vmctl_machines'\n",
         [POSITIONAL_NEW_MACHINE] = "        '*:new name: '\n",
         [POSITIONAL_COMMAND] = "        '*:command:_vmctl_commands'\n",
+        [POSITIONAL_FILE] = "        '*:file:_files'\n",
         [POSITIONAL_ACTION] = "",
     };
     fprintf(file, "    %s)\n        rules=(\n", command->name);

@@ -305,7 +305,7 @@ const struct command command_cp = {
         "machine must have a vsock.\n",
     .options = options,
     .settings_size = sizeof(struct cp_settings),
-    .positional = POSITIONAL_NONE,
+    .positional = POSITIONAL_FILE,
     .positionals_min = 2,
     .positionals_max = 2,
     .examples = {{"vmctl cp program build1:/usr/local/bin/", "Bring a program to build1"},
