@@ -42,7 +42,7 @@ $(RISCV64)/test-initrd.cpio.gz: $(RISCV64)/initrd.cpio.gz $(RISCV64_PROGRAMS) bu
 	    $(foreach p,$(RISCV64_PROGRAMS),$(p)=bin/$(notdir $(p))) \
 	    build/agent/riscv64/polyvisor-agent=bin/polyvisor-agent
 
-# Debian's fio, for the tests of disks.
+# Debian's fio and ethtool, for the tests of disks and network cards.
 $(RISCV64)/fio.img: tools/make-fio-root tools/guest-apt $(RISCV64)/vmlinux
 	tools/make-fio-root $(RISCV64) riscv64 $@
 
