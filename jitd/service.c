@@ -1,6 +1,7 @@
 #include "jitd/service.h"
 
 #include "jitd/compile_threads.h"
+#include "jitd/footprint.h"
 #include "jitd/queue.h"
 #include "jitd/region_compiler.h"
 #include "jitd/session.h"
@@ -11,7 +12,6 @@
 #include "libshared/jit/journal.h"
 #include "libshared/jit/region_message.h"
 #include <errno.h>
-#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -384,7 +384,7 @@ static void on_tick(evutil_socket_t fd, short what, void *argument)
     if (longest || queue_length(service->queue)) {
         service->idle_ticks = 0;
     } else if (++service->idle_ticks == IDLE_TICKS) {
-        malloc_trim(0); /* what LLVM used for its last job */
+        footprint_shrink();
     } else if (service->idle_ticks >= service->rest_ticks) {
         event_base_loopexit(service->options.base, NULL);
     }

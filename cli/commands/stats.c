@@ -54,6 +54,9 @@ static const struct statistic {
     {.name = "messages", .needs = "messages", .label = "messages that processors got"},
 
     {.name = "blocks_decoded", .label = "blocks decoded", .group = "code"},
+    {.name = "blocks_lowered",
+     .needs = "code_bytes_max",
+     .label = "blocks decoded again to interpret"},
     {.name = "blocks_compiled",
      .needs = "code_bytes_max",
      .label = "blocks compiled",

@@ -20,7 +20,8 @@
 
 #define BLOB_MAGIC     UINT32_C(0x424a5650) /* "PVJB" */
 #define BLOB_VERSION   1u
-#define BLOB_ALIGN     16u /* of code_bytes, and of the place the code is copied to: 64 */
+#define BLOB_ALIGN     16u /* of code_bytes */
+#define BLOB_AT        64u /* of the place the code is copied to: its constants' alignment */
 #define BLOB_CODE_MAX  (256u << 10)
 #define BLOB_EXITS_MAX 512u
 

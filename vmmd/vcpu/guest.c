@@ -322,6 +322,7 @@ void guest_device_gone(struct guest *guest, const char *id)
     X(retired)                                                                                     \
     X(blocks_decoded)                                                                              \
     X(blocks_dropped)                                                                              \
+    X(blocks_lowered)                                                                              \
     X(lookups)                                                                                     \
     X(tlb_misses)                                                                                  \
     X(tlb_victims)                                                                                 \

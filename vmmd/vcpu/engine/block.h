@@ -45,11 +45,19 @@ enum block_way {
  * (watch lock; read by all). */
 struct block_exit {
     struct block *_Atomic link;
-    int64_t target;        /* from the virtual base of the page */
-    _Atomic uint32_t way;  /* enum block_way; stored under the watch lock */
-    uint32_t number;       /* which of the block's it is */
-    struct block *guarded; /* watch lock, as the rest: the list of exits to the same block */
-    struct block_exit *next_guarded, **guarded_link;
+    struct guarded_exit *guarded; /* watch lock; NULL: it is not BLOCK_WAY_GUARDED */
+    int32_t target;               /* from the virtual base of the page */
+    uint16_t jump;                /* offset of the jump's displacement in compiled code; 0: none */
+    _Atomic uint8_t way;          /* enum block_way; stored under the watch lock */
+    uint8_t number;               /* which of the block's it is */
+};
+_Static_assert(sizeof(struct block_exit) == 24, "the shared stubs multiply by it");
+
+/* An exit that leads to another page's block by its guard: one of the list of exits to `to`. */
+struct guarded_exit {
+    struct block_exit *exit;
+    struct block *to;
+    struct guarded_exit *next, **link;
 };
 
 /* An interpreted operation. d, a, b: byte offsets into the CPU state. */
@@ -71,58 +79,93 @@ struct xinsn {
 };
 _Static_assert(sizeof(struct xinsn) == 24, "two and a half steps share a cache line");
 
-/* Where a guest instruction begins: page offset, and index of its first operation. */
-struct block_insn {
-    uint16_t offset, code;
-};
-
 struct code_page;
 struct installed_region;
 struct region_exit;
 
-/* What a compiler made of a block; all zero when it did not. The same bytes at two addresses. */
+/* What a compiler made of a block; all zero when it did not. Offsets are from `execute`. */
 struct block_compiled {
-    uint8_t *write, *execute; /* begins with `entry`, which is also where direct jumps go */
-    uint32_t size;
-    uint32_t exit_at[2]; /* offset of the exit's jump displacement, 0: none; contents: watch lock */
-    uint32_t stub_at;    /* where exits lead while they have no link */
-    /* Of a loop (baseline/loops.h): its head, 0: it is none; what leaves it, and the jump there. */
-    uint32_t loop_head, loop_leave, loop_jump;
+    uint8_t *execute; /* begins with `entry`, which is also where direct jumps go */
     /* Where exits of other pages lead; watch lock. NULL: none came yet. */
     const uint8_t *guard;
+    uint16_t size;                   /* of the span, header and all */
     uint16_t guard_size, guard_exit; /* the latter: its jump to target.entry */
+    uint16_t stub_at; /* where exits lead while they have no link: one behind the other */
+    /* Of a loop (baseline/loops.h): its head, 0: it is none; what leaves it, and the jump there. */
+    uint16_t loop_head, loop_leave, loop_jump;
 };
 
+/*
+ * There are tens of thousands, so what only some need stands behind the fixed part, in this order:
+ * `exits` (exit_count), a struct block_second if it straddles, the length of each guest instruction
+ * (a byte each), and a copy of the guest's bytes. From those its steps are made anew when a
+ * compiled block needs them after all (lower.h).
+ */
 struct block {
     struct code_target target; /* where compiled code jumps to, with page_base set and this block
                                   in rdx: the seventh argument of code_function */
     _Atomic uint32_t mode;     /* block mode, or BLOCK_MODE_DEAD */
     uint16_t start;            /* page offset */
     uint16_t length;           /* guest bytes */
-    uint16_t insn_count;
-    uint16_t code_count;
-    uint32_t straddles;              /* its one instruction ends in another page: physical_next */
-    uint64_t physical;               /* of its first byte */
-    uint64_t physical_next;          /* of the second page, 0 when none */
+    uint64_t physical;         /* of its first byte */
     struct block *_Atomic hash_next; /* with what a look-up compares, in one cache line */
-    uint32_t crossings; /* times left that its groups may lie in two pages (baseline/compile.h) */
-    struct block_exit exits[2];
-    struct code_page *pages[2];              /* watch lock; [1] only when it straddles */
-    struct block *page_next[2];              /* watch lock */
-    struct block *retired_next;              /* watch lock; among dropped blocks */
-    uint32_t bytes;                          /* of this allocation */
-    uint16_t terminator;                     /* opcode of its last operation */
+    interp_handler *enter;   /* compiled code behind its poll, or the first step's handler */
+    struct xinsn *code;      /* its steps; NULL: it is compiled */
+    struct code_page *page;  /* watch lock */
+    struct block *page_next; /* watch lock; of dropped blocks, the next dropped one */
     struct installed_region *_Atomic region; /* that target.entry leads to; set with watch lock */
     struct region_exit *incoming;            /* exits of regions that lead here; watch lock */
-    struct block_exit *guarded_from;         /* guarded exits that lead here; watch lock */
-    interp_handler *first_handler; /* of the first step, when that one enters compiled code */
+    struct guarded_exit *guarded_from;       /* guarded exits that lead here; watch lock */
     struct block_compiled compiled;
-    struct xinsn code[]; /* code_count, then insn_count + 1 of struct block_insn */
+    uint32_t decoded_mode; /* what `mode` was when it was decoded */
+    uint32_t crossings; /* times left that its groups may lie in two pages (baseline/compile.h) */
+    uint32_t bytes;     /* of this allocation and its steps */
+    uint8_t insn_count, exit_count;
+    bool straddles;     /* its one instruction ends in another page */
+    uint8_t terminator; /* opcode of its last operation */
+    struct block_exit exits[];
 };
 
-static inline const struct block_insn *block_insns(const struct block *block)
+/* The second page of a block that straddles. */
+struct block_second {
+    uint64_t physical;
+    struct code_page *page;  /* watch lock; NULL: it is the first one again */
+    struct block *page_next; /* watch lock */
+};
+
+static inline struct block_second *block_second(const struct block *block)
 {
-    return (const struct block_insn *)&block->code[block->code_count];
+    return (struct block_second *)(void *)((char *)block + sizeof(*block) +
+                                           block->exit_count * sizeof(struct block_exit));
+}
+
+static inline uint8_t *block_insn_lengths(const struct block *block)
+{
+    return (uint8_t *)(block_second(block) + block->straddles);
+}
+
+static inline uint8_t *block_guest_bytes(const struct block *block)
+{
+    return block_insn_lengths(block) + block->insn_count;
+}
+
+/* Page offset of a guest instruction; of insn_count: where the block ends. */
+static inline unsigned block_insn_offset(const struct block *block, unsigned insn)
+{
+    const uint8_t *lengths = block_insn_lengths(block);
+    unsigned offset = block->start;
+    for (unsigned i = 0; i < insn; i++) {
+        offset += lengths[i];
+    }
+    return offset;
+}
+
+/* The list of a page's blocks, of which this is one. Watch lock. */
+static inline struct block **block_next_in_page(const struct block *block,
+                                                const struct code_page *page)
+{
+    return block->page == page ? (struct block **)&block->page_next
+                               : &block_second(block)->page_next;
 }
 
 /* The jump cache: from a virtual address to its block, valid for one execute context. */

@@ -12,6 +12,7 @@
 #include "vmmd/vcpu/engine/block_cache.h"
 #include "vmmd/vcpu/engine/baseline/baseline.h"
 #include "vmmd/vcpu/engine/baseline/code_memory.h"
+#include "vmmd/vcpu/engine/interp.h"
 #include "vmmd/vcpu/engine/quiesce.h"
 #include "vmmd/vcpu/engine/region/installed.h"
 #include "vmmd/vcpu/engine/soft_mmu.h"
@@ -50,7 +51,7 @@ struct block *block_cache_find(const struct engine *engine, uint64_t physical, u
     while (block) {
         if (block->physical == physical &&
             atomic_load_explicit(&block->mode, memory_order_relaxed) == mode &&
-            (!block->straddles || block->physical_next == next_page)) {
+            (!block->straddles || block_second(block)->physical == next_page)) {
             return block;
         }
         block = atomic_load_explicit(&block->hash_next, memory_order_acquire);
@@ -122,12 +123,12 @@ static void block_range(const struct block *block, const struct code_page *page,
                         unsigned *last)
 {
     unsigned end = block->start + block->length; /* may lie in the second page */
-    if (block->straddles && !block->pages[1]) {
+    if (block->straddles && !block_second(block)->page) {
         *first = 0; /* both pages are mapped to this one: any store may hit it */
         *last = PAGE_BYTES - 1;
         return;
     }
-    bool second = page != block->pages[0];
+    bool second = page != block->page;
     *first = second ? 0 : block->start;
     *last = (second ? end - PAGE_BYTES : end < PAGE_BYTES ? end : PAGE_BYTES) - 1;
 }
@@ -139,17 +140,25 @@ static uint64_t block_granules(const struct block *block, const struct code_page
     return block_cache_granules(first, last);
 }
 
-static struct block **next_in_page(struct block *block, const struct code_page *page)
+/* Pages that have it in their lists. */
+static unsigned page_count(const struct block *block)
 {
-    return &block->page_next[block->pages[0] != page];
+    return block->straddles && block_second(block)->page ? 2 : 1;
+}
+
+static struct code_page *page_of(const struct block *block, unsigned number)
+{
+    return number ? block_second(block)->page : block->page;
 }
 
 void block_cache_insert(struct engine *engine, struct block *block, struct code_page *pages[2])
 {
-    block->pages[0] = pages[0];
-    block->pages[1] = pages[1] != pages[0] ? pages[1] : NULL;
-    for (unsigned i = 0; i < 2 && block->pages[i]; i++) {
-        block->page_next[i] = pages[i]->blocks;
+    block->page = pages[0];
+    if (block->straddles) {
+        block_second(block)->page = pages[1] != pages[0] ? pages[1] : NULL;
+    }
+    for (unsigned i = 0; i < page_count(block); i++) {
+        *block_next_in_page(block, pages[i]) = pages[i]->blocks;
         pages[i]->blocks = block;
         pages[i]->granules |= block_granules(block, pages[i]);
     }
@@ -180,36 +189,38 @@ static struct block *exit_owner(struct block_exit *exit)
 static void link_guarded(const struct engine *engine, struct block *from, struct block_exit *exit,
                          struct block *to)
 {
-    if (!engine->baseline || !from->compiled.exit_at[exit->number] ||
-        (exit->target & (PAGE_BYTES - 1)) != to->start ||
+    if (!engine->baseline || !exit->jump || (exit->target & (PAGE_BYTES - 1)) != to->start ||
         atomic_load_explicit(&exit->way, memory_order_relaxed) != BLOCK_WAY_OPEN) {
         return;
     }
-    const uint8_t *host_page = watch_page_host(engine, to->pages[0]->index);
-    if (!baseline_link_guarded(engine->baseline, from, exit->number, to, host_page)) {
-        atomic_store_explicit(&exit->way, BLOCK_WAY_PROBED, memory_order_relaxed);
+    const uint8_t *host_page = watch_page_host(engine, to->page->index);
+    struct guarded_exit *guarded = malloc(sizeof(*guarded));
+    if (!guarded || !baseline_link_guarded(engine->baseline, from, exit->number, to, host_page)) {
+        bool probed = guarded != NULL; /* otherwise it asks again */
+        free(guarded);
+        atomic_store_explicit(&exit->way, probed ? BLOCK_WAY_PROBED : BLOCK_WAY_OPEN,
+                              memory_order_relaxed);
         return;
     }
     atomic_store_explicit(&exit->way, BLOCK_WAY_GUARDED, memory_order_relaxed);
-    exit->guarded = to;
-    exit->next_guarded = to->guarded_from;
-    exit->guarded_link = &to->guarded_from;
-    if (exit->next_guarded) {
-        exit->next_guarded->guarded_link = &exit->next_guarded;
+    *guarded = (struct guarded_exit){exit, to, to->guarded_from, &to->guarded_from};
+    if (guarded->next) {
+        guarded->next->link = &guarded->next;
     }
-    to->guarded_from = exit;
+    to->guarded_from = exit->guarded = guarded;
 }
 
-static void unlink_guarded(const struct engine *engine, struct block_exit *exit)
+static void unlink_guarded(const struct engine *engine, struct guarded_exit *guarded)
 {
-    struct block *from = exit_owner(exit);
-    *exit->guarded_link = exit->next_guarded;
-    if (exit->next_guarded) {
-        exit->next_guarded->guarded_link = exit->guarded_link;
+    struct block_exit *exit = guarded->exit;
+    *guarded->link = guarded->next;
+    if (guarded->next) {
+        guarded->next->link = guarded->link;
     }
     exit->guarded = NULL;
+    free(guarded);
     atomic_store_explicit(&exit->way, BLOCK_WAY_OPEN, memory_order_relaxed);
-    baseline_link(engine->baseline, from, exit->number, NULL);
+    baseline_link(engine->baseline, exit_owner(exit), exit->number, NULL);
 }
 
 void block_cache_link(const struct engine *engine, struct block *from, struct block_exit *exit,
@@ -219,10 +230,10 @@ void block_cache_link(const struct engine *engine, struct block *from, struct bl
     if (mode == BLOCK_MODE_DEAD || mode != atomic_load_explicit(&to->mode, memory_order_relaxed)) {
         return;
     }
-    bool same_page = !from->straddles && (uint64_t)exit->target < PAGE_BYTES;
+    bool same_page = !from->straddles && (uint64_t)(int64_t)exit->target < PAGE_BYTES;
     if (!same_page) {
         link_guarded(engine, from, exit, to);
-    } else if (!to->straddles && from->pages[0] == to->pages[0] && exit->target == to->start) {
+    } else if (!to->straddles && from->page == to->page && exit->target == to->start) {
         set_link(engine, from, exit, to);
     }
 }
@@ -232,9 +243,9 @@ void block_cache_relink(const struct engine *engine, struct block *block)
     if (engine->baseline) {
         baseline_relink_guard(engine->baseline, block);
     }
-    struct block *other = block->pages[0]->blocks;
-    for (; other; other = *next_in_page(other, block->pages[0])) {
-        for (unsigned i = 0; i < 2; i++) {
+    struct block *other = block->page->blocks;
+    for (; other; other = *block_next_in_page(other, block->page)) {
+        for (unsigned i = 0; i < other->exit_count; i++) {
             if (atomic_load_explicit(&other->exits[i].link, memory_order_relaxed) == block) {
                 set_link(engine, other, &other->exits[i], block);
             }
@@ -261,17 +272,17 @@ static void unlist(struct block *block, struct code_page *page)
 {
     struct block **place = &page->blocks;
     while (*place != block) {
-        place = next_in_page(*place, page);
+        place = block_next_in_page(*place, page);
     }
-    *place = *next_in_page(block, page);
+    *place = *block_next_in_page(block, page);
 }
 
 /* The guarded links of the block, in both directions. */
 static void clear_guarded_links(const struct engine *engine, struct block *block)
 {
-    for (unsigned i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < block->exit_count; i++) {
         if (block->exits[i].guarded) {
-            unlink_guarded(engine, &block->exits[i]);
+            unlink_guarded(engine, block->exits[i].guarded);
         }
     }
     while (block->guarded_from) {
@@ -282,7 +293,7 @@ static void clear_guarded_links(const struct engine *engine, struct block *block
 static void clear_links(const struct engine *engine, struct block *block,
                         const struct block *target)
 {
-    for (unsigned i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < block->exit_count; i++) {
         if (!target ||
             atomic_load_explicit(&block->exits[i].link, memory_order_relaxed) == target) {
             set_link(engine, block, &block->exits[i], NULL);
@@ -293,11 +304,11 @@ static void clear_links(const struct engine *engine, struct block *block,
 static void free_list(struct engine *engine, struct dropped_list *list)
 {
     for (struct block *block = list->blocks, *next; block; block = next) {
-        next = block->retired_next;
+        next = block->page_next;
         if (engine->baseline) {
             baseline_free(engine->baseline, block);
         }
-        free(block);
+        lower_free(block);
     }
     for (struct installed_region *region = list->regions, *next; region; region = next) {
         next = region->retired_next;
@@ -315,7 +326,7 @@ static void retire(struct engine *engine, struct block *block)
     atomic_fetch_sub_explicit(&engine->block_bytes, block->bytes, memory_order_relaxed);
     atomic_fetch_add_explicit(&engine->blocks_dropped, 1, memory_order_relaxed);
     engine->live_code_bytes -= block->compiled.size;
-    block->retired_next = engine->retired.blocks;
+    block->page_next = engine->retired.blocks;
     engine->retired.blocks = block;
     engine->retired.count++;
 }
@@ -333,14 +344,14 @@ static void block_drop(struct engine *engine, struct engine_cpu *self, struct bl
     region_block_dropped(engine, block);
     unhash(engine, block, mode);
     atomic_store_explicit(&block->mode, BLOCK_MODE_DEAD, memory_order_release);
-    for (struct block *other = block->pages[0]->blocks; other;
-         other = *next_in_page(other, block->pages[0])) {
+    for (struct block *other = block->page->blocks; other;
+         other = *block_next_in_page(other, block->page)) {
         clear_links(engine, other, block);
     }
     clear_links(engine, block, NULL);
     clear_guarded_links(engine, block);
-    for (unsigned i = 0; i < 2 && block->pages[i]; i++) {
-        unlist(block, block->pages[i]);
+    for (unsigned i = 0; i < page_count(block); i++) {
+        unlist(block, page_of(block, i));
     }
     if (self && self->cpu->block == block) {
         self->self_modified = true;
@@ -361,7 +372,7 @@ void block_cache_drop(struct engine *engine, struct block *block)
 static void refresh_granules(struct code_page *page)
 {
     page->granules = region_granules(page);
-    for (struct block *block = page->blocks; block; block = *next_in_page(block, page)) {
+    for (struct block *block = page->blocks; block; block = *block_next_in_page(block, page)) {
         page->granules |= block_granules(block, page);
     }
 }
@@ -382,13 +393,14 @@ void block_cache_invalidate(struct engine *engine, struct engine_cpu *self, uint
         return;
     }
     for (struct block *block = page->blocks, *next; block; block = next) {
-        next = *next_in_page(block, page);
+        next = *block_next_in_page(block, page);
         unsigned block_first, block_last;
         block_range(block, page, &block_first, &block_last);
         if (block_first > last || first > block_last) {
             continue;
         }
-        struct code_page *other = block->pages[block->pages[0] == page];
+        struct code_page *other =
+            page_count(block) == 2 ? page_of(block, block->page == page) : NULL;
         block_drop(engine, self, block);
         if (other) {
             block_cache_refresh(engine, other);
@@ -407,12 +419,13 @@ void block_cache_drop_all(struct engine *engine)
         atomic_store_explicit(&engine->buckets[i], NULL, memory_order_relaxed);
     }
     for (struct code_page *page = engine->all_pages; page; page = page->next) {
-        for (struct block *block = page->blocks; block; block = *next_in_page(block, page)) {
-            if (block->pages[0] == page) {
+        for (struct block *block = page->blocks, *next; block; block = next) {
+            next = *block_next_in_page(block, page);
+            if (block->page == page) {
                 atomic_store_explicit(&block->mode, BLOCK_MODE_DEAD, memory_order_release);
                 clear_links(engine, block, NULL);
                 clear_guarded_links(engine, block);
-                block->retired_next = dropped;
+                block->page_next = dropped;
                 dropped = block;
             }
         }
@@ -423,7 +436,7 @@ void block_cache_drop_all(struct engine *engine)
     }
     /* Only now: it may give memory back, and blocks in two pages are in two lists. */
     while (dropped) {
-        struct block *next = dropped->retired_next;
+        struct block *next = dropped->page_next;
         retire(engine, dropped);
         dropped = next;
     }
@@ -491,6 +504,7 @@ void block_cache_purge(struct engine_cpu *self)
     if (atomic_load_explicit(&self->purge, memory_order_relaxed) &&
         atomic_exchange(&self->purge, false)) {
         mmu_jumps_clear(self);
+        lower_forget(self);
     }
 }
 

@@ -14,7 +14,9 @@
 #include <pthread.h>
 
 #define PAGE_BYTES 4096u
-#define PAGE_MASK  (~(uint64_t)(PAGE_BYTES - 1))
+/* Steps of a block. */
+#define ENGINE_STEPS_MAX (IR_OPS_MAX * 2 + 8)
+#define PAGE_MASK        (~(uint64_t)(PAGE_BYTES - 1))
 
 struct code_memory;
 struct installed_region;
@@ -114,10 +116,11 @@ struct engine_cpu {
 
     /* Decoder's scratch. */
     struct ir_block ir;
-    struct xinsn code[IR_OPS_MAX * 2 + 8];
-    struct block_insn insns[IR_INSNS_MAX + 1];
+    struct xinsn code[ENGINE_STEPS_MAX];
+    uint16_t insn_steps[IR_INSNS_MAX + 1]; /* where each guest instruction's code begins */
     uint16_t steps[IR_OPS_MAX + 1];        /* where each operation's code begins */
-    struct xinsn rest[IR_OPS_MAX * 2 + 8]; /* remainder of an instruction that hit its own block */
+    struct lowered_cache *lowered;         /* lower.c's */
+    struct xinsn rest[ENGINE_STEPS_MAX];   /* remainder of an instruction that hit its own block */
     uint8_t page[PAGE_BYTES], next_page[PAGE_BYTES];
 };
 

@@ -3,6 +3,7 @@
 #include "libshared/base/log.h"
 #include "vmmd/vcpu/engine/access.h"
 #include "vmmd/vcpu/engine/baseline/baseline.h"
+#include "vmmd/vcpu/engine/baseline/code_memory.h"
 #include "vmmd/vcpu/engine/baseline/perf_map.h"
 #include "vmmd/vcpu/engine/block_cache.h"
 #include "vmmd/vcpu/engine/interp.h"
@@ -113,18 +114,19 @@ static bool decode_watched(struct engine_cpu *self, struct location *location,
     return verified(self, location->pc);
 }
 
-static void compile_block(struct engine_cpu *self, struct block *block, uint64_t pc)
+/* False without memory. */
+static bool compile_block(struct engine_cpu *self, struct block *block, uint64_t pc)
 {
     struct engine *engine = self->engine;
-    if (!engine->baseline) {
-        return;
-    }
     uint64_t begin = clock_monotonic_ns();
-    if (baseline_compile(engine->baseline, &self->ir, self->steps, block)) {
+    bool done = engine->baseline &&
+                baseline_compile(engine->baseline, &self->ir, self->code, self->steps, block);
+    if (done) {
         const struct block_compiled *compiled = &block->compiled;
         engine_count_compiled(self, clock_monotonic_ns() - begin, block->length, compiled->size);
-        perf_map_add(engine->perf_map, compiled->execute, compiled->size, pc);
+        perf_map_add(engine->perf_map, compiled->execute, compiled->size - CODE_HEADER_BYTES, pc);
     }
+    return done || lower_keep_steps(self, block);
 }
 
 /* Decode and publish. False: an exception is pending. The caller looks the block up again, because
@@ -137,16 +139,20 @@ static bool decode_block(struct engine_cpu *self, struct location *location)
         engine_count(self->counters.code_memory_full);
     }
     bool done = decode_watched(self, location, pages);
-    struct block *block = done ? lower_block(self, &self->ir) : NULL;
+    struct block *block = done ? lower_block(self) : NULL;
     if (block) {
         block->physical = location->physical;
-        block->physical_next = block->straddles ? location->next_physical : 0;
-        compile_block(self, block, location->pc);
+        if (block->straddles) {
+            block_second(block)->physical = location->next_physical;
+        }
+    }
+    if (block && compile_block(self, block, location->pc)) {
         block_cache_insert(engine, block,
                            block->straddles ? pages : (struct code_page *[2]){pages[0]});
         engine_count(self->counters.blocks_decoded);
         profile_decoded(self, block, location->pc, self->page + block->start);
     } else if (done) {
+        lower_free(block);
         done = refuse(self, location->pc);
     }
     block_cache_settle(engine, location->index);

@@ -4,6 +4,7 @@
 #include "vmmd/vcpu/engine/baseline/code_memory.h"
 #include "vmmd/vcpu/engine/block_cache.h"
 #include "vmmd/vcpu/engine/core.h"
+#include "vmmd/vcpu/engine/interp.h"
 #include "vmmd/vcpu/engine/quiesce.h"
 #include "vmmd/vcpu/engine/region/installed.h"
 #include "vmmd/vcpu/engine/region/profile.h"
@@ -150,6 +151,7 @@ static void cpu_destroy(struct engine_cpu *self)
         return;
     }
     mmu_destroy(self);
+    lower_cache_destroy(self);
     free(self->trace);
     pthread_cond_destroy(&self->wake);
     pthread_cond_destroy(&self->acknowledged);
@@ -198,7 +200,7 @@ struct cpu *engine_add_cpu(struct engine *engine, unsigned index, const struct c
     cpu->memory = engine->memory;
     cpu->runtime = &region_runtime_functions;
     wire_host(self, host, host_data);
-    if (mmu_create(self) != 0) {
+    if (mmu_create(self) != 0 || !lower_cache_create(self)) {
         cpu_destroy(self);
         return NULL;
     }

@@ -1,5 +1,6 @@
 #include "vmmd/vcpu/engine/inspect.h"
 #include "vmmd/vcpu/engine/access.h"
+#include "vmmd/vcpu/engine/baseline/code_memory.h"
 #include "vmmd/vcpu/engine/block_cache.h"
 #include "vmmd/vcpu/engine/core.h"
 #include "vmmd/vcpu/engine/region/installed.h"
@@ -48,8 +49,8 @@ static const struct block *find_block(const struct engine *engine, const struct 
     if (block || !page) {
         return block;
     }
-    for (block = page->blocks; block; block = block->page_next[block->pages[0] != page]) {
-        bool same_end = !block->straddles || block->physical_next == next_physical;
+    for (block = page->blocks; block; block = *block_next_in_page(block, page)) {
+        bool same_end = !block->straddles || block_second(block)->physical == next_physical;
         if (block->physical == location->physical && same_end) {
             return block;
         }
@@ -71,12 +72,14 @@ static bool copy_host(struct inspected_host *host, const uint8_t *write, const u
 }
 
 /* Watch lock. */
-static bool take_host_code(const struct block *block, struct inspected_code *code)
+static bool take_host_code(const struct engine *engine, const struct block *block,
+                           struct inspected_code *code)
 {
     const struct block_compiled *compiled = &block->compiled;
     const struct installed_region *region = atomic_load(&block->region);
     if (compiled->execute &&
-        !copy_host(&code->host, compiled->write, compiled->execute, compiled->size)) {
+        !copy_host(&code->host, code_memory_write_view(engine->code_memory, compiled->execute),
+                   compiled->execute, compiled->size - CODE_HEADER_BYTES)) {
         return false;
     }
     if (region &&
@@ -125,7 +128,7 @@ static int look(struct cpu *cpu, uint64_t va, struct inspected_code *code, struc
     size_t there = sizeof(pages) - bytes.start;
     there = there < sizeof(code->guest) ? there : sizeof(code->guest);
     memcpy(code->guest, pages + bytes.start, code->ir.length < there ? code->ir.length : there);
-    if (block && !take_host_code(block, code)) {
+    if (block && !take_host_code(engine, block, code)) {
         return error_set(err, ERROR_MEMORY, ENOMEM, "no memory for a copy of the host code");
     }
     return 0;

@@ -49,7 +49,7 @@ static inline uint64_t interp_address(const struct cpu *cpu, const struct xinsn 
 /* Before slow paths and helpers: make pc and retired exact. A fault leaves them so. */
 static inline void interp_sync(struct cpu *cpu, const struct xinsn *ip)
 {
-    cpu->pc = cpu->page_base + block_insns(cpu->block)[ip->insn].offset;
+    cpu->pc = cpu->page_base + block_insn_offset(cpu->block, ip->insn);
     cpu->retired += ip->insn;
 }
 
@@ -103,9 +103,23 @@ struct xinsn *lower_emit(struct lowering *lowering, const struct ir_op *op,
 struct xinsn *lower_memory_step(struct lowering *lowering, const struct ir_op *op,
                                 interp_handler *handler);
 
-/* Turn a verified block into threaded code. Returns a new block (the caller publishes or frees it)
- * or NULL without memory. `self` lends the scratch. */
-struct block *lower_block(struct engine_cpu *self, const struct ir_block *ir);
+/* Make a block of verified self->ir, whose bytes are in self->page and self->next_page. The caller
+ * publishes or frees it. Its steps are in self->code, but it has none of its own yet: it is
+ * compiled, or lower_keep_steps comes next. NULL without memory. */
+struct block *lower_block(struct engine_cpu *self);
+/* Give the block its steps. False without memory. */
+bool lower_keep_steps(struct engine_cpu *self, struct block *block);
+void lower_free(struct block *block);
+
+/* For compiled code that leaves the rest of cpu->block to the interpreter: the step. It may have to
+ * be decoded anew, and stays until the CPU needs those of many other blocks. */
+const struct xinsn *lower_resume(struct cpu *cpu, unsigned step);
+/* Dropped blocks are freed, and others may take their places: forget all steps. */
+void lower_forget(struct engine_cpu *self);
+/* False without memory. */
+bool lower_cache_create(struct engine_cpu *self);
+void lower_cache_destroy(struct engine_cpu *self);
+
 /* What a dropped block has left to do of instruction `insn`, from `ip` on, as steps in self->rest
  * that then leave for the outer loop. */
 const struct xinsn *lower_rest_of_insn(struct engine_cpu *self, const struct xinsn *ip);

@@ -15,7 +15,7 @@ INTERP_CALL void interp_leave(INTERP_PARAMETERS)
     (void)tlb;
     (void)tlb_mask;
     cpu->retired += ip->insn + 1u;
-    cpu->pc = cpu->page_base + block_insns(cpu->block)[ip->insn + 1].offset;
+    cpu->pc = cpu->page_base + block_insn_offset(cpu->block, ip->insn + 1u);
 }
 
 static inline bool attention(struct cpu *cpu)
@@ -36,7 +36,7 @@ void interp_run(struct cpu *cpu, struct block *block)
     }
     self->lower_tier = false;
     void *entry;
-    memcpy(&entry, &block->code[0].handler, sizeof(entry));
+    memcpy(&entry, &block->enter, sizeof(entry));
     enter_code(cpu, block->code, (char *)cpu->tlb_data,
                cpu->tlb_data_mask * sizeof(struct tlb_entry), 0, 0, &block->target, entry);
 }
@@ -67,6 +67,14 @@ static void lower_helper(struct lowering *lowering, const struct ir_op *op,
 }
 const struct interp_operation interp_helper = {lower_helper, {helper_call}};
 
+/* Go on with a block, page_base being right. */
+#define INTERP_ENTER(next)                                                                         \
+    do {                                                                                           \
+        struct block *entered_ = (next);                                                           \
+        cpu->block = entered_;                                                                     \
+        __attribute__((musttail)) return entered_->enter(cpu, entered_->code, tlb, tlb_mask);      \
+    } while (0)
+
 /* --- into the next block -------------------------------------------------------------------- */
 
 static inline struct block *probe(struct cpu *cpu, uint64_t pc)
@@ -77,17 +85,16 @@ static inline struct block *probe(struct cpu *cpu, uint64_t pc)
 /* An exit without a link, or with attention asked for: cpu->exit says which. */
 static INTERP_CALL __attribute__((noinline)) void follow_exit(INTERP_PARAMETERS)
 {
-    uint64_t pc = cpu->page_base + (uint64_t)cpu->exit->target;
-    bool open = cpu->block->compiled.exit_at[cpu->exit->number] &&
+    (void)ip;
+    uint64_t pc = cpu->page_base + (uint64_t)(int64_t)cpu->exit->target;
+    bool open = cpu->exit->jump &&
                 atomic_load_explicit(&cpu->exit->way, memory_order_relaxed) == BLOCK_WAY_OPEN;
-    if ((uint64_t)cpu->exit->target >= PAGE_BYTES && !open) {
+    if ((uint64_t)(int64_t)cpu->exit->target >= PAGE_BYTES && !open) {
         cpu->exit = NULL;
         struct block *block = probe(cpu, pc);
         if (block) {
             cpu->page_base = pc & PAGE_MASK;
-            cpu->block = block;
-            ip = block->code;
-            INTERP_JUMP(ip);
+            INTERP_ENTER(block);
         }
     }
     cpu->pc = pc;
@@ -98,9 +105,7 @@ static INTERP_CALL __attribute__((noinline)) void follow_exit(INTERP_PARAMETERS)
         struct block_exit *exit_ = (leaving);                                                      \
         struct block *next_ = atomic_load_explicit(&exit_->link, memory_order_acquire);            \
         if (__builtin_expect(next_ != NULL && !attention(cpu), 1)) {                               \
-            cpu->block = next_;                                                                    \
-            ip = next_->code;                                                                      \
-            INTERP_JUMP(ip);                                                                       \
+            INTERP_ENTER(next_);                                                                   \
         }                                                                                          \
         cpu->exit = exit_;                                                                         \
         __attribute__((musttail)) return follow_exit(cpu, ip, tlb, tlb_mask);                      \
@@ -139,9 +144,7 @@ INTERP_HANDLER(jump_indirect)
     struct block *block = probe(cpu, pc);
     if (__builtin_expect(block != NULL, 1)) {
         cpu->page_base = pc & PAGE_MASK;
-        cpu->block = block;
-        ip = block->code;
-        INTERP_JUMP(ip);
+        INTERP_ENTER(block);
     }
     cpu->pc = pc;
 }

@@ -13,6 +13,7 @@
 /* Every counter of a CPU, once; also fields of struct engine_stats, summed. */
 #define ENGINE_COUNTERS(X)                                                                         \
     X(blocks_decoded)                                                                              \
+    X(blocks_lowered) /* decoded again, because the interpreter needed a compiled one's steps */   \
     X(blocks_compiled)                                                                             \
     X(compiled_guest_bytes) /* of compiled blocks: what they covered */                            \
     X(compiled_host_bytes)  /* and became */                                                       \

@@ -17,8 +17,8 @@
 /* Flushes in a row that find the table less than an eighth full before it is halved. */
 #define ENGINE_TLB_SHRINK_FLUSHES 8u
 
-/* Translations a context keeps of those that others took the place of, and looks at before it walks:
- * a third (7zip) to nine tenths (sqlite) of the misses find theirs. */
+/* Translations a context keeps of those that others took the place of, and looks at before it
+ * walks: a third (7zip) to nine tenths (sqlite) of the misses find theirs. */
 #define ENGINE_TLB_VICTIMS 8u
 
 /* Ranges a context keeps to know where it has large leaves, and up to which size two are joined
@@ -48,6 +48,11 @@
 /* Times that a block's accesses, compiled to share a translation, may turn out to lie in two pages
  * before it is compiled again without that. */
 #define ENGINE_GROUP_CROSSINGS 16u
+
+/* Steps of compiled blocks that a CPU keeps once the interpreter has needed them, and of how many
+ * blocks (a power of two). */
+#define ENGINE_LOWERED_STEPS   16384u
+#define ENGINE_LOWERED_ENTRIES 2048u
 
 /* Guest instructions a block, at most IR_INSNS_MAX: bounds the delay of interrupts. */
 #define ENGINE_BLOCK_INSNS 64u

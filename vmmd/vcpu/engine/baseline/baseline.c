@@ -23,10 +23,10 @@ void baseline_destroy(struct baseline *baseline)
     (void)baseline;
 }
 
-bool baseline_compile(struct baseline *baseline, const struct ir_block *ir, const uint16_t *steps,
-                      struct block *block)
+bool baseline_compile(struct baseline *baseline, const struct ir_block *ir,
+                      const struct xinsn *code, const uint16_t *steps, struct block *block)
 {
-    (void)baseline, (void)ir, (void)steps, (void)block;
+    (void)baseline, (void)ir, (void)code, (void)steps, (void)block;
     return false;
 }
 

@@ -1,8 +1,7 @@
 /*
  * The baseline compiler: a block's IR to host code, at once, on the block's first execution.
  *
- * A compiled block is entered like an interpreter handler, through the first step of its threaded
- * code, and the rest of the threaded code stays: whatever the compiled code does not do itself, it
+ * A compiled block is entered like an interpreter handler, and what it does not do itself, it
  * leaves to the interpreter, for one operation or for the rest of the block (compile.h). So both
  * kinds of blocks lead to each other, and a block that cannot be compiled is merely slow.
  *
@@ -23,10 +22,10 @@ struct baseline *baseline_create(const struct isa *isa, struct error *err);
 void baseline_destroy(struct baseline *baseline); /* NULL is allowed */
 
 /* --- with the watch lock held --------------------------------------------------------------- */
-/* Give an unpublished block its host code. `steps` says, for each operation of the IR, at which
- * step of the block's threaded code it begins. False: it stays with the interpreter. */
-bool baseline_compile(struct baseline *baseline, const struct ir_block *ir, const uint16_t *steps,
-                      struct block *block);
+/* Give an unpublished block its host code. `code` are its steps, and `steps` says, for each
+ * operation of the IR, at which of them it begins. False: it stays with the interpreter. */
+bool baseline_compile(struct baseline *baseline, const struct ir_block *ir,
+                      const struct xinsn *code, const uint16_t *steps, struct block *block);
 /* Let exit `exit` of compiled code jump to `to`, or, with NULL, leave to look it up. */
 void baseline_link(struct baseline *baseline, struct block *from, unsigned exit,
                    const struct block *to);

@@ -1,8 +1,9 @@
 /*
- * A two-level segregated-fit allocator over granules of 64 bytes. What it knows of a stretch is
- * kept outside the code: in `marks` at its first and last granule (so that neighbours join in
- * constant time) and, of free ones, in the lists of their size class. Both arrays are as lazily
- * backed by the host as the code itself.
+ * A two-level segregated-fit allocator over granules of 16 bytes. Where stretches begin, and which
+ * are free, is kept outside the code, in two bits a granule; size and links of a free one are in
+ * its own memory, at both ends (so that neighbours join in constant time): there are four granules
+ * to a cache line, and books of several bytes for each of them would be as large as what the small
+ * granules save.
  */
 #include "vmmd/vcpu/engine/baseline/code_memory.h"
 #include "vmmd/vcpu/engine/tunables.h"
@@ -29,13 +30,15 @@
 #define CHUNK_BYTES    (256u << 10)
 #define CHUNK_GRANULES (CHUNK_BYTES / CODE_MEMORY_ALIGN)
 
-/* Of `marks`: granules of the stretch that begins or ends here, and whether it is free. */
-#define MARK_FREE (UINT32_C(1) << 31)
-#define NO_LINK   UINT32_MAX
+#define NO_LINK UINT32_MAX
 
-struct free_links {
+/* At the beginning of a free stretch, in the write view. Its size is in its last bytes as well. */
+struct free_stretch {
+    uint32_t granules;
     uint32_t next, previous; /* first granules, or NO_LINK */
 };
+_Static_assert(sizeof(struct free_stretch) + sizeof(uint32_t) <= CODE_MEMORY_ALIGN,
+               "a granule has room for both ends");
 
 struct chunk {
     uint32_t used; /* granules in spans */
@@ -45,10 +48,11 @@ struct chunk {
 struct code_memory {
     uint8_t *write, *execute;
     uint64_t limit; /* bytes of each view */
+    uint64_t page;  /* the host's, bytes */
     uint32_t granules;
     pthread_mutex_t lock; /* everything below */
-    uint32_t *marks;
-    struct free_links *links; /* at the first granule of free stretches */
+    /* A bit a granule: a stretch begins here; this is the first or last granule of a free one. */
+    uint64_t *begins, *free;
     uint32_t heads[CLASS_COUNT];
     uint8_t class_bits[CLASS_POWERS]; /* classes of a power that have stretches */
     uint32_t power_bits;              /* powers that have classes */
@@ -103,45 +107,84 @@ static unsigned class_filled(const struct code_memory *memory, unsigned from)
 
 /* --- free stretches ------------------------------------------------------------------------- */
 
-static void mark(struct code_memory *memory, uint32_t first, uint32_t granules, uint32_t flag)
+static bool bit(const uint64_t *bits, uint32_t granule)
 {
-    memory->marks[first] = granules | flag;
-    memory->marks[first + granules - 1] = granules | flag;
+    return bits[granule / 64] >> granule % 64 & 1;
+}
+
+static void set_bit(uint64_t *bits, uint32_t granule, bool value)
+{
+    uint64_t mask = UINT64_C(1) << granule % 64;
+    bits[granule / 64] = value ? bits[granule / 64] | mask : bits[granule / 64] & ~mask;
+}
+
+/* The first beginning behind `first`, but at most `most` granules on. */
+static uint32_t size_from(const struct code_memory *memory, uint32_t first, uint32_t most)
+{
+    uint32_t granules = 1;
+    while (granules < most && first + granules < memory->granules &&
+           !bit(memory->begins, first + granules)) {
+        granules++;
+    }
+    return granules;
+}
+
+static struct free_stretch *stretch_at(const struct code_memory *memory, uint32_t first)
+{
+    return (struct free_stretch *)(void *)(memory->write + (uint64_t)first * CODE_MEMORY_ALIGN);
+}
+
+/* The size of the free stretch that ends before granule `end`. */
+static uint32_t *size_before(const struct code_memory *memory, uint32_t end)
+{
+    return (uint32_t *)(void *)(memory->write + (uint64_t)end * CODE_MEMORY_ALIGN) - 1;
+}
+
+static void mark_free(struct code_memory *memory, uint32_t first, uint32_t granules, bool free)
+{
+    set_bit(memory->begins, first, free);
+    set_bit(memory->free, first, free);
+    set_bit(memory->free, first + granules - 1, free);
 }
 
 static void link_free(struct code_memory *memory, uint32_t first, uint32_t granules)
 {
     unsigned class = class_of(granules);
     uint32_t head = memory->heads[class];
-    mark(memory, first, granules, MARK_FREE);
-    memory->links[first] = (struct free_links){.next = head, .previous = NO_LINK};
+    mark_free(memory, first, granules, true);
+    *stretch_at(memory, first) =
+        (struct free_stretch){.granules = granules, .next = head, .previous = NO_LINK};
+    *size_before(memory, first + granules) = granules;
     if (head != NO_LINK) {
-        memory->links[head].previous = first;
+        stretch_at(memory, head)->previous = first;
     }
     memory->heads[class] = first;
     memory->class_bits[class / CLASS_STEPS] |= (uint8_t)(1u << class % CLASS_STEPS);
     memory->power_bits |= UINT32_C(1) << class / CLASS_STEPS;
 }
 
-static void unlink_free(struct code_memory *memory, uint32_t first, uint32_t granules)
+/* Afterwards the stretch is neither free nor does it begin anywhere. Returns its size. */
+static uint32_t unlink_free(struct code_memory *memory, uint32_t first)
 {
-    unsigned class = class_of(granules);
-    struct free_links links = memory->links[first];
-    if (links.next != NO_LINK) {
-        memory->links[links.next].previous = links.previous;
+    struct free_stretch stretch = *stretch_at(memory, first);
+    unsigned class = class_of(stretch.granules);
+    mark_free(memory, first, stretch.granules, false);
+    if (stretch.next != NO_LINK) {
+        stretch_at(memory, stretch.next)->previous = stretch.previous;
     }
-    if (links.previous != NO_LINK) {
-        memory->links[links.previous].next = links.next;
-        return;
+    if (stretch.previous != NO_LINK) {
+        stretch_at(memory, stretch.previous)->next = stretch.next;
+        return stretch.granules;
     }
-    memory->heads[class] = links.next;
-    if (links.next == NO_LINK) {
+    memory->heads[class] = stretch.next;
+    if (stretch.next == NO_LINK) {
         uint8_t *steps = &memory->class_bits[class / CLASS_STEPS];
         *steps &= (uint8_t) ~(1u << class % CLASS_STEPS);
         if (*steps == 0) {
             memory->power_bits &= ~(UINT32_C(1) << class / CLASS_STEPS);
         }
     }
+    return stretch.granules;
 }
 
 /* A free stretch of at least that many granules, or NO_LINK. */
@@ -150,69 +193,98 @@ static uint32_t find_free(const struct code_memory *memory, uint32_t granules)
     /* Its own class first: splitting large stretches for small spans is what fragments. */
     uint32_t first = memory->heads[class_of(granules)];
     for (unsigned tries = 0; tries < CLASS_TRIES && first != NO_LINK; tries++) {
-        if ((memory->marks[first] & ~MARK_FREE) >= granules) {
+        if (stretch_at(memory, first)->granules >= granules) {
             return first;
         }
-        first = memory->links[first].next;
+        first = stretch_at(memory, first)->next;
     }
     unsigned class = class_filled(memory, class_above(granules));
     return class == CLASS_COUNT ? NO_LINK : memory->heads[class];
 }
 
-/* Put [first, + granules) back, joined with its free neighbours. */
-static void join_free(struct code_memory *memory, uint32_t first, uint32_t granules)
+/* Granules. */
+struct range {
+    uint32_t first, end;
+};
+
+/* Put [first, + granules) back, joined with its free neighbours. Returns what became of it. */
+static struct range join_free(struct code_memory *memory, uint32_t first, uint32_t granules)
 {
-    uint32_t end = first + granules;
-    /* It is no span any more, whatever is asked later about a place inside the joined stretch. */
-    mark(memory, first, granules, MARK_FREE);
-    if (first > 0 && memory->marks[first - 1] & MARK_FREE) {
-        uint32_t before = memory->marks[first - 1] & ~MARK_FREE;
-        unlink_free(memory, first - before, before);
-        first -= before;
+    struct range range = {first, first + granules};
+    set_bit(memory->begins, first, false);
+    if (first > 0 && bit(memory->free, first - 1)) {
+        range.first -= *size_before(memory, first);
+        unlink_free(memory, range.first);
     }
-    if (end < memory->granules && memory->marks[end] & MARK_FREE) {
-        uint32_t behind = memory->marks[end] & ~MARK_FREE;
-        unlink_free(memory, end, behind);
-        end += behind;
+    if (range.end < memory->granules && bit(memory->free, range.end)) {
+        range.end += unlink_free(memory, range.end);
     }
-    link_free(memory, first, end - first);
+    link_free(memory, range.first, range.end - range.first);
+    return range;
 }
 
 /* --- pages ---------------------------------------------------------------------------------- */
 
-static void chunk_release(struct code_memory *memory, uint32_t index)
+/* Give the pages of a chunk without spans back, but for those with the ends of the free stretch
+ * that it lies in. */
+static void chunk_release(struct code_memory *memory, uint32_t index, struct range range)
 {
     uint64_t start = (uint64_t)index * CHUNK_BYTES;
-    uint64_t size = memory->limit - start < CHUNK_BYTES ? memory->limit - start : CHUNK_BYTES;
-    /* Frees the pages, in both views. A host that cannot keeps them: still bounded. */
-    madvise(memory->write + start, size, MADV_REMOVE);
+    uint64_t end = start + CHUNK_BYTES < memory->limit ? start + CHUNK_BYTES : memory->limit;
+    uint64_t head = (uint64_t)range.first * CODE_MEMORY_ALIGN / memory->page * memory->page;
+    uint64_t tail = ((uint64_t)range.end * CODE_MEMORY_ALIGN - 1) / memory->page * memory->page;
+    start = head >= start ? head + memory->page : start;
+    end = tail < end ? tail : end;
+    if (start < end) {
+        /* Frees the pages, in both views. A host that cannot keeps them: still bounded. */
+        madvise(memory->write + start, end - start, MADV_REMOVE);
+    }
     memory->chunks[index].resident = false;
     memory->idle_chunks--;
 }
 
-/* Count the granules of [first, + granules) as used or free. */
-static void account(struct code_memory *memory, uint32_t first, uint32_t granules, bool used)
+static void count_used(struct code_memory *memory, int64_t granules)
 {
-    uint64_t bytes = (uint64_t)granules * CODE_MEMORY_ALIGN;
     uint64_t total = atomic_load_explicit(&memory->used, memory_order_relaxed);
-    atomic_store_explicit(&memory->used, used ? total + bytes : total - bytes,
+    atomic_store_explicit(&memory->used, total + (uint64_t)(granules * CODE_MEMORY_ALIGN),
                           memory_order_relaxed);
+}
+
+/* Granules of [first, + granules) that lie in first's chunk. */
+static uint32_t in_chunk(uint32_t first, uint32_t granules)
+{
+    uint32_t here = CHUNK_GRANULES - first % CHUNK_GRANULES;
+    return here < granules ? here : granules;
+}
+
+static void account_used(struct code_memory *memory, uint32_t first, uint32_t granules)
+{
+    count_used(memory, granules);
     while (granules > 0) {
+        uint32_t here = in_chunk(first, granules);
+        struct chunk *chunk = &memory->chunks[first / CHUNK_GRANULES];
+        memory->idle_chunks -= chunk->used == 0 && chunk->resident;
+        chunk->used += here;
+        chunk->resident = true;
+        first += here;
+        granules -= here;
+    }
+}
+
+/* They are in the free `range` by now. */
+static void account_free(struct code_memory *memory, uint32_t first, uint32_t granules,
+                         struct range range)
+{
+    count_used(memory, -(int64_t)granules);
+    while (granules > 0) {
+        uint32_t here = in_chunk(first, granules);
         uint32_t index = first / CHUNK_GRANULES;
-        uint32_t here = CHUNK_GRANULES - first % CHUNK_GRANULES;
-        here = here < granules ? here : granules;
         struct chunk *chunk = &memory->chunks[index];
-        if (used) {
-            memory->idle_chunks -= chunk->used == 0 && chunk->resident;
-            chunk->used += here;
-            chunk->resident = true;
-        } else {
-            chunk->used -= here;
-            memory->idle_chunks += chunk->used == 0;
-            /* A few are kept, or code that comes and goes would pay for pages each time. */
-            if (chunk->used == 0 && memory->idle_chunks > ENGINE_CODE_IDLE_CHUNKS) {
-                chunk_release(memory, index);
-            }
+        chunk->used -= here;
+        memory->idle_chunks += chunk->used == 0;
+        /* A few are kept, or code that comes and goes would pay for pages each time. */
+        if (chunk->used == 0 && memory->idle_chunks > ENGINE_CODE_IDLE_CHUNKS) {
+            chunk_release(memory, index, range);
         }
         first += here;
         granules -= here;
@@ -249,20 +321,25 @@ static bool map_views(struct code_memory *memory, struct error *err)
     return true;
 }
 
-/* Zeroed, and backed by the host only where it is touched. */
-static void *map_table(uint64_t count, uint64_t element)
+static uint64_t bits_size(const struct code_memory *memory)
 {
-    void *table = mmap(NULL, count * element, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return table == MAP_FAILED ? NULL : table;
+    return (memory->granules + UINT64_C(63)) / 64 * sizeof(uint64_t);
+}
+
+/* Zeroed, and backed by the host only where it is touched. */
+static uint64_t *map_bits(const struct code_memory *memory)
+{
+    void *bits = mmap(NULL, bits_size(memory), PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return bits == MAP_FAILED ? NULL : bits;
 }
 
 static bool map_tables(struct code_memory *memory)
 {
-    memory->marks = map_table(memory->granules, sizeof(*memory->marks));
-    memory->links = map_table(memory->granules, sizeof(*memory->links));
+    memory->begins = map_bits(memory);
+    memory->free = map_bits(memory);
     memory->chunks = calloc(memory->chunk_count, sizeof(*memory->chunks));
-    return memory->marks && memory->links && memory->chunks;
+    return memory->begins && memory->free && memory->chunks;
 }
 
 struct code_memory *code_memory_create(uint64_t limit_bytes, struct error *err)
@@ -278,8 +355,8 @@ struct code_memory *code_memory_create(uint64_t limit_bytes, struct error *err)
         error_set(err, ERROR_MEMORY, ENOMEM, "no memory for the code allocator");
         return NULL;
     }
-    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-    memory->limit = (limit_bytes + page - 1) / page * page;
+    memory->page = (uint64_t)sysconf(_SC_PAGESIZE);
+    memory->limit = (limit_bytes + memory->page - 1) / memory->page * memory->page;
     memory->granules = (uint32_t)(memory->limit / CODE_MEMORY_ALIGN);
     memory->chunk_count = (uint32_t)((memory->limit + CHUNK_BYTES - 1) / CHUNK_BYTES);
     memset(memory->heads, 0xff, sizeof(memory->heads)); /* NO_LINK */
@@ -311,8 +388,8 @@ void code_memory_destroy(struct code_memory *memory)
     }
     unmap(memory->write, memory->limit);
     unmap(memory->execute, memory->limit);
-    unmap(memory->marks, memory->granules * sizeof(*memory->marks));
-    unmap(memory->links, memory->granules * sizeof(*memory->links));
+    unmap(memory->begins, bits_size(memory));
+    unmap(memory->free, bits_size(memory));
     free(memory->chunks);
     pthread_mutex_destroy(&memory->lock);
     free(memory);
@@ -325,22 +402,30 @@ static uint64_t granules_of(uint32_t bytes)
     return ((uint64_t)bytes + CODE_MEMORY_ALIGN - 1) / CODE_MEMORY_ALIGN;
 }
 
-bool code_memory_allocate(struct code_memory *memory, uint32_t bytes, struct code_span *span)
+bool code_memory_allocate_aligned(struct code_memory *memory, uint32_t bytes, uint32_t alignment,
+                                  struct code_span *span)
 {
-    uint32_t granules = (uint32_t)granules_of(bytes);
-    if (granules == 0 || granules > memory->granules) {
+    uint32_t step = alignment / CODE_MEMORY_ALIGN; /* granules */
+    uint64_t granules = granules_of(bytes);
+    if (granules == 0 || granules > memory->granules || step == 0) {
         return false;
     }
+    uint32_t count = (uint32_t)granules;
     pthread_mutex_lock(&memory->lock);
-    uint32_t first = find_free(memory, granules);
+    uint32_t first =
+        count + step - 1 <= memory->granules ? find_free(memory, count + step - 1) : NO_LINK;
     if (first != NO_LINK) {
-        uint32_t found = memory->marks[first] & ~MARK_FREE;
-        unlink_free(memory, first, found);
-        if (found > granules) {
-            link_free(memory, first + granules, found - granules);
+        uint32_t end = first + unlink_free(memory, first);
+        uint32_t before = -first & (step - 1);
+        if (before > 0) {
+            link_free(memory, first, before);
+            first += before;
         }
-        mark(memory, first, granules, 0);
-        account(memory, first, granules, true);
+        if (end > first + count) {
+            link_free(memory, first + count, end - first - count);
+        }
+        set_bit(memory->begins, first, true);
+        account_used(memory, first, count);
     }
     pthread_mutex_unlock(&memory->lock);
     if (first == NO_LINK) {
@@ -350,26 +435,39 @@ bool code_memory_allocate(struct code_memory *memory, uint32_t bytes, struct cod
     *span = (struct code_span){
         .write = memory->write + offset,
         .execute = memory->execute + offset,
-        .size = granules * CODE_MEMORY_ALIGN,
+        .size = count * CODE_MEMORY_ALIGN,
     };
     return true;
 }
 
-/* Cut the span at `execute` from `granules` down to `keep`. The mark at its start must agree. */
+bool code_memory_allocate(struct code_memory *memory, uint32_t bytes, struct code_span *span)
+{
+    return code_memory_allocate_aligned(memory, bytes, CODE_MEMORY_ALIGN, span);
+}
+
+/* Whether there is a span of just that many granules. */
+static bool is_span(const struct code_memory *memory, uint64_t first, uint64_t granules)
+{
+    if (granules == 0 || granules > memory->granules || first > memory->granules - granules) {
+        return false;
+    }
+    uint32_t at = (uint32_t)first;
+    return bit(memory->begins, at) && !bit(memory->free, at) &&
+           size_from(memory, at, (uint32_t)granules + 1) == granules;
+}
+
+/* Cut the span at `execute` from `granules` down to `keep`. */
 static bool cut(struct code_memory *memory, const uint8_t *execute, uint64_t granules,
                 uint64_t keep)
 {
     uint64_t offset = (uint64_t)(uintptr_t)execute - (uint64_t)(uintptr_t)memory->execute;
     uint64_t first = offset / CODE_MEMORY_ALIGN;
     pthread_mutex_lock(&memory->lock);
-    bool fits = granules > 0 && keep <= granules && offset % CODE_MEMORY_ALIGN == 0 &&
-                offset < memory->limit && memory->marks[first] == granules;
+    bool fits = keep <= granules && offset % CODE_MEMORY_ALIGN == 0 && offset < memory->limit &&
+                is_span(memory, first, granules);
     if (fits && keep < granules) {
-        if (keep > 0) {
-            mark(memory, (uint32_t)first, (uint32_t)keep, 0);
-        }
-        account(memory, (uint32_t)(first + keep), (uint32_t)(granules - keep), false);
-        join_free(memory, (uint32_t)(first + keep), (uint32_t)(granules - keep));
+        uint32_t from = (uint32_t)(first + keep), count = (uint32_t)(granules - keep);
+        account_free(memory, from, count, join_free(memory, from, count));
     }
     if (!fits) {
         atomic_fetch_add_explicit(&memory->refused, 1, memory_order_relaxed);

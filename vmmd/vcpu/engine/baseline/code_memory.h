@@ -17,8 +17,12 @@
 
 struct code_memory;
 
-/* Spans begin at, and their sizes are rounded up to, multiples of this: a cache line. */
-#define CODE_MEMORY_ALIGN 64u
+/* Spans begin at, and their sizes are rounded up to, multiples of this. (There are tens of
+ * thousands of some 200 bytes: rounding them to cache lines took an eighth of the memory.) */
+#define CODE_MEMORY_ALIGN 16u
+
+/* The span of a block begins with a pointer to it; its code comes behind. */
+#define CODE_HEADER_BYTES 8u
 
 /* The same bytes at two addresses: where to write code, and where it runs. Code must therefore be
  * position-independent, or computed for `execute`. */
@@ -38,6 +42,9 @@ void code_memory_destroy(struct code_memory *memory);
 /* Take `bytes` (1 to the limit). False when no free stretch is large enough: then code must be
  * freed first. The contents are undefined (mostly what an earlier block left). */
 bool code_memory_allocate(struct code_memory *memory, uint32_t bytes, struct code_span *span);
+/* The same at a multiple of `alignment`: a power of two, from CODE_MEMORY_ALIGN to a page. */
+bool code_memory_allocate_aligned(struct code_memory *memory, uint32_t bytes, uint32_t alignment,
+                                  struct code_span *span);
 /* Keep the first `used` bytes (rounded up; 0 frees the span) of a span as it was allocated, and
  * give back the rest. Updates span->size. So a compiler may take the most that a block can need and
  * write in place; it had better ask for few KiB, since large stretches are scarce when memory is

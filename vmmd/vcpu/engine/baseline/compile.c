@@ -21,6 +21,8 @@
 #include <string.h>
 
 #define UNGROUPED 65536u
+/* Offsets within a block's code are 16-bit numbers. */
+#define CODE_BYTES_MAX (UINT16_MAX - CODE_MEMORY_ALIGN)
 
 struct baseline {
     struct code_memory *memory;
@@ -55,32 +57,20 @@ void compile_fixup(struct compiler *c, enum section from, uint32_t at, enum sect
         (struct fixup){.from = (uint8_t)from, .to = (uint8_t)to, .at = at, .target = target};
 }
 
-void compile_jump_to_tail(struct compiler *c, uint32_t at, bool crossing, bool first)
+void compile_jump_noted(struct compiler *c, enum shared_stub stub, unsigned number)
 {
-    c->tail_wanted[crossing][first] = true;
-    compile_fixup(c, SECTION_COLD, at, SECTION_TAIL, 2u * crossing + first);
-}
-
-static void emit_tails(struct compiler *c)
-{
-    for (unsigned i = 0; i < 4; i++) {
-        if (c->tail_wanted[i / 2][i % 2]) {
-            c->tail_at[i / 2][i % 2] = compile_retreat_tail(c, i / 2, i % 2);
-        }
-    }
-}
-
-static void emit_retreat_jump(struct compiler *c)
-{
-    unsigned step = c->steps[c->index];
-    emit_constant(c->cold, REG_STEP, step * sizeof(struct xinsn));
-    compile_jump_to_tail(c, emit_jump(c->cold), false, step == 0);
+    uint32_t at = compile_call_stub(c->cold);
+    compile_fixup(c, SECTION_COLD, at, SECTION_SHARED, stub);
+    compile_fixup(c, SECTION_COLD, c->cold->at, SECTION_COLD, 0);
+    c->fixups[c->fixup_count - 1].kind = FIXUP_NOTE;
+    emit_u32(c->cold, number << 16);
+    _Static_assert(offsetof(struct stub_note, number) == 2, "in the upper half");
 }
 
 void compile_retreat_here(struct compiler *c)
 {
     registers_store_dirty(c, c->cold, true);
-    emit_retreat_jump(c);
+    compile_jump_noted(c, SHARED_RETREAT, c->steps[c->index]);
 }
 
 void compile_retreat_if(struct compiler *c, enum host_condition condition)
@@ -98,18 +88,19 @@ void compile_retreat(struct compiler *c)
     c->ended = true;
 }
 
-void compile_exit_stub(struct compiler *c)
+void compile_exit_stubs(struct compiler *c)
 {
     c->stub_at = c->cold->at;
-    compile_add_retired(c->cold, -(int32_t)compile_insn_count(c));
-    emit_retreat_jump(c);
+    for (unsigned i = 0; i < c->block->exit_count; i++) {
+        compile_jump_noted(c, SHARED_EXIT, i);
+    }
 }
 
 void compile_open_exit(struct compiler *c, unsigned exit, enum section section, uint32_t at)
 {
     c->exit_at[exit] = at;
     c->exit_section[exit] = (uint8_t)section;
-    compile_fixup(c, section, at, SECTION_COLD, c->stub_at);
+    compile_fixup(c, section, at, SECTION_COLD, c->stub_at + exit * EXIT_STUB_BYTES);
 }
 
 void compile_store_block(struct compiler *c, struct emitter *e, unsigned scratch)
@@ -139,10 +130,10 @@ static uint32_t emit_steps(struct compiler *c, uint32_t resume)
     struct emitter *data = &c->sections[SECTION_DATA];
     uint32_t begin = data->at;
     for (unsigned i = c->steps[c->index]; i < c->steps[c->index + 1]; i++) {
-        emit_bytes(data, &c->block->code[i], sizeof(struct xinsn));
+        emit_bytes(data, &c->code[i], sizeof(struct xinsn));
     }
     compile_fixup(c, SECTION_DATA, data->at, SECTION_HOT, resume);
-    c->fixups[c->fixup_count - 1].absolute = true;
+    c->fixups[c->fixup_count - 1].kind = FIXUP_ADDRESS;
     const struct xinsn back = {.handler = NULL};
     emit_bytes(data, &back, sizeof(back));
     return begin;
@@ -181,16 +172,12 @@ static void compile_one(struct compiler *c, const struct ir_op *op)
     }
 }
 
-static void begin(struct compiler *c, const struct ir_block *ir, const uint16_t *steps,
-                  struct block *block, bool grouping)
+static void begin(struct compiler *c, bool grouping)
 {
-    c->ir = ir;
-    c->steps = steps;
-    c->block = block;
+    const struct ir_block *ir = c->ir;
     c->ended = c->failed = c->block_known = false;
     c->exit_at[0] = c->exit_at[1] = 0;
     c->stub_at = 0;
-    memset(c->tail_wanted, 0, sizeof(c->tail_wanted));
     c->fixup_count = 0;
     static const uint32_t sizes[SECTION_COUNT] = {HOT_BYTES, COLD_BYTES, DATA_BYTES};
     uint32_t offset = 0;
@@ -223,7 +210,6 @@ static bool compile_operations(struct compiler *c)
         compile_one(c, op);
         registers_end_operation(c, op);
     }
-    emit_tails(c);
     bool overflow = false;
     for (unsigned i = 0; i < SECTION_COUNT; i++) {
         overflow |= c->sections[i].overflow;
@@ -241,15 +227,8 @@ static const uint8_t *shared_stub(const struct shared_stubs *shared, enum shared
 static const uint8_t *fixup_target(const struct compiler *c, const struct fixup *fixup,
                                    const uint32_t *offsets, const uint8_t *execute)
 {
-    uint32_t target = fixup->target;
-    switch (fixup->to) {
-    case SECTION_SHARED:
-        return shared_stub(c->shared, (enum shared_stub)target);
-    case SECTION_TAIL:
-        return execute + offsets[SECTION_COLD] + c->tail_at[target / 2][target % 2];
-    default:
-        return execute + offsets[fixup->to] + target;
-    }
+    return fixup->to == SECTION_SHARED ? shared_stub(c->shared, (enum shared_stub)fixup->target)
+                                       : execute + offsets[fixup->to] + fixup->target;
 }
 
 static void apply_fixups(const struct compiler *c, const uint32_t *offsets,
@@ -260,67 +239,86 @@ static void apply_fixups(const struct compiler *c, const uint32_t *offsets,
         uint32_t at = offsets[fixup->from] + fixup->at;
         const uint8_t *target = fixup_target(c, fixup, offsets, span->execute);
         uint64_t address = (uint64_t)(uintptr_t)target;
-        if (fixup->absolute) {
+        uint16_t back = (uint16_t)at;
+        switch (fixup->kind) {
+        case FIXUP_ADDRESS:
             memcpy(span->write + at, &address, sizeof(address));
-        } else {
+            break;
+        case FIXUP_NOTE:
+            memcpy(span->write + at, &back, sizeof(back));
+            break;
+        default:
             emit_displace(span->write + at, (int32_t)(target - (span->execute + at)));
         }
     }
 }
 
-/* Offset of an exit's displacement in the code; 0: it cannot be linked. */
-static uint32_t exit_offset(const struct compiler *c, const uint32_t *offsets, unsigned exit)
+/* What is at that place of a section is known to the block by its offset in the code. */
+static uint16_t code_offset(const uint32_t *offsets, enum section section, uint32_t at)
 {
-    return c->exit_at[exit] ? offsets[c->exit_section[exit]] + c->exit_at[exit] : 0;
+    return (uint16_t)(offsets[section] + at - CODE_HEADER_BYTES);
+}
+
+static void fill_in(const struct compiler *c, const uint32_t *offsets, const struct code_span *span)
+{
+    struct block *block = c->block;
+    block->compiled = (struct block_compiled){
+        .execute = span->execute + CODE_HEADER_BYTES,
+        .size = (uint16_t)span->size,
+        .stub_at = code_offset(offsets, SECTION_COLD, c->stub_at),
+        .loop_head = c->looping ? code_offset(offsets, SECTION_HOT, c->head_at) : 0,
+        .loop_leave = code_offset(offsets, SECTION_COLD, c->leave_at),
+        .loop_jump = code_offset(offsets, SECTION_COLD, c->leave_jump_at),
+    };
+    for (unsigned i = 0; i < block->exit_count; i++) {
+        uint32_t at = c->exit_at[i];
+        block->exits[i].jump = at ? code_offset(offsets, c->exit_section[i], at) : 0;
+    }
+    void *entry = block->compiled.execute + c->entry_at;
+    memcpy(&block->enter, &entry, sizeof(entry));
 }
 
 static bool place(struct baseline *baseline, struct block *block)
 {
     const struct compiler *c = &baseline->compiler;
     uint32_t offsets[SECTION_COUNT];
-    uint32_t total = 0;
+    uint32_t total = CODE_HEADER_BYTES;
     for (unsigned i = 0; i < SECTION_COUNT; i++) {
-        total = (total + 7) & ~7u;
+        static const uint8_t alignment[SECTION_COUNT] = {8, 4, 8};
+        total = (total + alignment[i] - 1) & -(uint32_t)alignment[i];
         offsets[i] = total;
         total += c->sections[i].at;
     }
     struct code_span span;
-    if (!code_memory_allocate(baseline->memory, total, &span)) {
+    if (total > CODE_BYTES_MAX || !code_memory_allocate(baseline->memory, total, &span)) {
         return false;
     }
+    memcpy(span.write, &block, CODE_HEADER_BYTES);
     for (unsigned i = 0; i < SECTION_COUNT; i++) {
         memcpy(span.write + offsets[i], c->sections[i].bytes, c->sections[i].at);
     }
     apply_fixups(c, offsets, &span);
     code_memory_publish(&span, total);
-    block->compiled = (struct block_compiled){
-        .write = span.write,
-        .execute = span.execute,
-        .size = span.size,
-        .exit_at = {exit_offset(c, offsets, 0), exit_offset(c, offsets, 1)},
-        .stub_at = offsets[SECTION_COLD] + c->stub_at,
-        .loop_head = c->looping ? c->head_at : 0,
-        .loop_leave = offsets[SECTION_COLD] + c->leave_at,
-        .loop_jump = offsets[SECTION_COLD] + c->leave_jump_at,
-    };
-    void *entry = span.execute + c->entry_at;
-    memcpy(&block->first_handler, &block->code[0].handler, sizeof(entry));
-    memcpy(&block->code[0].handler, &entry, sizeof(entry));
+    fill_in(c, offsets, &span);
     return true;
 }
 
-bool baseline_compile(struct baseline *baseline, const struct ir_block *ir, const uint16_t *steps,
-                      struct block *block)
+bool baseline_compile(struct baseline *baseline, const struct ir_block *ir,
+                      const struct xinsn *code, const uint16_t *steps, struct block *block)
 {
     struct compiler *c = &baseline->compiler;
+    c->ir = ir;
+    c->code = code;
+    c->steps = steps;
+    c->block = block;
     bool grouping = !atomic_load(ungrouped_bit(baseline, block));
     block->crossings = ENGINE_GROUP_CROSSINGS;
     c->unlooped = false;
-    begin(c, ir, steps, block, grouping);
+    begin(c, grouping);
     bool compiled = compile_operations(c);
     if (!compiled && c->looping) {
         c->unlooped = true;
-        begin(c, ir, steps, block, grouping);
+        begin(c, grouping);
         compiled = compile_operations(c);
     }
     if (compiled && place(baseline, block)) {
@@ -343,41 +341,46 @@ void compile_regroup(struct cpu *cpu)
 
 /* --- linking -------------------------------------------------------------------------------- */
 
+static void redirect(const struct baseline *baseline, const uint8_t *at, const uint8_t *target)
+{
+    compile_redirect(code_memory_write_view(baseline->memory, at), at, target);
+}
+
 /* A loop's branch back (loops.h): to its head, or to what stores the carried values and goes on to
  * `target`. */
-static void link_loop(const struct block *from, const struct block *to, const uint8_t *target)
+static void link_loop(const struct baseline *baseline, const struct block *from,
+                      const struct block *to, const uint8_t *target)
 {
     const struct block_compiled *code = &from->compiled;
-    uint32_t at = code->exit_at[0];
+    uint32_t at = from->exits[0].jump;
     bool own = to == from && target == code->execute;
     if (!own) {
-        compile_redirect(code->write + code->loop_jump, code->execute + code->loop_jump, target);
+        redirect(baseline, code->execute + code->loop_jump, target);
     }
-    compile_redirect(code->write + at, code->execute + at,
-                     code->execute + (own ? code->loop_head : code->loop_leave));
+    redirect(baseline, code->execute + at,
+             code->execute + (own ? code->loop_head : code->loop_leave));
 }
 
 void baseline_link(struct baseline *baseline, struct block *from, unsigned exit,
                    const struct block *to)
 {
     struct block_compiled *code = &from->compiled;
-    uint32_t at = code->exit_at[exit];
-    (void)baseline;
+    uint32_t at = from->exits[exit].jump;
     if (!code->execute || !at || (to && !to->compiled.execute)) {
         return;
     }
-    const uint8_t *target = to ? to->target.entry : code->execute + code->stub_at;
+    const uint8_t *stub = code->execute + code->stub_at + exit * EXIT_STUB_BYTES;
+    const uint8_t *target = to ? to->target.entry : stub;
     if (exit == 0 && code->loop_head) {
-        link_loop(from, to, target);
+        link_loop(baseline, from, to, target);
     } else {
-        compile_redirect(code->write + at, code->execute + at, target);
+        redirect(baseline, code->execute + at, target);
     }
 }
 
 static void redirect_guard(const struct baseline *baseline, const struct block *block)
 {
-    const uint8_t *at = block->compiled.guard + block->compiled.guard_exit;
-    compile_redirect(code_memory_write_view(baseline->memory, at), at, block->target.entry);
+    redirect(baseline, block->compiled.guard + block->compiled.guard_exit, block->target.entry);
 }
 
 void baseline_relink_guard(struct baseline *baseline, const struct block *block)
@@ -415,10 +418,10 @@ bool baseline_link_guarded(struct baseline *baseline, struct block *from, unsign
                            struct block *to, const uint8_t *host_page)
 {
     struct block_compiled *code = &from->compiled;
-    uint32_t at = code->exit_at[exit];
+    uint32_t at = from->exits[exit].jump;
     const uint8_t *guard = guard_of(baseline, to, host_page);
     const uint8_t *target = guard ? guard : shared_stub(&baseline->shared, SHARED_PROBE);
-    compile_redirect(code->write + at, code->execute + at, target);
+    redirect(baseline, code->execute + at, target);
     return guard != NULL;
 }
 
@@ -484,7 +487,8 @@ void baseline_destroy(struct baseline *baseline)
 void baseline_free(struct baseline *baseline, struct block *block)
 {
     if (block->compiled.execute) {
-        code_memory_free(baseline->memory, block->compiled.execute, block->compiled.size);
+        code_memory_free(baseline->memory, block->compiled.execute - CODE_HEADER_BYTES,
+                         block->compiled.size);
     }
     if (block->compiled.guard) {
         code_memory_free(baseline->memory, block->compiled.guard, block->compiled.guard_size);

@@ -5,9 +5,10 @@
  * what rarely does. DATA holds steps for the interpreter. A jump from one to the other is a fix-up,
  * resolved when all sizes are known.
  *
- * Compiled code does what it can and leaves the rest to the block's threaded code:
- * - *retreat*: go to the interpreter at the current operation, which does it and the rest of the
- *   block. For what is rare: TLB misses, values outside of what the host's instruction handles.
+ * Compiled code does what it can and leaves the rest to the interpreter:
+ * - *retreat*: go to it at the current operation; it does that and the rest of the block, whose
+ *   steps are made anew (lower.h). For what is rare: TLB misses, values outside of what the host's
+ *   instruction handles.
  * - *call out*: let the interpreter do this operation and come back. Its handler runs on a copy of
  *   the operation's steps, followed by a step that leads back here.
  * Either way the guest's state is in memory first, as it is before the operation.
@@ -35,27 +36,35 @@
 #define DATA_BYTES (32u << 10)
 #define FIXUPS_MAX 4096u
 
-/* SHARED: not the block's own, but the stubs that all blocks share (struct shared_stubs). TAIL: the
- * ends of retreats, in COLD behind all else (compile_jump_to_tail). */
+/* SHARED: not the block's own, but the stubs that all blocks share (struct shared_stubs). */
 enum section {
     SECTION_HOT,
     SECTION_COLD,
     SECTION_DATA,
     SECTION_COUNT,
-    SECTION_SHARED = SECTION_COUNT,
-    SECTION_TAIL
+    SECTION_SHARED = SECTION_COUNT
 };
 
-/* Code that all blocks jump to; a host that has no use for one leaves its position at 0. */
+/* Code that all blocks jump to. */
 enum shared_stub {
     SHARED_INTERPRETED, /* the entry of blocks that were not compiled */
     SHARED_LEAVE,       /* to the outer loop, with pc at an offset from page_base */
     SHARED_MISS,        /* to the outer loop, with pc at an address */
     SHARED_PROBE,       /* to an address, by the jump cache, otherwise as SHARED_MISS */
-    SHARED_RETREAT,     /* the end of compile_retreat_tail */
-    SHARED_CROSSING,    /* the same for crossings */
+    /* By compile_jump_noted; the number is: */
+    SHARED_RETREAT,   /* the step at which the interpreter goes on */
+    SHARED_GROUP,     /* the same, from a group's failure (compile_group_failure) */
+    SHARED_EXIT,      /* the exit by which the block is left for the outer loop */
+    SHARED_ATTENTION, /* 0: to the outer loop, with pc at the block's start */
     SHARED_COUNT
 };
+
+/* What stands behind a jump to a stub that wants to know where it comes from. */
+struct stub_note {
+    uint16_t back;   /* bytes from the note to the span's header, which names the block */
+    uint16_t number; /* what the stub makes of it */
+};
+_Static_assert(sizeof(struct stub_note) == 4, "a word, so that what follows stays aligned");
 
 struct shared_stubs {
     struct code_span span;
@@ -75,9 +84,15 @@ struct value_state {
     int64_t value;
 };
 
+enum fixup_kind {
+    FIXUP_DISPLACEMENT,
+    FIXUP_ADDRESS, /* 64 bits */
+    FIXUP_NOTE,    /* stub_note.back */
+};
+
 struct fixup {
     uint8_t from, to;    /* enum section */
-    bool absolute;       /* a 64-bit address instead of a displacement */
+    uint8_t kind;        /* enum fixup_kind */
     uint32_t at, target; /* within the sections */
 };
 
@@ -108,16 +123,15 @@ struct compiler {
 
     /* this compilation */
     const struct ir_block *ir;
-    const uint16_t *steps;
+    const struct xinsn *code; /* the block's steps */
+    const uint16_t *steps;    /* where each operation's begin */
     struct block *block;
     unsigned index; /* of the operation */
     bool ended;     /* what follows cannot be reached */
     bool failed;
-    bool block_known;       /* cpu->block has been stored */
-    bool grouping;          /* let accesses share translations */
-    uint32_t tail_at[2][2]; /* in COLD, by crossing and first */
-    bool tail_wanted[2][2];
-    uint32_t stub_at;    /* in COLD: compile_exit_stub */
+    bool block_known;    /* cpu->block has been stored */
+    bool grouping;       /* let accesses share translations */
+    uint32_t stub_at;    /* in COLD: compile_exit_stubs */
     uint32_t entry_at;   /* in HOT: behind the attention test */
     uint32_t exit_at[2]; /* patchable displacement, 0: none */
     uint8_t exit_section[2];
@@ -192,11 +206,11 @@ void compile_group_failure(struct compiler *c, unsigned base, int32_t first, int
 void compile_retreat_here(struct compiler *c);
 /* Retreat in any case: the rest of the block is not compiled. */
 void compile_retreat(struct compiler *c);
-/* The jump at `at` of COLD shall end a retreat (compile_retreat_tail). */
-void compile_jump_to_tail(struct compiler *c, uint32_t at, bool crossing, bool first);
-/* The terminator's stub in COLD, to be emitted before other code of it: undo the counting and let
- * the interpreter find the way. It is where exits lead until they are linked. */
-void compile_exit_stub(struct compiler *c);
+/* Jump from COLD to a shared stub that wants to know from where. */
+void compile_jump_noted(struct compiler *c, enum shared_stub stub, unsigned number);
+/* Where the block's exits lead until they are linked: in COLD, to be emitted before other code of
+ * the terminator. */
+void compile_exit_stubs(struct compiler *c);
 /* The jump at `at` of a section is exit `exit`. Its displacement can be redirected as it is. */
 void compile_open_exit(struct compiler *c, unsigned exit, enum section section, uint32_t at);
 void compile_call_out(struct compiler *c);
@@ -210,7 +224,7 @@ struct host_features compile_features(void);
  * behind the test. */
 void compile_entry(struct compiler *c);
 /* Emit the shared stubs, at most SHARED_BYTES. */
-#define SHARED_BYTES 512u
+#define SHARED_BYTES 1024u
 void compile_shared(struct emitter *e, uint32_t at[SHARED_COUNT]);
 /* Emit the guard of a block, at most GUARD_BYTES, to run at `execute`: an exit from another page
  * comes here with the address it means (in a register that host and its exits agree on); when that
@@ -220,9 +234,10 @@ void compile_shared(struct emitter *e, uint32_t at[SHARED_COUNT]);
 #define GUARD_BYTES 128u
 uint32_t compile_guard(struct emitter *e, const uint8_t *execute, const uint8_t *host_page,
                        unsigned start, const struct shared_stubs *shared);
-/* Where all retreats end, in COLD: REG_STEP is the step's offset. `first`: its handler is not in
- * the step. `crossing`: count down block->crossings, and call compile_regroup at zero. */
-uint32_t compile_retreat_tail(struct compiler *c, bool crossing, bool first);
+/* Jump to a stub; the note comes behind. Returns the position of its displacement. */
+uint32_t compile_call_stub(struct emitter *e);
+/* How far the stubs of exits are apart. */
+#define EXIT_STUB_BYTES HOST_EXIT_STUB_BYTES
 void compile_add_retired(struct emitter *e, int32_t count);
 /* Run steps of threaded code; returns the position of their displacement. */
 uint32_t compile_run_steps(const struct compiler *c, struct emitter *e);

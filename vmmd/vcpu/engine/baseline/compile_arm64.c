@@ -20,8 +20,7 @@ void compile_entry(struct compiler *c)
     emit_load(c->hot, 2, false, HOST_X17, CPU_FIELD(attention));
     uint32_t at = emit_jump_zero(c->hot, false, true, HOST_X17);
     compile_fixup(c, SECTION_HOT, at, SECTION_COLD, c->cold->at);
-    emit_constant(c->cold, REG_AWAY, c->ir->start);
-    compile_fixup(c, SECTION_COLD, emit_jump(c->cold), SECTION_SHARED, SHARED_LEAVE);
+    compile_jump_noted(c, SHARED_ATTENTION, 0);
     c->entry_at = c->hot->at;
 }
 
@@ -33,7 +32,7 @@ static void emit_interpreted_entry(struct emitter *e)
     emit_load(e, 2, false, HOST_X17, CPU_FIELD(attention));
     uint32_t leave = emit_jump_zero(e, false, true, HOST_X17);
     emit_store(e, 3, CPU_FIELD(block), REG_TARGET);
-    emit_address(e, true, REG_SCRATCH, host_at(REG_TARGET, offsetof(struct block, code)));
+    emit_load64(e, REG_SCRATCH, host_at(REG_TARGET, offsetof(struct block, code)));
     emit_load64(e, HOST_X17, host_at(REG_SCRATCH, 0));
     emit_jump_register(e, HOST_X17);
     emit_land(e, leave);
@@ -50,42 +49,87 @@ static void emit_order_reads(const struct host_features *features, struct emitte
     }
 }
 
-/* Of retreats: x0 is the block, REG_STEP the offset of the step. The first one's handler is not in
- * the step. */
-static void emit_run_step(struct emitter *e, const struct host_features *features)
+/* REG_AWAY = the note's address. */
+uint32_t compile_call_stub(struct emitter *e)
 {
-    emit_store(e, 3, CPU_FIELD(block), REG_AWAY);
+    uint32_t address = emit_address_of(e, REG_AWAY);
+    uint32_t jump = emit_jump(e);
+    emit_land(e, address);
+    return jump;
+}
+
+enum { NOTE_BLOCK = 3 };
+
+/* x3 = the block, REG_STEP = the number of the note; x2 is used. */
+static void emit_read_note(struct emitter *e, const struct host_features *features)
+{
+    enum { HEADER = 2 };
     emit_order_reads(features, e);
-    emit_arithmetic_constant(e, true, HOST_ADD, REG_SCRATCH, REG_AWAY,
-                             offsetof(struct block, code));
-    emit_arithmetic(e, true, HOST_ADD, REG_SCRATCH, REG_SCRATCH, REG_STEP);
-    uint32_t first = emit_jump_zero(e, true, false, REG_STEP);
+    emit_load(e, 1, false, REG_STEP, host_at(REG_AWAY, offsetof(struct stub_note, number)));
+    emit_load(e, 1, false, HEADER, host_at(REG_AWAY, offsetof(struct stub_note, back)));
+    emit_arithmetic(e, true, HOST_SUB, HEADER, REG_AWAY, HEADER);
+    emit_load64(e, NOTE_BLOCK, host_at(HEADER, 0));
+}
+
+/* Call a function with the CPU and what is in REG_STEP. */
+static void emit_call_with_cpu(struct emitter *e, uint64_t function)
+{
+    _Static_assert(REG_STEP == 1, "the second argument");
+    emit_push(e, HOST_LINK, HOST_ZERO);
+    emit_move(e, true, 0, REG_CPU);
+    emit_constant(e, HOST_X17, function);
+    emit_call_register(e, HOST_X17);
+    emit_pop(e, HOST_LINK, HOST_ZERO);
+}
+
+static void emit_retreat(struct emitter *e, const struct host_features *features)
+{
+    emit_read_note(e, features);
+    emit_store(e, 3, CPU_FIELD(block), NOTE_BLOCK);
+    emit_call_with_cpu(e, (uint64_t)(uintptr_t)lower_resume);
+    emit_move(e, true, REG_SCRATCH, 0);
     emit_load64(e, HOST_X17, host_at(REG_SCRATCH, 0));
-    emit_jump_register(e, HOST_X17);
-    emit_land(e, first);
-    emit_load64(e, HOST_X17, host_at(REG_AWAY, offsetof(struct block, first_handler)));
     emit_jump_register(e, HOST_X17);
 }
 
-static void emit_crossing(struct emitter *e)
+/* x17: zero unless the range lies in two pages. */
+static void emit_group(struct emitter *e, const struct host_features *features, uint32_t retreat)
 {
-    enum { COUNT = 2, BLOCK = 19, STEP = 24 }; /* called code keeps the latter two */
-    struct host_memory crossings = host_at(REG_AWAY, offsetof(struct block, crossings));
+    enum { COUNT = 4, NOTE = 24 }; /* called code keeps the latter */
+    struct host_memory crossings = host_at(NOTE_BLOCK, offsetof(struct block, crossings));
+    emit_land_at(e, emit_jump_zero(e, true, false, HOST_X17), retreat);
+    emit_read_note(e, features);
     emit_load(e, 2, false, COUNT, crossings);
     emit_arithmetic_constant(e, false, HOST_SUB, COUNT, COUNT, 1);
     emit_store(e, 2, crossings, COUNT);
-    uint32_t few = emit_jump_zero(e, false, true, COUNT);
-    emit_store(e, 3, CPU_FIELD(block), REG_AWAY);
-    emit_push(e, HOST_LINK, HOST_ZERO);
-    emit_move(e, true, BLOCK, REG_AWAY);
-    emit_move(e, true, STEP, REG_STEP);
-    emit_move(e, true, 0, REG_CPU);
-    emit_constant(e, HOST_X17, (uint64_t)(uintptr_t)compile_regroup);
-    emit_call_register(e, HOST_X17);
-    emit_move(e, true, REG_AWAY, BLOCK);
-    emit_move(e, true, REG_STEP, STEP);
-    emit_pop(e, HOST_LINK, HOST_ZERO);
-    emit_land(e, few);
+    emit_land_at(e, emit_jump_zero(e, false, true, COUNT), retreat);
+    emit_store(e, 3, CPU_FIELD(block), NOTE_BLOCK);
+    emit_move(e, true, NOTE, REG_AWAY);
+    emit_call_with_cpu(e, (uint64_t)(uintptr_t)compile_regroup);
+    emit_move(e, true, REG_AWAY, NOTE);
+    emit_land_at(e, emit_jump(e), retreat);
+}
+
+static void emit_leave_by_exit(struct emitter *e, const struct host_features *features,
+                               uint32_t leave)
+{
+    emit_read_note(e, features);
+    emit_store(e, 3, CPU_FIELD(block), NOTE_BLOCK);
+    _Static_assert(sizeof(struct block_exit) == 3 * 8, "three times the number, scaled by 8");
+    emit_arithmetic_shifted(e, true, HOST_ADD, REG_STEP, REG_STEP, REG_STEP, HOST_SHL, 1);
+    emit_arithmetic_shifted(e, true, HOST_ADD, NOTE_BLOCK, NOTE_BLOCK, REG_STEP, HOST_SHL, 3);
+    emit_arithmetic_constant(e, true, HOST_ADD, NOTE_BLOCK, NOTE_BLOCK,
+                             offsetof(struct block, exits));
+    emit_store(e, 3, CPU_FIELD(exit), NOTE_BLOCK);
+    emit_load(e, 2, true, REG_AWAY, host_at(NOTE_BLOCK, offsetof(struct block_exit, target)));
+    emit_land_at(e, emit_jump(e), leave);
+}
+
+static void emit_attention(struct emitter *e, const struct host_features *features, uint32_t leave)
+{
+    emit_read_note(e, features);
+    emit_load(e, 1, false, REG_AWAY, host_at(NOTE_BLOCK, offsetof(struct block, start)));
+    emit_land_at(e, emit_jump(e), leave);
 }
 
 void compile_shared(struct emitter *e, uint32_t at[SHARED_COUNT])
@@ -104,10 +148,14 @@ void compile_shared(struct emitter *e, uint32_t at[SHARED_COUNT])
     compile_probe(e, misses);
     emit_land_at(e, misses[0], at[SHARED_MISS]);
     emit_land_at(e, misses[1], at[SHARED_MISS]);
-    at[SHARED_CROSSING] = e->at;
-    emit_crossing(e);
     at[SHARED_RETREAT] = e->at;
-    emit_run_step(e, &features);
+    emit_retreat(e, &features);
+    at[SHARED_GROUP] = e->at;
+    emit_group(e, &features, at[SHARED_RETREAT]);
+    at[SHARED_EXIT] = e->at;
+    emit_leave_by_exit(e, &features, at[SHARED_LEAVE]);
+    at[SHARED_ATTENTION] = e->at;
+    emit_attention(e, &features, at[SHARED_LEAVE]);
 }
 
 /* The address is in REG_AWAY. Conditional jumps do not reach the shared probe. */
@@ -142,18 +190,6 @@ uint32_t compile_guard(struct emitter *e, const uint8_t *execute, const uint8_t 
 
 /* --- retreating ------------------------------------------------------------------------------- */
 
-uint32_t compile_retreat_tail(struct compiler *c, bool crossing, bool first)
-{
-    if (first && c->tail_wanted[crossing][false]) {
-        return c->tail_at[crossing][false]; /* the step tells */
-    }
-    uint32_t at = c->cold->at;
-    emit_constant(c->cold, REG_AWAY, (uint64_t)(uintptr_t)c->block);
-    compile_fixup(c, SECTION_COLD, emit_jump(c->cold), SECTION_SHARED,
-                  crossing ? SHARED_CROSSING : SHARED_RETREAT);
-    return at;
-}
-
 void compile_group_failure(struct compiler *c, unsigned base, int32_t first, int32_t end)
 {
     struct emitter *e = c->cold;
@@ -162,10 +198,7 @@ void compile_group_failure(struct compiler *c, unsigned base, int32_t first, int
     emit_address(e, true, REG_SCRATCH, host_at(base, first));
     emit_arithmetic(e, true, HOST_XOR, HOST_X17, HOST_X17, REG_SCRATCH);
     emit_shift_constant(e, true, HOST_SHR, HOST_X17, HOST_X17, MEMORY_PAGE_SHIFT);
-    emit_constant(e, REG_STEP, c->steps[c->index] * sizeof(struct xinsn));
-    bool at_first = c->steps[c->index] == 0;
-    compile_jump_to_tail(c, emit_jump_zero(e, true, false, HOST_X17), false, at_first);
-    compile_jump_to_tail(c, emit_jump(e), true, at_first);
+    compile_jump_noted(c, SHARED_GROUP, c->steps[c->index]);
 }
 
 void compile_add_retired(struct emitter *e, int32_t count)

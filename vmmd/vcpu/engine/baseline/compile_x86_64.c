@@ -24,8 +24,7 @@ void compile_entry(struct compiler *c)
     emit_arithmetic_memory_constant(c->hot, false, HOST_CMP, CPU_FIELD(attention), 0);
     uint32_t at = emit_jump_if(c->hot, HOST_NOT_EQUAL);
     compile_fixup(c, SECTION_HOT, at, SECTION_COLD, c->cold->at);
-    emit_constant(c->cold, RAX, c->ir->start);
-    compile_fixup(c, SECTION_COLD, emit_jump(c->cold), SECTION_SHARED, SHARED_LEAVE);
+    compile_jump_noted(c, SHARED_ATTENTION, 0);
     c->entry_at = c->hot->at;
 }
 
@@ -37,42 +36,89 @@ static void emit_interpreted_entry(struct emitter *e)
     emit_arithmetic_memory_constant(e, false, HOST_CMP, CPU_FIELD(attention), 0);
     uint32_t leave = emit_jump_if(e, HOST_NOT_EQUAL);
     emit_store(e, 3, CPU_FIELD(block), RDX);
-    emit_address(e, true, REG_SCRATCH, host_at(RDX, offsetof(struct block, code)));
+    emit_load64(e, REG_SCRATCH, host_at(RDX, offsetof(struct block, code)));
     emit_jump_memory(e, host_at(REG_SCRATCH, 0));
     emit_land(e, leave);
     emit_load(e, 1, false, RAX, host_at(RDX, offsetof(struct block, start)));
 }
 
-/* Of retreats: rcx is the block, REG_STEP the offset of the step. The first one's handler is not in
- * the step. */
-static void emit_run_step(struct emitter *e)
+/* A call, whose return address is that of a byte before the note. The byte makes an instruction of
+ * both, for those who read listings: test eax, number. */
+#define NOTE_OPCODE 0xa9
+
+uint32_t compile_call_stub(struct emitter *e)
 {
-    emit_store(e, 3, CPU_FIELD(block), RCX);
-    emit_address(e, true, REG_SCRATCH,
-                 host_indexed(RCX, REG_STEP, 0, offsetof(struct block, code)));
-    emit_test(e, false, REG_STEP, REG_STEP);
-    uint32_t first = emit_jump_if(e, HOST_EQUAL);
-    emit_jump_memory(e, host_at(REG_SCRATCH, 0));
-    emit_land(e, first);
-    emit_jump_memory(e, host_at(RCX, offsetof(struct block, first_handler)));
+    uint32_t at = emit_call(e);
+    emit_byte(e, NOTE_OPCODE);
+    return at;
 }
 
-static void emit_crossing(struct emitter *e)
+/* rcx = the block, rax = the number of the note; rdx is used. The note's address stays on the
+ * stack. */
+static void emit_read_note(struct emitter *e)
 {
+    const int32_t note = 1;
+    emit_load64(e, RCX, host_at(RSP, 0));
+    emit_load(e, 1, false, RAX, host_at(RCX, note + (int32_t)offsetof(struct stub_note, number)));
+    emit_load(e, 1, false, RDX, host_at(RCX, note + (int32_t)offsetof(struct stub_note, back)));
+    emit_arithmetic(e, true, HOST_SUB, RCX, RDX);
+    emit_load64(e, RCX, host_at(RCX, note));
+}
+
+static void emit_drop_note(struct emitter *e)
+{
+    emit_arithmetic_constant(e, true, HOST_ADD, RSP, 8);
+}
+
+static void emit_retreat(struct emitter *e)
+{
+    emit_read_note(e);
+    emit_store(e, 3, CPU_FIELD(block), RCX);
+    emit_move(e, true, RDI, REG_CPU);
+    emit_move(e, true, RSI, RAX);
+    emit_constant(e, RAX, (uint64_t)(uintptr_t)lower_resume);
+    emit_call_register(e, RAX);
+    emit_drop_note(e);
+    emit_move(e, true, REG_SCRATCH, RAX);
+    emit_jump_memory(e, host_at(REG_SCRATCH, 0));
+}
+
+/* The range is from REG_SCRATCH to rax, both included. */
+static void emit_group(struct emitter *e, uint32_t retreat)
+{
+    emit_arithmetic(e, true, HOST_XOR, REG_SCRATCH, RAX);
+    emit_shift_constant(e, true, HOST_SHR, REG_SCRATCH, MEMORY_PAGE_SHIFT);
+    emit_land_at(e, emit_jump_if(e, HOST_EQUAL), retreat);
+    emit_read_note(e);
     emit_arithmetic_memory_constant(e, false, HOST_SUB,
                                     host_at(RCX, offsetof(struct block, crossings)), 1);
-    uint32_t few = emit_jump_if(e, HOST_NOT_EQUAL);
+    emit_land_at(e, emit_jump_if(e, HOST_NOT_EQUAL), retreat);
     emit_store(e, 3, CPU_FIELD(block), RCX);
-    emit_move(e, true, RBX, RCX);
-    emit_move(e, true, REG_SCRATCH, REG_STEP);
     emit_move(e, true, RDI, REG_CPU);
     emit_constant(e, RAX, (uint64_t)(uintptr_t)compile_regroup);
-    emit_arithmetic_constant(e, true, HOST_SUB, RSP, 8);
     emit_call_register(e, RAX);
-    emit_arithmetic_constant(e, true, HOST_ADD, RSP, 8);
-    emit_move(e, true, REG_STEP, REG_SCRATCH);
-    emit_move(e, true, RCX, RBX);
-    emit_land(e, few);
+    emit_land_at(e, emit_jump(e), retreat);
+}
+
+static void emit_leave_by_exit(struct emitter *e, uint32_t leave)
+{
+    emit_read_note(e);
+    emit_drop_note(e);
+    emit_store(e, 3, CPU_FIELD(block), RCX);
+    _Static_assert(sizeof(struct block_exit) == 3 * 8, "three times the number, scaled by 8");
+    emit_address(e, true, RAX, host_indexed(RAX, RAX, 1, 0));
+    emit_address(e, true, RCX, host_indexed(RCX, RAX, 3, offsetof(struct block, exits)));
+    emit_store(e, 3, CPU_FIELD(exit), RCX);
+    emit_load(e, 2, true, RAX, host_at(RCX, offsetof(struct block_exit, target)));
+    emit_land_at(e, emit_jump(e), leave);
+}
+
+static void emit_attention(struct emitter *e, uint32_t leave)
+{
+    emit_read_note(e);
+    emit_drop_note(e);
+    emit_load(e, 1, false, RAX, host_at(RCX, offsetof(struct block, start)));
+    emit_land_at(e, emit_jump(e), leave);
 }
 
 void compile_shared(struct emitter *e, uint32_t at[SHARED_COUNT])
@@ -89,10 +135,14 @@ void compile_shared(struct emitter *e, uint32_t at[SHARED_COUNT])
     compile_probe(e, misses);
     emit_land_at(e, misses[0], at[SHARED_MISS]);
     emit_land_at(e, misses[1], at[SHARED_MISS]);
-    at[SHARED_CROSSING] = e->at;
-    emit_crossing(e);
     at[SHARED_RETREAT] = e->at;
-    emit_run_step(e);
+    emit_retreat(e);
+    at[SHARED_GROUP] = e->at;
+    emit_group(e, at[SHARED_RETREAT]);
+    at[SHARED_EXIT] = e->at;
+    emit_leave_by_exit(e, at[SHARED_LEAVE]);
+    at[SHARED_ATTENTION] = e->at;
+    emit_attention(e, at[SHARED_LEAVE]);
 }
 
 uint32_t compile_guard(struct emitter *e, const uint8_t *execute, const uint8_t *host_page,
@@ -125,30 +175,13 @@ uint32_t compile_guard(struct emitter *e, const uint8_t *execute, const uint8_t 
 
 /* --- retreating ------------------------------------------------------------------------------- */
 
-uint32_t compile_retreat_tail(struct compiler *c, bool crossing, bool first)
-{
-    if (first && c->tail_wanted[crossing][false]) {
-        return c->tail_at[crossing][false]; /* the step tells */
-    }
-    uint32_t at = c->cold->at;
-    emit_constant(c->cold, RCX, (uint64_t)(uintptr_t)c->block);
-    compile_fixup(c, SECTION_COLD, emit_jump(c->cold), SECTION_SHARED,
-                  crossing ? SHARED_CROSSING : SHARED_RETREAT);
-    return at;
-}
-
 void compile_group_failure(struct compiler *c, unsigned base, int32_t first, int32_t end)
 {
     struct emitter *e = c->cold;
     registers_store_dirty(c, e, true);
     emit_address(e, true, REG_SCRATCH, host_at(base, first));
     emit_address(e, true, RAX, host_at(base, end - 1)); /* base is stored: rax may be it */
-    emit_arithmetic(e, true, HOST_XOR, REG_SCRATCH, RAX);
-    emit_constant(e, RAX, c->steps[c->index] * sizeof(struct xinsn));
-    emit_shift_constant(e, true, HOST_SHR, REG_SCRATCH, MEMORY_PAGE_SHIFT);
-    bool at_first = c->steps[c->index] == 0;
-    compile_jump_to_tail(c, emit_jump_if(e, HOST_EQUAL), false, at_first);
-    compile_jump_to_tail(c, emit_jump(e), true, at_first);
+    compile_jump_noted(c, SHARED_GROUP, c->steps[c->index]);
 }
 
 void compile_add_retired(struct emitter *e, int32_t count)

@@ -395,6 +395,13 @@ uint32_t emit_jump(struct emitter *e)
     return e->at - 4;
 }
 
+uint32_t emit_call(struct emitter *e)
+{
+    emit_byte(e, 0xe8);
+    emit_u32(e, 0);
+    return e->at - 4;
+}
+
 uint32_t emit_jump_if(struct emitter *e, enum host_condition condition)
 {
     emit_byte(e, 0x0f);

@@ -135,6 +135,7 @@ void emit_full_fence(struct emitter *e);
 
 /* Control. Jumps return the position of their 32-bit displacement. */
 uint32_t emit_jump(struct emitter *e);
+uint32_t emit_call(struct emitter *e);
 uint32_t emit_jump_if(struct emitter *e, enum host_condition condition);
 /* Within the buffer: let the jump whose displacement is at `at` lead here, or to `target`. */
 void emit_land(struct emitter *e, uint32_t at);

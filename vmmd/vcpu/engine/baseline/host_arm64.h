@@ -22,6 +22,8 @@
 #define REG_STEP   1u  /* at retreats */
 #define REG_TARGET 26u /* the block, on arrival at code_target.entry */
 
+/* ADR, B and a note (compile_call_stub). */
+#define HOST_EXIT_STUB_BYTES 12u
 /* What a jump (B) reaches. */
 #define HOST_CODE_BYTES_MAX (UINT64_C(128) << 20)
 

@@ -15,12 +15,14 @@
 #define REG_CPU        R12
 #define REG_CPU_MIDDLE RBP
 #define REG_SCRATCH    R13
-#define REG_STEP       RAX /* at retreats; otherwise it holds values */
+#define REG_STEP       RAX /* of a call-out, to store the block; otherwise it holds values */
 #define REG_TLB        R14
 #define REG_TLB_MASK   R15
 #define XMM_SCRATCH    15u
 #define REG_LOOP_COUNT R11
 
+/* A call, a byte and a note (compile_call_stub). */
+#define HOST_EXIT_STUB_BYTES 10u
 /* What a jump reaches. */
 #define HOST_CODE_BYTES_MAX (UINT64_C(1) << 31)
 

@@ -3,7 +3,7 @@
  *
  * A direct exit is a jump (B) that block_cache sets (baseline_link): within the page to the next
  * block, to another page to that block's guard (compile_guard). Until then it leads to a stub that
- * lets the interpreter's terminator find the way. Indirect jumps probe the jump cache as jump_find
+ * has the outer loop find the way. Indirect jumps probe the jump cache as jump_find
  * does. Conditional jumps reach 1 MiB only, so they skip an exit instead of being one.
  */
 #if defined(__aarch64__)
@@ -66,7 +66,7 @@ static bool compile_direct(struct compiler *c, const struct ir_op *op)
 {
     registers_clean(c, false);
     count_retired(c, c->hot);
-    compile_exit_stub(c);
+    compile_exit_stubs(c);
     emit_exit(c, SECTION_HOT, 0, op->imm);
     return true;
 }
@@ -108,7 +108,7 @@ static void compile_loop(struct compiler *c, const struct ir_op *op)
     emit_arithmetic_constant(c->hot, true, HOST_ADD, REG_LOOP_COUNT, REG_LOOP_COUNT,
                              (int32_t)compile_insn_count(c));
     enum host_condition condition = compile_compare(c, op);
-    compile_exit_stub(c);
+    compile_exit_stubs(c);
     emit_loop_leave(c);
     uint32_t done = emit_jump_if(c->hot, host_opposite(condition));
     loops_return(c);
@@ -132,7 +132,7 @@ bool compile_branch(struct compiler *c, const struct ir_op *op)
     registers_clean(c, true); /* the stub leads to who compares again, from memory */
     count_retired(c, c->hot);
     enum host_condition condition = compile_compare(c, op);
-    compile_exit_stub(c);
+    compile_exit_stubs(c);
     if (same_page(c, op->imm2)) {
         uint32_t not_taken = emit_jump_if(c->hot, host_opposite(condition));
         emit_exit(c, SECTION_HOT, 0, op->imm2);

@@ -83,7 +83,7 @@ static bool add_block(struct forming *forming, const struct profile_node *node, 
         forming->insns + block->insn_count > ENGINE_REGION_INSNS) {
         return false;
     }
-    int page = page_at(forming, block->pages[0]->index, delta);
+    int page = page_at(forming, block->page->index, delta);
     if (page < 0) {
         return false;
     }
@@ -96,8 +96,7 @@ static bool add_block(struct forming *forming, const struct profile_node *node, 
         .heat = node->heat,
     };
     copy_bytes(region->bytes + region->byte_count,
-               watch_page_host(forming->engine, block->pages[0]->index) + block->start,
-               block->length);
+               watch_page_host(forming->engine, block->page->index) + block->start, block->length);
     region->byte_count = (uint16_t)(region->byte_count + block->length);
     region->block_count++;
     forming->insns += block->insn_count;

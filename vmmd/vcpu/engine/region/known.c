@@ -88,7 +88,7 @@ static void look_at_page(struct engine *engine, const struct code_page *page)
 {
     uint8_t bytes[PAGE_BYTES];
     const struct block *block = page->blocks;
-    for (; block; block = block->page_next[block->pages[0] != page]) {
+    for (; block; block = *block_next_in_page(block, page)) {
         uint64_t fingerprint;
         if (block->straddles || atomic_load(&block->region)) {
             continue;

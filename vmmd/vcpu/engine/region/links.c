@@ -27,8 +27,8 @@ struct installed_region *region_allocate(struct engine *engine, const struct reg
         error_set(err, ERROR_MEMORY, ENOMEM, "no memory for a compiled region");
         return NULL;
     }
-    if (!code_memory_allocate(engine->code_memory, (uint32_t)blob_installed_size(blob),
-                              &installed->span)) {
+    if (!code_memory_allocate_aligned(engine->code_memory, (uint32_t)blob_installed_size(blob),
+                                      BLOB_AT, &installed->span)) {
         error_set(err, ERROR_MEMORY, ENOMEM, "no code memory for a compiled region");
         free(installed);
         return NULL;
@@ -93,7 +93,7 @@ void region_link(struct region_exit *exit, struct block *to)
     struct installed_region *installed = exit->region;
     unsigned index = (unsigned)(exit - installed->exits);
     if (!installed->head || index == 0 || exit->to || to->straddles || to->start != exit->offset ||
-        to->pages[0] != installed->pages[exit->page] ||
+        to->page != installed->pages[exit->page] ||
         atomic_load(&to->mode) != atomic_load(&installed->head->mode)) {
         return;
     }
@@ -199,7 +199,7 @@ void region_publish(struct engine *engine, struct installed_region *installed, s
         }
     }
     if (old) {
-        region_drop(engine, old, head->pages[0]); /* now its pages stay, as far as we need them */
+        region_drop(engine, old, head->page); /* now its pages stay, as far as we need them */
     }
     installed->head = head;
     installed->exits[0].target.entry = head->compiled.execute;
@@ -273,7 +273,7 @@ void region_block_dropped(struct engine *engine, struct block *block)
 {
     struct installed_region *installed = atomic_load_explicit(&block->region, memory_order_relaxed);
     if (installed) {
-        region_drop(engine, installed, block->pages[0]);
+        region_drop(engine, installed, block->page);
     }
     while (block->incoming) {
         unlink_exit(block->incoming);
