@@ -1,9 +1,9 @@
 /*
- * A two-level segregated-fit allocator over granules of 16 bytes. Where stretches begin, and which
- * are free, is kept outside the code, in two bits a granule; size and links of a free one are in
- * its own memory, at both ends (so that neighbours join in constant time): there are four granules
- * to a cache line, and books of several bytes for each of them would be as large as what the small
- * granules save.
+ * A two-level segregated-fit allocator over granules of 16 bytes. Its books are outside the code:
+ * where stretches begin and which are free, in two bits a granule; and a record of each free one,
+ * which is in the list of its size class and found by its first and its last granule (so that
+ * neighbours join in constant time). There are four granules to a cache line: tables with several
+ * bytes for each of them would be as large as what the small granules save.
  */
 #include "vmmd/vcpu/engine/baseline/code_memory.h"
 #include "vmmd/vcpu/engine/tunables.h"
@@ -32,13 +32,16 @@
 
 #define NO_LINK UINT32_MAX
 
-/* At the beginning of a free stretch, in the write view. Its size is in its last bytes as well. */
+enum { BY_FIRST, BY_LAST, WAYS };
+
+/* Records are named by their index, or NO_LINK. */
 struct free_stretch {
-    uint32_t granules;
-    uint32_t next, previous; /* first granules, or NO_LINK */
+    uint32_t first, granules;
+    uint32_t next, previous;   /* of its class; `next` of unused records, too */
+    uint32_t next_found[WAYS]; /* with the same hash of the first, of the last granule */
 };
-_Static_assert(sizeof(struct free_stretch) + sizeof(uint32_t) <= CODE_MEMORY_ALIGN,
-               "a granule has room for both ends");
+
+#define CHAIN_BITS 13u
 
 struct chunk {
     uint32_t used; /* granules in spans */
@@ -48,11 +51,13 @@ struct chunk {
 struct code_memory {
     uint8_t *write, *execute;
     uint64_t limit; /* bytes of each view */
-    uint64_t page;  /* the host's, bytes */
     uint32_t granules;
     pthread_mutex_t lock; /* everything below */
     /* A bit a granule: a stretch begins here; this is the first or last granule of a free one. */
     uint64_t *begins, *free;
+    struct free_stretch *stretches; /* those from record_count on were never used */
+    uint32_t record_count, unused;
+    uint32_t chains[WAYS][1u << CHAIN_BITS];
     uint32_t heads[CLASS_COUNT];
     uint8_t class_bits[CLASS_POWERS]; /* classes of a power that have stretches */
     uint32_t power_bits;              /* powers that have classes */
@@ -129,77 +134,72 @@ static uint32_t size_from(const struct code_memory *memory, uint32_t first, uint
     return granules;
 }
 
-static struct free_stretch *stretch_at(const struct code_memory *memory, uint32_t first)
+static void mark_free(struct code_memory *memory, const struct free_stretch *stretch, bool free)
 {
-    return (struct free_stretch *)(void *)(memory->write + (uint64_t)first * CODE_MEMORY_ALIGN);
+    set_bit(memory->begins, stretch->first, free);
+    set_bit(memory->free, stretch->first, free);
+    set_bit(memory->free, stretch->first + stretch->granules - 1, free);
 }
 
-/* The size of the free stretch that ends before granule `end`. */
-static uint32_t *size_before(const struct code_memory *memory, uint32_t end)
+static uint32_t *chain_of(struct code_memory *memory, unsigned way, uint32_t granule)
 {
-    return (uint32_t *)(void *)(memory->write + (uint64_t)end * CODE_MEMORY_ALIGN) - 1;
+    return &memory->chains[way][granule * UINT32_C(0x9e3779b1) >> (32 - CHAIN_BITS)];
 }
 
-static void mark_free(struct code_memory *memory, uint32_t first, uint32_t granules, bool free)
+static uint32_t place_of(const struct free_stretch *stretch, unsigned way)
 {
-    set_bit(memory->begins, first, free);
-    set_bit(memory->free, first, free);
-    set_bit(memory->free, first + granules - 1, free);
+    return way == BY_FIRST ? stretch->first : stretch->first + stretch->granules - 1;
+}
+
+/* The free stretch whose first, or last, granule that is: there is one. */
+static uint32_t find_stretch(struct code_memory *memory, unsigned way, uint32_t granule)
+{
+    uint32_t index = *chain_of(memory, way, granule);
+    while (place_of(&memory->stretches[index], way) != granule) {
+        index = memory->stretches[index].next_found[way];
+    }
+    return index;
+}
+
+static void leave_chain(struct code_memory *memory, unsigned way, uint32_t index)
+{
+    const struct free_stretch *stretch = &memory->stretches[index];
+    uint32_t *link = chain_of(memory, way, place_of(stretch, way));
+    while (*link != index) {
+        link = &memory->stretches[*link].next_found[way];
+    }
+    *link = stretch->next_found[way];
+}
+
+static uint32_t take_record(struct code_memory *memory)
+{
+    uint32_t index = memory->unused;
+    if (index == NO_LINK) {
+        return memory->record_count++;
+    }
+    memory->unused = memory->stretches[index].next;
+    return index;
 }
 
 static void link_free(struct code_memory *memory, uint32_t first, uint32_t granules)
 {
     unsigned class = class_of(granules);
-    uint32_t head = memory->heads[class];
-    mark_free(memory, first, granules, true);
-    *stretch_at(memory, first) =
-        (struct free_stretch){.granules = granules, .next = head, .previous = NO_LINK};
-    *size_before(memory, first + granules) = granules;
-    if (head != NO_LINK) {
-        stretch_at(memory, head)->previous = first;
+    uint32_t head = memory->heads[class], index = take_record(memory);
+    struct free_stretch *stretch = &memory->stretches[index];
+    *stretch = (struct free_stretch){
+        .first = first, .granules = granules, .next = head, .previous = NO_LINK};
+    mark_free(memory, stretch, true);
+    for (unsigned way = 0; way < WAYS; way++) {
+        uint32_t *chain = chain_of(memory, way, place_of(stretch, way));
+        stretch->next_found[way] = *chain;
+        *chain = index;
     }
-    memory->heads[class] = first;
+    if (head != NO_LINK) {
+        memory->stretches[head].previous = index;
+    }
+    memory->heads[class] = index;
     memory->class_bits[class / CLASS_STEPS] |= (uint8_t)(1u << class % CLASS_STEPS);
     memory->power_bits |= UINT32_C(1) << class / CLASS_STEPS;
-}
-
-/* Afterwards the stretch is neither free nor does it begin anywhere. Returns its size. */
-static uint32_t unlink_free(struct code_memory *memory, uint32_t first)
-{
-    struct free_stretch stretch = *stretch_at(memory, first);
-    unsigned class = class_of(stretch.granules);
-    mark_free(memory, first, stretch.granules, false);
-    if (stretch.next != NO_LINK) {
-        stretch_at(memory, stretch.next)->previous = stretch.previous;
-    }
-    if (stretch.previous != NO_LINK) {
-        stretch_at(memory, stretch.previous)->next = stretch.next;
-        return stretch.granules;
-    }
-    memory->heads[class] = stretch.next;
-    if (stretch.next == NO_LINK) {
-        uint8_t *steps = &memory->class_bits[class / CLASS_STEPS];
-        *steps &= (uint8_t) ~(1u << class % CLASS_STEPS);
-        if (*steps == 0) {
-            memory->power_bits &= ~(UINT32_C(1) << class / CLASS_STEPS);
-        }
-    }
-    return stretch.granules;
-}
-
-/* A free stretch of at least that many granules, or NO_LINK. */
-static uint32_t find_free(const struct code_memory *memory, uint32_t granules)
-{
-    /* Its own class first: splitting large stretches for small spans is what fragments. */
-    uint32_t first = memory->heads[class_of(granules)];
-    for (unsigned tries = 0; tries < CLASS_TRIES && first != NO_LINK; tries++) {
-        if (stretch_at(memory, first)->granules >= granules) {
-            return first;
-        }
-        first = stretch_at(memory, first)->next;
-    }
-    unsigned class = class_filled(memory, class_above(granules));
-    return class == CLASS_COUNT ? NO_LINK : memory->heads[class];
 }
 
 /* Granules. */
@@ -207,38 +207,72 @@ struct range {
     uint32_t first, end;
 };
 
-/* Put [first, + granules) back, joined with its free neighbours. Returns what became of it. */
-static struct range join_free(struct code_memory *memory, uint32_t first, uint32_t granules)
+/* Afterwards the stretch is neither free nor does it begin anywhere. Returns where it was. */
+static struct range unlink_free(struct code_memory *memory, uint32_t index)
 {
-    struct range range = {first, first + granules};
+    struct free_stretch *stretch = &memory->stretches[index];
+    struct range range = {stretch->first, stretch->first + stretch->granules};
+    unsigned class = class_of(stretch->granules);
+    mark_free(memory, stretch, false);
+    leave_chain(memory, BY_FIRST, index);
+    leave_chain(memory, BY_LAST, index);
+    if (stretch->next != NO_LINK) {
+        memory->stretches[stretch->next].previous = stretch->previous;
+    }
+    if (stretch->previous != NO_LINK) {
+        memory->stretches[stretch->previous].next = stretch->next;
+    } else {
+        memory->heads[class] = stretch->next;
+    }
+    if (memory->heads[class] == NO_LINK) {
+        uint8_t *steps = &memory->class_bits[class / CLASS_STEPS];
+        *steps &= (uint8_t) ~(1u << class % CLASS_STEPS);
+        if (*steps == 0) {
+            memory->power_bits &= ~(UINT32_C(1) << class / CLASS_STEPS);
+        }
+    }
+    stretch->next = memory->unused;
+    memory->unused = index;
+    return range;
+}
+
+/* A free stretch of at least that many granules, or NO_LINK. */
+static uint32_t find_free(const struct code_memory *memory, uint32_t granules)
+{
+    /* Its own class first: splitting large stretches for small spans is what fragments. */
+    uint32_t index = memory->heads[class_of(granules)];
+    for (unsigned tries = 0; tries < CLASS_TRIES && index != NO_LINK; tries++) {
+        if (memory->stretches[index].granules >= granules) {
+            return index;
+        }
+        index = memory->stretches[index].next;
+    }
+    unsigned class = class_filled(memory, class_above(granules));
+    return class == CLASS_COUNT ? NO_LINK : memory->heads[class];
+}
+
+/* Put [first, + granules) back, joined with its free neighbours. */
+static void join_free(struct code_memory *memory, uint32_t first, uint32_t granules)
+{
+    uint32_t end = first + granules;
     set_bit(memory->begins, first, false);
     if (first > 0 && bit(memory->free, first - 1)) {
-        range.first -= *size_before(memory, first);
-        unlink_free(memory, range.first);
+        first = unlink_free(memory, find_stretch(memory, BY_LAST, first - 1)).first;
     }
-    if (range.end < memory->granules && bit(memory->free, range.end)) {
-        range.end += unlink_free(memory, range.end);
+    if (end < memory->granules && bit(memory->free, end)) {
+        end = unlink_free(memory, find_stretch(memory, BY_FIRST, end)).end;
     }
-    link_free(memory, range.first, range.end - range.first);
-    return range;
+    link_free(memory, first, end - first);
 }
 
 /* --- pages ---------------------------------------------------------------------------------- */
 
-/* Give the pages of a chunk without spans back, but for those with the ends of the free stretch
- * that it lies in. */
-static void chunk_release(struct code_memory *memory, uint32_t index, struct range range)
+static void chunk_release(struct code_memory *memory, uint32_t index)
 {
     uint64_t start = (uint64_t)index * CHUNK_BYTES;
-    uint64_t end = start + CHUNK_BYTES < memory->limit ? start + CHUNK_BYTES : memory->limit;
-    uint64_t head = (uint64_t)range.first * CODE_MEMORY_ALIGN / memory->page * memory->page;
-    uint64_t tail = ((uint64_t)range.end * CODE_MEMORY_ALIGN - 1) / memory->page * memory->page;
-    start = head >= start ? head + memory->page : start;
-    end = tail < end ? tail : end;
-    if (start < end) {
-        /* Frees the pages, in both views. A host that cannot keeps them: still bounded. */
-        madvise(memory->write + start, end - start, MADV_REMOVE);
-    }
+    uint64_t size = memory->limit - start < CHUNK_BYTES ? memory->limit - start : CHUNK_BYTES;
+    /* Frees the pages, in both views. A host that cannot keeps them: still bounded. */
+    madvise(memory->write + start, size, MADV_REMOVE);
     memory->chunks[index].resident = false;
     memory->idle_chunks--;
 }
@@ -271,9 +305,7 @@ static void account_used(struct code_memory *memory, uint32_t first, uint32_t gr
     }
 }
 
-/* They are in the free `range` by now. */
-static void account_free(struct code_memory *memory, uint32_t first, uint32_t granules,
-                         struct range range)
+static void account_free(struct code_memory *memory, uint32_t first, uint32_t granules)
 {
     count_used(memory, -(int64_t)granules);
     while (granules > 0) {
@@ -284,7 +316,7 @@ static void account_free(struct code_memory *memory, uint32_t first, uint32_t gr
         memory->idle_chunks += chunk->used == 0;
         /* A few are kept, or code that comes and goes would pay for pages each time. */
         if (chunk->used == 0 && memory->idle_chunks > ENGINE_CODE_IDLE_CHUNKS) {
-            chunk_release(memory, index, range);
+            chunk_release(memory, index);
         }
         first += here;
         granules -= here;
@@ -326,20 +358,27 @@ static uint64_t bits_size(const struct code_memory *memory)
     return (memory->granules + UINT64_C(63)) / 64 * sizeof(uint64_t);
 }
 
-/* Zeroed, and backed by the host only where it is touched. */
-static uint64_t *map_bits(const struct code_memory *memory)
+/* No two free stretches are neighbours. */
+static uint64_t stretches_size(const struct code_memory *memory)
 {
-    void *bits = mmap(NULL, bits_size(memory), PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return bits == MAP_FAILED ? NULL : bits;
+    return (memory->granules / UINT64_C(2) + 1) * sizeof(struct free_stretch);
+}
+
+/* Zeroed, and backed by the host only where it is touched. */
+static void *map_table(uint64_t size)
+{
+    void *table = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return table == MAP_FAILED ? NULL : table;
 }
 
 static bool map_tables(struct code_memory *memory)
 {
-    memory->begins = map_bits(memory);
-    memory->free = map_bits(memory);
+    memory->begins = map_table(bits_size(memory));
+    memory->free = map_table(bits_size(memory));
+    memory->stretches = map_table(stretches_size(memory));
     memory->chunks = calloc(memory->chunk_count, sizeof(*memory->chunks));
-    return memory->begins && memory->free && memory->chunks;
+    return memory->begins && memory->free && memory->stretches && memory->chunks;
 }
 
 struct code_memory *code_memory_create(uint64_t limit_bytes, struct error *err)
@@ -355,11 +394,13 @@ struct code_memory *code_memory_create(uint64_t limit_bytes, struct error *err)
         error_set(err, ERROR_MEMORY, ENOMEM, "no memory for the code allocator");
         return NULL;
     }
-    memory->page = (uint64_t)sysconf(_SC_PAGESIZE);
-    memory->limit = (limit_bytes + memory->page - 1) / memory->page * memory->page;
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    memory->limit = (limit_bytes + page - 1) / page * page;
     memory->granules = (uint32_t)(memory->limit / CODE_MEMORY_ALIGN);
     memory->chunk_count = (uint32_t)((memory->limit + CHUNK_BYTES - 1) / CHUNK_BYTES);
+    memory->unused = NO_LINK;
     memset(memory->heads, 0xff, sizeof(memory->heads)); /* NO_LINK */
+    memset(memory->chains, 0xff, sizeof(memory->chains));
 
     bool mapped = map_views(memory, err);
     if (mapped && !map_tables(memory)) {
@@ -390,6 +431,7 @@ void code_memory_destroy(struct code_memory *memory)
     unmap(memory->execute, memory->limit);
     unmap(memory->begins, bits_size(memory));
     unmap(memory->free, bits_size(memory));
+    unmap(memory->stretches, stretches_size(memory));
     free(memory->chunks);
     pthread_mutex_destroy(&memory->lock);
     free(memory);
@@ -410,25 +452,24 @@ bool code_memory_allocate_aligned(struct code_memory *memory, uint32_t bytes, ui
     if (granules == 0 || granules > memory->granules || step == 0) {
         return false;
     }
-    uint32_t count = (uint32_t)granules;
+    uint32_t count = (uint32_t)granules, first = 0;
     pthread_mutex_lock(&memory->lock);
-    uint32_t first =
+    uint32_t found =
         count + step - 1 <= memory->granules ? find_free(memory, count + step - 1) : NO_LINK;
-    if (first != NO_LINK) {
-        uint32_t end = first + unlink_free(memory, first);
-        uint32_t before = -first & (step - 1);
-        if (before > 0) {
-            link_free(memory, first, before);
-            first += before;
+    if (found != NO_LINK) {
+        struct range range = unlink_free(memory, found);
+        first = (range.first + step - 1) & ~(step - 1);
+        if (first > range.first) {
+            link_free(memory, range.first, first - range.first);
         }
-        if (end > first + count) {
-            link_free(memory, first + count, end - first - count);
+        if (range.end > first + count) {
+            link_free(memory, first + count, range.end - first - count);
         }
         set_bit(memory->begins, first, true);
         account_used(memory, first, count);
     }
     pthread_mutex_unlock(&memory->lock);
-    if (first == NO_LINK) {
+    if (found == NO_LINK) {
         return false;
     }
     uint64_t offset = (uint64_t)first * CODE_MEMORY_ALIGN;
@@ -467,7 +508,8 @@ static bool cut(struct code_memory *memory, const uint8_t *execute, uint64_t gra
                 is_span(memory, first, granules);
     if (fits && keep < granules) {
         uint32_t from = (uint32_t)(first + keep), count = (uint32_t)(granules - keep);
-        account_free(memory, from, count, join_free(memory, from, count));
+        account_free(memory, from, count);
+        join_free(memory, from, count);
     }
     if (!fits) {
         atomic_fetch_add_explicit(&memory->refused, 1, memory_order_relaxed);
