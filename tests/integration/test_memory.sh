@@ -72,6 +72,7 @@ daemon_start
 "$vmctl" start idle >/dev/null
 "$vmctl" console --read-only idle </dev/null >"$work/idle.out" 2>/dev/null &
 console=$!
+touch "$work/idle.out"
 check "the guest waits at its shell" wait_for 120 grep -q 'Welcome to a Debian kernel' "$work/idle.out"
 rested=
 check "and has come to rest" wait_for 120 at_rest

@@ -23,7 +23,7 @@ bool pair_open(struct pair *pair, const struct side_images *images, enum engine_
         return false;
     }
     if (tier == ENGINE_OPTIMISED) {
-        pair->optimiser = optimiser_create(pair->subject.machine->engine, false);
+        pair->optimiser = optimiser_create(pair->subject.machine->engine, true);
         if (!pair->optimiser) {
             return false;
         }

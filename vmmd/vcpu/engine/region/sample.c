@@ -48,7 +48,8 @@ void trace_note(struct engine_cpu *self, const struct block *block)
         atomic_fetch_and(&self->cpu->attention, ~(uint32_t)CPU_ATTENTION_PROFILE);
         return;
     }
-    if (trace->count == 0 && self->cpu->retired - trace->retired < ENGINE_SAMPLE_INSNS) {
+    if (trace->count == 0 && !self->engine->profile->eager &&
+        self->cpu->retired - trace->retired < ENGINE_SAMPLE_INSNS) {
         atomic_fetch_and(&self->cpu->attention, ~(uint32_t)CPU_ATTENTION_PROFILE);
         return;
     }
