@@ -238,6 +238,8 @@ static void take_block(struct fuzz_input *input)
     for (unsigned patches = fuzz_pick(input, 16) == 1 ? 4 : 0; patches > 0; patches--) {
         ((uint8_t *)&block)[fuzz_take(input, 2) % sizeof(block)] = (uint8_t)fuzz_take(input, 1);
     }
+    /* Anything but a value that C does not have. */
+    ((uint8_t *)&block)[offsetof(struct ir_block, straddles)] &= 1;
 }
 
 /* Globals beyond the registers, and V temporaries that have no place in this state, are sound but
