@@ -41,6 +41,7 @@ fuzz: fuzz-build
 fuzz-minimise: fuzz-build
 	@tests/fuzz/minimise $(FUZZ_SELECTED)
 
+# With a sanitizer, too: without one, devd and jitd would confine themselves and write no account.
 fuzz-coverage:
-	@$(MAKE) --no-print-directory SAN=fuzzer-no-link COVERAGE=1 OPT=-O1 fuzz-programs
+	@$(MAKE) --no-print-directory SAN=fuzzer-no-link,address COVERAGE=1 OPT=-O1 fuzz-programs
 	@tests/fuzz/coverage $(FUZZ_SELECTED)
