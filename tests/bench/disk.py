@@ -28,13 +28,17 @@ def make_image(path, megabytes):
         os.fsync(image.fileno())
 
 
+def file_name(peer):
+    return peer.replace("/", "-")  # "auto/plic"
+
+
 def measure(setup, args):
     """{workload: {peer: [seconds of 1000 requests]}}"""
     results = {}
     guests = {}
     try:
         for peer in ("qemu", args.engine):
-            image = os.path.join(args.images or setup.work, f"scratch-{peer}.img")
+            image = os.path.join(args.images or setup.work, f"scratch-{file_name(peer)}.img")
             make_image(image, args.megabytes)
             options = {"cache": args.cache, "aio": args.qemu_aio if peer == "qemu" else args.aio}
             guests[peer] = guest = Guest(setup, peer, f"bench-disk seconds={args.seconds}", args.disk,
@@ -54,7 +58,7 @@ def measure(setup, args):
     finally:
         for guest in guests.values():
             guest.kill()
-            image = os.path.join(args.images or setup.work, f"scratch-{guest.peer}.img")
+            image = os.path.join(args.images or setup.work, f"scratch-{file_name(guest.peer)}.img")
             if os.path.exists(image):
                 os.unlink(image)
     return results

@@ -70,17 +70,22 @@ counters_agree() {
         [ "$(counter jit_cache_entries)" -ge "$regions" ]
 }
 
+# Heads that have a region in the cache: an entry's name begins with its head's fingerprint.
+heads() {
+    find "$POLYVISOR_CACHE_DIR/code" -name '*-*' -printf '%f\n' | cut -d - -f 1 | sort -u | wc -l
+}
+
 boots 1
-one=$regions
-check "a machine alone has regions compiled" [ "$one" -gt 5 ]
+check "a machine alone has regions compiled" [ "$regions" -gt 5 ]
 check "what that took is counted: $(counter jit_compile_median_ns) ns in the median" counters_agree
 rm -rf "$POLYVISOR_CACHE_DIR"
 boots "$machines"
 together=$regions
-# What is hot in one machine of many and just not in another adds some (measured: 56 to 62 regions for
-# 4, 68 for 20, 26 to 52 for one). Without sharing it would be $machines times as many.
-check "$machines machines together need hardly more than one" \
-    [ "$together" -le $((2 * one + 25)) ]
+# How many heads are hot in at least one machine depends on the host's pace; that the machines share
+# shows in how often a head was compiled. Without sharing it would be nearly $machines times.
+echo "# they have $(heads) heads"
+check "$machines machines together compile a head hardly more than once" \
+    [ "$together" -le $(($(heads) * 3 / 2 + 5)) ]
 
 # Again, with what they left.
 boots 1
