@@ -51,9 +51,10 @@ our_processes() {
     done
 }
 
-# Wait until a condition holds: at most $1 seconds, then fail. Bounds a hang, proves no speed.
+# Wait until a condition holds: at most $1 seconds of a host that has nothing else to do, then fail.
+# Bounds a hang, proves no speed: a busy or slower host gets WAIT_FACTOR times as long.
 wait_for() {
-    local limit=$1 end
+    local limit=$(($1 * ${WAIT_FACTOR:-4})) end
     shift
     end=$((SECONDS + limit))
     until "$@"; do
