@@ -15,6 +15,9 @@ sum=$(sha256sum <"$data" | cut -d' ' -f1)
 free_port() { # a port that nobody has now
     python3 -c 'import socket; s=socket.socket(); s.bind(("127.0.0.1",0)); print(s.getsockname()[1])'
 }
+listening() { # PORT: somebody of the host does, by TCP and IPv4
+    grep -qE ": [0-9A-F]{8}:$(printf %04X "$1") 0{8}:0000 0A " /proc/net/tcp
+}
 kill_card() { # NAME: its network card's process; true when another one took its place
     local pid
     pid=$(pid_of "$1" devd/net0)
@@ -45,6 +48,7 @@ web=$(free_port) tcp=$(free_port) udp=$(free_port) tcp6=$(free_port)
 (cd "$work" && exec python3 -u -m http.server --bind 127.0.0.1 "$web" >"$work/http.log" 2>&1) &
 holders+=($!)
 disown $!
+wait_for 60 listening "$web"
 machine user --net "user,hostfwd=tcp:127.0.0.1:$tcp-:80,hostfwd=udp:127.0.0.1:$udp-:9,hostfwd=tcp:[::1]:$tcp6-:80"
 check "the guest is up" wait_for 120 answered user 1
 check "it got its address by DHCP" sh -c "echo '$(ask user 'ip -4 address show eth0')' | grep -q 'inet 10.0.2.15/24'"
@@ -113,7 +117,7 @@ done
 sink=$(free_port)
 socat -u "TCP4-LISTEN:$sink,bind=127.0.0.1" "CREATE:$work/sunk" &
 sinker=$!
-sleep 0.5
+wait_for 60 listening "$sink"
 ask user "nc 10.0.2.2 $sink </tmp/www/data"
 wait $sinker
 check "$mib MiB go to a server on the host" sum_is "$(sha256sum <"$work/sunk")"
@@ -216,10 +220,11 @@ if ip tuntap add "$tap" mode tap 2>/dev/null; then
     check "the host answers on a tap" ask tapped 'ping -c 3 -W 5 192.168.213.1 >/dev/null'
     second=$("$vmctl" create rival --kernel "$guest/vmlinux" --net "tap,ifname=$tap" 2>&1)
     check "a second machine cannot have it" sh -c "echo '$second' | grep -q in-use"
-    (cd "$work" && exec python3 -u -m http.server --bind 192.168.213.1 "$web" >>"$work/http.log" 2>&1) &
+    port=$(free_port)
+    (cd "$work" && exec python3 -u -m http.server --bind 192.168.213.1 "$port" >>"$work/http.log" 2>&1) &
     holders+=($!)
-    sleep 1
-    tell tapped "wget -q -O - http://192.168.213.1:$web/data | sha256sum"
+    wait_for 60 listening "$port"
+    tell tapped "wget -q -O - http://192.168.213.1:$port/data | sha256sum"
     kill_card tapped
     check "$mib MiB come by the tap, whose process is killed meanwhile" sum_is "$(outcome tapped)"
     end tapped
