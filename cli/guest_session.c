@@ -22,6 +22,7 @@
 #define RETRY_MS     100u
 #define LOOK_MS      500 /* at the terminal's size */
 #define GREETING_MS  10000
+#define GREETING_MAX 64 /* bytes of "OK PORT" and its end */
 #define INCOMING_MAX (sizeof(struct agent_header) + AGENT_FRAME_MAX)
 #define OUTGOING_MAX (2 * (AGENT_DATA_MAX + 64))
 #define WRITE_MAX    4096 /* what a pipe that is ready takes without waiting */
@@ -389,15 +390,21 @@ static int dial(const char *path)
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     int length = snprintf(line, sizeof(line), "CONNECT %u\n", AGENT_PORT);
 
-    if (fd < 0 || strlen(path) >= sizeof(address.sun_path)) {
+    if (fd < 0) {
         return -1;
     }
-    memcpy(address.sun_path, path, strlen(path));
-    if (connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0 &&
+    size_t size = strnlen(path, sizeof(address.sun_path));
+    memcpy(address.sun_path, path, size);
+    errno = ENAMETOOLONG;
+    if (size < sizeof(address.sun_path) &&
+        connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0 &&
         send(fd, line, (size_t)length, MSG_NOSIGNAL) == length) {
         struct pollfd ready = {.fd = fd, .events = POLLIN};
         char byte = 0;
-        while (poll(&ready, 1, GREETING_MS) == 1 && recv(fd, &byte, 1, 0) == 1 && byte != '\n') {
+        for (unsigned i = 0; i < GREETING_MAX && byte != '\n'; i++) {
+            if (poll(&ready, 1, GREETING_MS) != 1 || recv(fd, &byte, 1, 0) != 1) {
+                break;
+            }
         }
         if (byte == '\n') {
             return fd;
