@@ -16,8 +16,9 @@ FUZZ_PROGRAMS := $(FUZZ_NAMES:%=$(BUILD)/fuzz/%)
 FUZZ_SELECTED = $(if $(FUZZ),$(filter fuzz_$(FUZZ:fuzz_%=%),$(FUZZ_NAMES)),$(FUZZ_NAMES))
 
 # Devices register themselves in a linker section: these need all of the archive.
-FUZZ_ALL_OF_DEVD := fuzz_virtio fuzz_net fuzz_mmio fuzz_devd
-# What they take from other tests.
+FUZZ_ALL_OF_DEVD := fuzz_virtio fuzz_vsock fuzz_net fuzz_mmio fuzz_devd
+# What they take from other tests, and the agent, which is a program of its own.
+$(BUILD)/fuzz/fuzz_agent: $(call objects,$(filter-out agent/main.c,$(AGENT_SOURCES)))
 $(BUILD)/fuzz/fuzz_engine: $(call objects,tests/lockstep/bare_machine.c tests/lockstep/state.c)
 $(BUILD)/fuzz/fuzz_ir: $(call objects,tests/lockstep/state.c)
 

@@ -30,6 +30,8 @@ struct fuzz_host {
     struct event_base *base;
     struct device *device;
     struct device_disk disk; /* how the next one is */
+    const char *vsock;       /* its setting, or NULL */
+    int backend_fd;          /* what the next one is given */
     int client;              /* of the console, -1: none */
     char path[64];
 };
@@ -86,6 +88,7 @@ static inline void fuzz_open(struct fuzz_host *host)
         mmap(NULL, VIRTIO_STATE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, host->state_fd, 0);
     host->disk_fd = memfd_create("disk", MFD_CLOEXEC); /* not sealed: it is resized */
     fuzz_require(ftruncate(host->disk_fd, FUZZ_DISK) == 0, "a disk");
+    host->backend_fd = host->disk_fd;
     host->doorbell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     host->reply = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     host->base = event_base_new();
@@ -97,13 +100,16 @@ static inline void fuzz_open(struct fuzz_host *host)
 static inline void fuzz_start(struct fuzz_host *host, const char *kind, bool restart)
 {
     struct device_descriptors descriptors;
-    struct device_settings settings = {
-        .id = "fuzz0", .serial = "fuzz", .disk = host->disk, .restart = restart};
+    struct device_settings settings = {.id = "fuzz0",
+                                       .serial = "fuzz",
+                                       .vsock = host->vsock,
+                                       .disk = host->disk,
+                                       .restart = restart};
     struct error err;
 
     device_descriptors_clear(&descriptors);
     descriptors.state = fcntl(host->state_fd, F_DUPFD_CLOEXEC, 0);
-    descriptors.backend = fcntl(host->disk_fd, F_DUPFD_CLOEXEC, 0);
+    descriptors.backend = fcntl(host->backend_fd, F_DUPFD_CLOEXEC, 0);
     descriptors.console = fcntl(host->listener, F_DUPFD_CLOEXEC, 0);
     descriptors.console_memory = fcntl(host->console_fd, F_DUPFD_CLOEXEC, 0);
     descriptors.reply = fcntl(host->reply, F_DUPFD_CLOEXEC, 0);

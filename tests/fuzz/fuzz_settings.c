@@ -1,12 +1,14 @@
 /*
  * What people write: command lines of a machine, from vmctl's parsers through the message to what
- * vmmd makes of it; and network cards' settings, which come back from their text unchanged.
+ * vmmd makes of it; and the settings of network cards and vsocks, which come back from their text
+ * unchanged.
  */
 #include "cli/machine_options.h"
 #include "cli/suggest.h"
 #include "cli/values.h"
 #include "libshared/ipc/runtime.h"
 #include "libshared/net/setting.h"
+#include "libshared/vsock/setting.h"
 #include "tests/fuzz/fuzz_input.h"
 #include "vmmd/message.h"
 #include "vmmd/network.h"
@@ -92,6 +94,30 @@ static void net(struct fuzz_input *input)
     free(written);
 }
 
+static void vsock(struct fuzz_input *input)
+{
+    struct vsock_setting setting, again;
+    char text[TEXT_MAX];
+    struct error err;
+
+    error_clear(&err);
+    take_text(input, text, sizeof(text));
+    int status = vsock_setting_parse(text, ERROR_CONFIG, &setting, &err);
+    if (status != 0) {
+        check_error(&err, status);
+        return;
+    }
+    fuzz_require(setting.cid > VSOCK_CID_HOST && setting.cid <= VSOCK_CID_MAX &&
+                     strlen(setting.path) >= 1 && strlen(setting.path) <= VSOCK_PATH_MAX,
+                 "an id and a path in their ranges");
+    char *written = vsock_setting_format(&setting);
+    fuzz_require(written != NULL, "memory");
+    fuzz_require(vsock_setting_parse(written, ERROR_CONFIG, &again, &err) == 0 &&
+                     setting.cid == again.cid && !strcmp(setting.path, again.path),
+                 "what was written says the same");
+    free(written);
+}
+
 /* vmctl packs the settings, vmmd unpacks and checks them. */
 static void configure(const struct machine_settings *settings, const char *name)
 {
@@ -153,7 +179,7 @@ static void command_line(struct fuzz_input *input)
     options_release(&scope);
 }
 
-static void (*const kinds[])(struct fuzz_input *) = {command_line, net, values};
+static void (*const kinds[])(struct fuzz_input *) = {command_line, net, values, vsock};
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
