@@ -114,7 +114,8 @@ static int parse_disk_word(const char *word, struct disk_setting *disk, struct e
             return parse_disk_value(&disk_words[i], word + length, disk, err);
         }
     }
-    return disk_error(err, "unknown word", word);
+    int status = limits_parse_word(LIMIT_DISK, word, ERROR_USAGE, &disk->limits, err);
+    return status != -ENOENT ? status : disk_error(err, "unknown word", word);
 }
 
 static void release_disk(struct disk_setting *disk)
@@ -145,6 +146,7 @@ static int parse_disk(const struct option_spec *option, const char *value, void 
     if (status == 0 && disk.path == NULL) {
         status = disk_error(err, "no path in", value);
     }
+    status = status ? status : limits_check(LIMIT_DISK, &disk.limits, ERROR_USAGE, err);
     if (status == 0 && disks->count == MACHINE_DISKS_MAX) {
         status = error_set(err, ERROR_CONFIG, 0, "more than %d disks", MACHINE_DISKS_MAX);
     }
@@ -346,6 +348,9 @@ void machine_config_build(const struct machine_settings *settings, const char *n
         disk->packed = text_or_empty(settings->disks.items[i].packed);
         disk->werror = text_or_empty(settings->disks.items[i].werror);
         disk->serial = text_or_empty(settings->disks.items[i].serial);
+        limits_format(LIMIT_DISK, &settings->disks.items[i].limits, message->limits[i],
+                      sizeof(message->limits[i]));
+        disk->limits = message->limits[i];
         disk->queues = settings->disks.items[i].queues;
         disk->read_only = settings->disks.items[i].read_only;
         message->disk_pointers[i] = disk;

@@ -6,6 +6,7 @@
 #define POLYVISOR_CLI_MACHINE_OPTIONS_H
 
 #include "cli/options.h"
+#include "libshared/limit/setting.h"
 #include "proto/control.pb-c.h"
 
 #define MACHINE_DISKS_MAX 16
@@ -16,7 +17,8 @@
 struct disk_setting {                                      /* owns its texts */
     char *path;                                            /* absolute */
     char *format, *cache, *aio, *werror, *packed, *serial; /* NULL: vmmd decides */
-    uint32_t queues;                                       /* 0: likewise */
+    struct limits limits;
+    uint32_t queues; /* 0: likewise */
     bool read_only;
 };
 
@@ -102,7 +104,8 @@ extern const struct option_type option_vsock;   /* char * */
              "werror=report|enospc|wait: whether the guest sees that a write failed, or waits "    \
              "while "                                                                              \
              "the host has no space, or until it succeeds. aio=auto|threads. packed=on|off: "      \
-             "whether packed rings are offered. format=raw: without "                              \
+             "whether packed rings are offered. bps=N, iops=N and others limit its traffic: see "  \
+             "'vmctl device --help'. format=raw: without "                                         \
              "it an "                                                                              \
              "image that looks like another than raw is refused",                                  \
          .offset = offsetof(struct machine_settings, disks)},                                      \
@@ -110,7 +113,8 @@ extern const struct option_type option_vsock;   /* char * */
          .type = &option_net,                                                                      \
          .argument = "user[,hostfwd=tcp:ADDR:PORT-:PORT]",                                         \
          .summary = "add a network interface; hostfwd leads a port of the host to one of the "     \
-                    "guest and may be repeated",                                                   \
+                    "guest and may be repeated. bps=N, pps=N and others limit its traffic: see "   \
+                    "'vmctl device --help'",                                                       \
          .offset = offsetof(struct machine_settings, nets)},                                       \
         {.name = "vsock",                                                                          \
          .type = &option_vsock,                                                                    \
@@ -149,6 +153,7 @@ struct machine_config_message {
     Polyvisor__MachineConfig config;
     Polyvisor__DiskConfig disks[MACHINE_DISKS_MAX];
     Polyvisor__DiskConfig *disk_pointers[MACHINE_DISKS_MAX];
+    char limits[MACHINE_DISKS_MAX][LIMIT_TEXT_MAX];
 };
 void machine_config_build(const struct machine_settings *settings, const char *name,
                           struct machine_config_message *message);

@@ -2,6 +2,7 @@
 
 #include "cli/values.h"
 #include "libshared/base/clock.h"
+#include "libshared/limit/setting.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -84,12 +85,13 @@ static json_t *config_json(const Polyvisor__MachineConfig *config)
 
         json_array_append_new(
             disks,
-            json_pack("{s:o, s:o, s:b, s:o, s:o, s:o, s:o, s:o, s:I}", "path",
+            json_pack("{s:o, s:o, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:I}", "path",
                       output_json_text(disk->path), "format", output_json_text(disk->format),
                       "readonly", disk->read_only, "cache", output_json_text(disk->cache), "aio",
                       output_json_text(disk->aio), "packed", output_json_text(disk->packed),
                       "werror", output_json_text(disk->werror), "serial",
-                      output_json_text(disk->serial), "queues", (json_int_t)disk->queues));
+                      output_json_text(disk->serial), "limits", output_json_text(disk->limits),
+                      "queues", (json_int_t)disk->queues));
     }
     for (size_t i = 0; i < config->n_net; i++) {
         json_array_append_new(nets, output_json_text(config->net[i]));
@@ -134,6 +136,31 @@ static json_t *processes_json(const Polyvisor__MachineInfo *machine)
     return processes;
 }
 
+json_t *device_limits_json(const Polyvisor__DeviceInfo *device)
+{
+    bool net = strncmp(device->kind, "virtio-net", strlen("virtio-net")) == 0;
+    enum limit_device type = net ? LIMIT_NET : LIMIT_DISK;
+    struct limits limits = {0};
+    json_t *object = json_object();
+
+    if (limits_parse(type, device->limits, ERROR_PROTOCOL, &limits, NULL) != 0) {
+        return object;
+    }
+    for (unsigned kind = 0; kind < LIMIT_KINDS; kind++) {
+        for (unsigned direction = 0; direction < LIMIT_DIRECTIONS; direction++) {
+            const struct limit *limit = &limits.of[kind][direction];
+            char name[32];
+            if (limit->rate) {
+                snprintf(name, sizeof(name), "%s", limit_name(type, kind, direction));
+                json_object_set_new(object, name, json_integer((json_int_t)limit->rate));
+                snprintf(name, sizeof(name), "%s-burst", limit_name(type, kind, direction));
+                json_object_set_new(object, name, json_integer((json_int_t)limit_burst(limit)));
+            }
+        }
+    }
+    return object;
+}
+
 json_t *machine_devices_json(const Polyvisor__MachineInfo *machine)
 {
     json_t *devices = json_array();
@@ -143,10 +170,11 @@ json_t *machine_devices_json(const Polyvisor__MachineInfo *machine)
 
         json_array_append_new(
             devices,
-            json_pack("{s:o, s:o, s:s, s:I, s:I, s:o}", "id", output_json_text(device->id), "kind",
-                      output_json_text(device->kind), "state", device_state_text(device->state),
-                      "restarts", (json_int_t)device->restarts, "pid", (json_int_t)device->pid,
-                      "description", output_json_text(device->description)));
+            json_pack("{s:o, s:o, s:s, s:I, s:I, s:o, s:o}", "id", output_json_text(device->id),
+                      "kind", output_json_text(device->kind), "state",
+                      device_state_text(device->state), "restarts", (json_int_t)device->restarts,
+                      "pid", (json_int_t)device->pid, "description",
+                      output_json_text(device->description), "limits", device_limits_json(device)));
     }
     return devices;
 }
@@ -271,8 +299,8 @@ static void add_config(struct output_table *table, const Polyvisor__MachineConfi
     for (size_t i = 0; i < config->n_disks; i++) {
         const Polyvisor__DiskConfig *disk = config->disks[i];
 
-        add_line(table, i == 0 ? "Disks:" : "", "%s (%s%s)", disk->path, disk->format,
-                 disk->read_only ? ", read-only" : "");
+        add_line(table, i == 0 ? "Disks:" : "", "%s (%s%s%s%s)", disk->path, disk->format,
+                 disk->read_only ? ", read-only" : "", disk->limits[0] ? ", " : "", disk->limits);
     }
 }
 

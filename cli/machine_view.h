@@ -16,6 +16,8 @@ bool machine_state_ended(Polyvisor__MachineState state);
 json_t *machine_json(const Polyvisor__MachineInfo *machine);
 
 /* Its devices, an array; likewise. */
+/* The limits of a disk or card as numbers: {"bps":1048576}; empty without. */
+json_t *device_limits_json(const Polyvisor__DeviceInfo *device);
 json_t *machine_devices_json(const Polyvisor__MachineInfo *machine);
 
 /* NAME STATE ARCH CPUS MEMORY UPTIME PID. */

@@ -92,6 +92,9 @@ static int device_open(struct device *device, const struct device_settings *sett
     if (status == 0) {
         status = model->init(device, err);
     }
+    if (status == 0 && model->limit) {
+        model->limit(device, &settings->limits);
+    }
     if (status == 0) {
         status = mmio ? mmio_device_start(device, settings->restart, err)
                       : virtio_device_start(device, settings->restart, err);
@@ -199,7 +202,10 @@ void device_stop(struct device *device, void (*stopped)(void *context), void *co
     device->stopping = true;
     device->stopped = stopped;
     device->stopped_context = context;
-    if (!device_busy(device)) {
+    if (device->model->virtio.let_go) {
+        device->model->virtio.let_go(device);
+    }
+    if (!device_busy(device) && device->stopped) {
         device_finish(device);
     }
 }
@@ -210,6 +216,15 @@ int device_power_key(struct device *device, struct error *err)
         return error_set(err, ERROR_UNSUPPORTED, 0, "device %s has no power key", device->id);
     }
     return device->model->power_key(device, err);
+}
+
+int device_set_limits(struct device *device, const struct limits *limits, struct error *err)
+{
+    if (!device->model->limit) {
+        return error_set(err, ERROR_UNSUPPORTED, 0, "device %s has no limits", device->id);
+    }
+    device->model->limit(device, limits);
+    return 0;
 }
 
 int device_set_link(struct device *device, bool up, struct error *err)

@@ -10,6 +10,7 @@
 
 #include "devd/console.h"
 #include "libshared/base/error.h"
+#include "libshared/limit/setting.h"
 #include "libshared/mem/memory.h"
 #include "libshared/virtio/ring.h"
 #include <event2/event.h>
@@ -74,6 +75,9 @@ struct virtio_operations {
     /* The driver resets one queue: forget its requests that wait for something outside. NULL: there
      * are none, all that were taken get done. */
     void (*queue_reset)(struct device *device, unsigned queue);
+    /* The driver resets the device or a queue, or the machine stops: finish what would only wait.
+     * NULL: nothing waits. */
+    void (*let_go)(struct device *device);
     /* The driver wrote to configuration space. 0 or -EINVAL. NULL: refuse. */
     int (*config_write)(struct device *device, uint32_t offset, const uint8_t *data, unsigned size);
 };
@@ -104,6 +108,9 @@ struct device_model {
     bool (*busy)(const struct device *device);
     int (*flush)(
         struct device *device); /* make finished requests durable; 0 or -errno. NULL: no need */
+    enum limit_device traffic;  /* what the words of its limits are */
+    /* New limits of its traffic, also once before the first request. NULL: it has none. */
+    void (*limit)(struct device *device, const struct limits *limits);
     /* Plug or pull the network cable. NULL: the device has none. */
     void (*set_link)(struct device *device, bool up);
     /* Make its backend `bytes` large; smaller only with `shrink`. 0: `resized` is called once, now
@@ -157,6 +164,7 @@ struct device_settings {
     const char *vsock;  /* virtio-vsock: libshared/vsock/setting.h */
     bool link_down;     /* virtio-net: the cable is pulled */
     struct device_disk disk;
+    struct limits limits; /* of models with `limit` */
     bool read_only;
     bool restart; /* the shared state holds an earlier life: go on from there */
 };
@@ -203,6 +211,8 @@ void device_destroy(struct device *device);
 void device_stop(struct device *device, void (*stopped)(void *context), void *context);
 /* Press the machine's power key, if this device is it. 0 or a negative code. */
 int device_power_key(struct device *device, struct error *err);
+/* Limit its traffic from now on. 0 or a negative code. */
+int device_set_limits(struct device *device, const struct limits *limits, struct error *err);
 /* Plug or pull its network cable. 0 or a negative code. */
 int device_set_link(struct device *device, bool up, struct error *err);
 /* Resize its backend: as the model's `resize`. */

@@ -186,6 +186,11 @@ static void device_control_request(struct device_control *control,
         status = control->operations->set_link(control->context, request->set_link->up, &err);
         device_control_answer(control, request->id, status < 0 ? &err : NULL);
         break;
+    case POLYVISOR__DEVICE_REQUEST__BODY_SET_LIMITS:
+        status =
+            control->operations->set_limits(control->context, request->set_limits->limits, &err);
+        device_control_answer(control, request->id, status < 0 ? &err : NULL);
+        break;
     case POLYVISOR__DEVICE_REQUEST__BODY_RESIZE:
         if (control->operations->resize(control->context, request->id, request->resize, &err) < 0) {
             device_control_answer(control, request->id, &err);

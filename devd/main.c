@@ -201,6 +201,13 @@ static void noticed(void *context, enum device_notice notice, const char *text)
                           text);
 }
 
+static int read_limits(const struct device_model *model, const char *text, struct limits *limits,
+                       struct error *err)
+{
+    memset(limits, 0, sizeof(*limits));
+    return limits_parse(model->traffic, text, ERROR_CONFIG, limits, err);
+}
+
 static int create_device(struct devd *devd, const Polyvisor__DeviceConfigure *configure,
                          struct error *err)
 {
@@ -220,7 +227,8 @@ static int create_device(struct devd *devd, const Polyvisor__DeviceConfigure *co
         return error_set(err, ERROR_CONFIG, 0, "configuration of '%.40s' came to device '%s'",
                          configure->id, devd->id);
     }
-    int status = map_memory(devd, configure, err);
+    int status = read_limits(devd->model, configure->limits, &settings.limits, err);
+    status = status < 0 ? status : map_memory(devd, configure, err);
     if (status < 0) {
         return status;
     }
@@ -301,6 +309,15 @@ static int set_link(void *context, bool up, struct error *err)
     return device_set_link(devd->device, up, err);
 }
 
+static int set_limits(void *context, const char *text, struct error *err)
+{
+    struct devd *devd = context;
+    struct limits limits;
+    int status = read_limits(devd->model, text, &limits, err);
+
+    return status < 0 ? status : device_set_limits(devd->device, &limits, err);
+}
+
 static void resized(void *context, const struct error *err)
 {
     struct devd *devd = context;
@@ -324,6 +341,7 @@ static const struct device_control_operations CONTROL_OPERATIONS = {
     .stop = stop,
     .power_key = power_key,
     .set_link = set_link,
+    .set_limits = set_limits,
     .resize = resize,
 };
 

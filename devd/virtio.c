@@ -352,12 +352,20 @@ int virtio_device_activate(struct device *device)
     return status;
 }
 
+static void queue_let_go(struct device *device)
+{
+    if (device->model->virtio.let_go) {
+        device->model->virtio.let_go(device);
+    }
+}
+
 void virtio_device_reset(struct device *device, void (*done)(void *context), void *context)
 {
     struct virtio_device *virtio = device->virtio;
 
     virtio->reset_done = done;
     virtio->reset_context = context;
+    queue_let_go(device);
     if (!device->model->busy || !device->model->busy(device)) {
         virtio_device_settled(device);
     }
@@ -415,6 +423,7 @@ void virtio_queue_reset(struct device *device, unsigned index,
     }
     queue->reset_done = done;
     queue->reset_context = context;
+    queue_let_go(device);
     if (queue->open && operations->queue_reset) {
         operations->queue_reset(device, index);
         queue->ring.in_flight = 0;

@@ -602,6 +602,22 @@ static void control_link(struct request *request, const Polyvisor__Request *mess
     request_answer_machines(request, machine, 1, false);
 }
 
+static void control_device_limit(struct request *request, const Polyvisor__Request *message)
+{
+    const Polyvisor__DeviceLimitRequest *limit = message->device_limit;
+    struct machine *machine = control_machine(request, limit->name);
+    struct error err;
+
+    if (!machine) {
+        return;
+    }
+    if (machine_set_limits(machine, limit->device, limit->limits, &err)) {
+        request_fail(request, &err);
+        return;
+    }
+    request_answer_machines(request, machine, 1, false);
+}
+
 static void control_disk_resized(struct child *child, const struct error *error,
                                  const ProtobufCMessage *reply, uint64_t serial)
 {
@@ -649,6 +665,7 @@ static const struct {
     {POLYVISOR__REQUEST__BODY_CODE, control_code, true},
     {POLYVISOR__REQUEST__BODY_DEVICE_RESTART, control_device_restart, false},
     {POLYVISOR__REQUEST__BODY_LINK, control_link, false},
+    {POLYVISOR__REQUEST__BODY_DEVICE_LIMIT, control_device_limit, false},
     {POLYVISOR__REQUEST__BODY_DISK_RESIZE, control_disk_resize, true},
 };
 

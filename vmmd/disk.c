@@ -1,5 +1,6 @@
 #include "vmmd/disk.h"
 
+#include "libshared/limit/setting.h"
 #include "vmmd/message.h"
 #include <string.h>
 
@@ -63,6 +64,22 @@ static int disk_check_serial(const char *serial, struct error *err)
                               "1 to 20 letters, digits and punctuation marks", err);
 }
 
+/* Into the one form that they are kept in. */
+static int disk_complete_limits(Polyvisor__DiskConfig *disk, struct error *err)
+{
+    struct limits limits = {0};
+    char text[LIMIT_TEXT_MAX];
+    int result = limits_parse(LIMIT_DISK, disk->limits, ERROR_CONFIG, &limits, err);
+
+    if (result) {
+        return result;
+    }
+    limits_format(LIMIT_DISK, &limits, text, sizeof(text));
+    return message_set_string(&disk->limits, text) < 0
+               ? error_set(err, ERROR_INTERNAL, 0, "out of memory")
+               : 0;
+}
+
 int disk_complete(Polyvisor__DiskConfig *disk, struct error *err)
 {
     if ((!disk->cache[0] && message_set_string(&disk->cache, disk_caches[0].name) < 0) ||
@@ -88,7 +105,8 @@ int disk_complete(Polyvisor__DiskConfig *disk, struct error *err)
         return error_set(err, ERROR_CONFIG, 0, "a disk with %u queues wanted, the most is %d",
                          disk->queues, DISK_QUEUES_MAX);
     }
-    return disk_check_serial(disk->serial, err);
+    int result = disk_complete_limits(disk, err);
+    return result ? result : disk_check_serial(disk->serial, err);
 }
 
 bool disk_is_direct(const Polyvisor__DiskConfig *disk)

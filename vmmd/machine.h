@@ -11,6 +11,7 @@
 #define POLYVISOR_VMMD_MACHINE_H
 
 #include "libshared/base/error.h"
+#include "libshared/limit/setting.h"
 #include "proto/control.pb-c.h"
 #include "proto/state.pb-c.h"
 #include "vmmd/child.h"
@@ -112,6 +113,11 @@ int machine_ask_code(struct machine *machine, const Polyvisor__CodeRequest *code
  * code. */
 int machine_set_link(struct machine *machine, const char *id, bool up, struct error *err);
 
+/* Limit the traffic of disk or card `id` ("disk0"), as libshared/limit/setting.h says, from now on;
+ * also of a machine that does not run. 0 or a negative code. */
+int machine_set_limits(struct machine *machine, const char *id, const char *words,
+                       struct error *err);
+
 /* Make a disk larger, or smaller, and tell the guest; `reply` as for child_request. */
 int machine_resize_disk(struct machine *machine, const Polyvisor__DiskResizeRequest *resize,
                         child_reply_fn *reply, uint64_t context, struct error *err);
@@ -132,6 +138,7 @@ struct machine_view {
     Polyvisor__DeviceInfo devices[DEVICES_MAX], *device_list[DEVICES_MAX];
     char confinement[MACHINE_PROCESSES_MAX][CONFINEMENT_TEXT_MAX];
     char *links_down[CONFIG_NETS_MAX];
+    char limits[DEVICES_MAX][LIMIT_TEXT_MAX];
 };
 void machine_view_init(struct machine_view *view, struct machine *machine);
 /* Add how each process is confined, which takes a look at each. */

@@ -1,7 +1,8 @@
 /* Between the files that make up a machine: machine.c its life, machine_start.c its resources and
  * processes, machine_recovery.c its devices' restarts, machine_power.c how the guest is asked to
  * power off, machine_record.c what is told about it,
- * machine_network.c and machine_disk.c what is special about cards and disks. */
+ * machine_network.c and machine_disk.c what is special about cards and disks, machine_limits.c the
+ * limits of both. */
 #ifndef POLYVISOR_VMMD_MACHINE_INTERNAL_H
 #define POLYVISOR_VMMD_MACHINE_INTERNAL_H
 
@@ -49,6 +50,9 @@ void machine_step_asked(struct machine *machine);
 /* "" or the text of an error for people: message and hint. */
 void machine_event(struct machine *machine, const char *kind, const char *component,
                    const char *detail, ...) __attribute__((format(printf, 4, 5)));
+
+/* The limits of a disk or a card; "" for none. */
+void machine_device_limits(const struct machine_device *device, char text[LIMIT_TEXT_MAX]);
 
 /* What a device's process says of itself when it is configured, and unasked. */
 void machine_device_describe(struct machine_device *device, const ProtobufCMessage *reply);

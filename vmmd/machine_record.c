@@ -104,6 +104,8 @@ static void machine_view_add_device(struct machine_view *view, struct machine_de
     info->description = device->description;
     info->pid = device->child.running ? device->child.pid : 0;
     info->console_path = (char *)device->console_path;
+    machine_device_limits(device, view->limits[view->info.n_devices]);
+    info->limits = view->limits[view->info.n_devices];
     view->device_list[view->info.n_devices++] = info;
 }
 

@@ -257,7 +257,7 @@ static int machine_configure_device(struct machine_device *device, bool restart)
     Polyvisor__DeviceConfigure configure = POLYVISOR__DEVICE_CONFIGURE__INIT;
     const struct machine *machine = device->machine;
     Polyvisor__DeviceDisk disk;
-    char serial[32];
+    char serial[32], limits[LIMIT_TEXT_MAX];
 
     snprintf(serial, sizeof(serial), "polyvisor-%s", device->id);
     configure.id = device->id;
@@ -267,6 +267,8 @@ static int machine_configure_device(struct machine_device *device, bool restart)
     configure.memory_base = machine_ram_base(machine);
     configure.memory_bytes = machine->config->memory_bytes;
     configure.restart = restart;
+    machine_device_limits(device, limits);
+    configure.limits = limits;
     if (device->disk) {
         configure.read_only = device->disk->read_only;
         configure.serial = device->disk->serial[0] ? device->disk->serial : serial;

@@ -1,4 +1,5 @@
 /* vmctl device: the devices of a running machine. */
+#include "cli/commands/device_limit.h"
 #include "cli/commands/machine_request.h"
 #include "cli/machine_view.h"
 #include "cli/output.h"
@@ -82,33 +83,40 @@ static int restart(const struct invocation *invocation, struct error *err)
     return status;
 }
 
+#define DEVICE_WORDS_MAX 16
+
 static const struct action {
     const char *name;
-    size_t positionals; /* itself counted */
+    size_t minimum, maximum; /* of positionals, itself counted */
     int (*run)(const struct invocation *invocation, struct error *err);
 } actions[] = {
-    {"list", 2, list},
-    {"restart", 3, restart},
+    {"list", 2, 2, list},
+    {"restart", 3, 3, restart},
+    {"limit", 3, DEVICE_WORDS_MAX, device_limit_run},
 };
 
 static int run(const struct invocation *invocation, struct error *err)
 {
     for (size_t i = 0; i < sizeof(actions) / sizeof(actions[0]); i++) {
         if (strcmp(invocation->positionals[0], actions[i].name) == 0 &&
-            invocation->positional_count == actions[i].positionals) {
+            invocation->positional_count >= actions[i].minimum &&
+            invocation->positional_count <= actions[i].maximum) {
             return actions[i].run(invocation, err);
         }
     }
     error_set(err, ERROR_USAGE, 0, "'device %.40s' is not complete, or unknown",
               invocation->positionals[0]);
-    error_hint(err, "'vmctl device list NAME' or 'vmctl device restart NAME DEVICE'");
+    error_hint(
+        err,
+        "'vmctl device list NAME', 'vmctl device restart NAME DEVICE' or 'vmctl device limit NAME "
+        "DEVICE WORD...'");
     return -ERROR_USAGE;
 }
 
 const struct command command_device = {
     .name = "device",
-    .summary = "list a machine's devices, or restart one",
-    .usage = "list NAME | restart NAME DEVICE",
+    .summary = "list a machine's devices, restart one, or limit its traffic",
+    .usage = "list NAME | restart NAME DEVICE | limit NAME DEVICE [WORD...]",
     .description =
         "Each device of a machine is a process of its own. When it dies it is started again and "
         "does what was in flight; 'device-died' and 'device-failed' among 'vmctl events' tell of "
@@ -116,13 +124,26 @@ const struct command command_device = {
         "needs a reset; its requests wait.\n"
         "'list' shows what state each device is in and how often it was restarted. 'restart' ends "
         "a device's process, if there is one, and starts another, also of a device that was given "
-        "up. The guest loses nothing by it.\n",
+        "up. The guest loses nothing by it.\n"
+        "'limit' limits the traffic of a disk or a network card from now on, also of a machine "
+        "that does not run, or shows the limits. For disks the words are bps=, bps-read= and "
+        "bps-write= in bytes a second, iops=, iops-read= and iops-write= in requests a second; for "
+        "cards bps=, bps-rx= and bps-tx=, pps=, pps-rx= and pps-tx= (frames). All hold at the same "
+        "time. With -burst behind its name (bps-burst=) a word says how much may pass at once "
+        "after a pause; else it is what passes in a tenth of a second. 20M is 20 MiB, 20MB are 20 "
+        "million; of requests and frames 5K are 5000. A word that is not given stays as it is; "
+        "'bps=off' takes one away, 'off' alone all.\n",
     .options = no_options,
     .positional = POSITIONAL_ACTION,
-    .actions = "list|restart",
+    .actions = "list|restart|limit",
     .positionals_min = 2,
-    .positionals_max = 3,
+    .positionals_max = DEVICE_WORDS_MAX,
     .examples = {{"vmctl device list build1", "Show build1's devices"},
-                 {"vmctl device restart build1 disk0", "Give disk0 a new process"}},
+                 {"vmctl device restart build1 disk0", "Give disk0 a new process"},
+                 {"vmctl device limit build1 disk0 bps=20M iops=500",
+                  "At most 20 MiB and 500 requests a second"},
+                 {"vmctl device limit build1 net0 bps-rx=2M bps-rx-burst=8M",
+                  "Let build1 receive 2 MiB a second, 8 MiB at once after a pause"},
+                 {"vmctl device limit build1 disk0 off", "Limit it no more"}},
     .run = run,
 };

@@ -7,11 +7,13 @@
  * completed before; with the cache in write-through mode, or a driver without the flush feature,
  * each write is durable before it completes.
  *
+ * With limits (devd/limit) a request that was checked passes a gate before the image gets it. What
+ * waits there has not begun: a reset lets it go, a resize need not wait for it.
+ *
  * A restarted process does requests again: all of them are repeatable. What the driver set besides
  * (the mode of the cache) is in the shared state.
  */
-#include "devd/block/block.h"
-#include "devd/device.h"
+#include "devd/disk/disk.h"
 #include "devd/virtio.h"
 #include "libshared/base/clock.h"
 #include "libshared/base/log.h"
@@ -22,8 +24,6 @@
 #include <string.h>
 
 #define QUEUE_SIZE      256
-#define SECTOR_SHIFT    9
-#define RANGES_MAX      16u        /* of one discard or write-zeroes request */
 #define DISCARD_SECTORS (1u << 21) /* 1 GiB */
 #define ZEROES_SECTORS  (1u << 16) /* 32 MiB: bounded time even when zeroes must be written */
 #define NOTICE_NS       UINT64_C(10000000000) /* between two notices of the same error */
@@ -37,48 +37,6 @@ static const struct timeval retry_time = {.tv_usec = 500000};
     (FEATURE(VIRTIO_BLK_F_SEG_MAX) | FEATURE(VIRTIO_BLK_F_BLK_SIZE) |                              \
      FEATURE(VIRTIO_BLK_F_TOPOLOGY) | FEATURE(VIRTIO_BLK_F_FLUSH) |                                \
      FEATURE(VIRTIO_BLK_F_CONFIG_WCE))
-
-struct blk_request {
-    struct block_request work;
-    struct device *device;
-    struct blk_request *next; /* of those that are free, or that wait */
-    uint8_t queue;
-    uint8_t range, range_count; /* which range is being worked on */
-    struct virtio_blk_discard_write_zeroes ranges[RANGES_MAX];
-    struct iovec vectors[VIRTIO_QUEUE_SIZE_MAX];
-    struct virtqueue_chain chain;
-};
-
-/* In the shared state. */
-struct blk_saved {
-    uint32_t magic;
-    uint8_t write_back;
-};
-
-/* A smaller image must have no request under way, which might make it larger again. */
-enum blk_resizing { BLK_KEEPS_SIZE, BLK_DRAINS, BLK_RESIZES };
-
-struct blk {
-    struct device *device;
-    struct block *block;
-    uint64_t sectors; /* that the driver may use */
-    bool write_back;  /* the driver flushes when it wants something durable */
-    bool changed;     /* another size than the process before this one told the driver */
-    uint32_t signals; /* queues with something completed that were not interrupted yet */
-    unsigned busy;    /* requests of the driver */
-    struct blk_request *free;
-    struct blk_request *held; /* failed, and to be tried again */
-    struct event *retry;
-    int error;          /* of the backend, that was told; 0: it is well */
-    uint64_t notice_ns; /* when */
-    enum blk_resizing resizing;
-    struct block_request resize;
-    device_resized_fn *resized;
-    void *resized_context;
-    unsigned fresh; /* requests from here on were never used: their memory is not touched yet */
-    unsigned request_count;
-    struct blk_request requests[];
-};
 
 /* ---- Completion ---- */
 
@@ -206,6 +164,25 @@ static void blk_retry(evutil_socket_t fd, short what, void *context)
 
 /* ---- The image's answers ---- */
 
+static bool range_valid(const struct blk *blk, uint64_t sector, uint64_t count)
+{
+    return sector <= blk->sectors && count <= blk->sectors - sector;
+}
+
+static bool request_in_size(const struct blk_request *request)
+{
+    const struct blk *blk = request->device->own;
+    const struct block_request *work = &request->work;
+
+    for (unsigned i = 0; i < request->range_count; i++) {
+        if (!range_valid(blk, request->ranges[i].sector, request->ranges[i].num_sectors)) {
+            return false;
+        }
+    }
+    return request->range_count ||
+           range_valid(blk, work->offset >> SECTOR_SHIFT, work->length >> SECTOR_SHIFT);
+}
+
 static void request_submit_range(struct blk_request *request)
 {
     struct blk *blk = request->device->own;
@@ -247,6 +224,34 @@ static void request_done(struct block_request *work)
     request_finish(request, VIRTIO_BLK_S_OK);
 }
 
+/* It has passed the gate. Meanwhile the disk may have become smaller. */
+static void request_begin(struct line_entry *entry, void *context)
+{
+    struct blk_request *request =
+        (struct blk_request *)((char *)entry - offsetof(struct blk_request, line));
+    struct device *device = context;
+    struct blk *blk = device->own;
+
+    if (!request_in_size(request)) {
+        request_finish(request, VIRTIO_BLK_S_IOERR);
+    } else if (request->range_count) {
+        request_submit_range(request);
+    } else {
+        block_submit(blk->block, &request->work);
+    }
+}
+
+/* Discarding costs no bytes. */
+static uint64_t request_cost(const struct blk_request *request)
+{
+    uint64_t bytes = request->range_count ? 0 : request->work.length;
+
+    for (unsigned i = 0; i < request->range_count; i++) {
+        bytes += (uint64_t)request->ranges[i].num_sectors << SECTOR_SHIFT;
+    }
+    return request->work.operation == BLOCK_DISCARD ? 0 : bytes;
+}
+
 static void request_submit(struct blk_request *request, enum block_operation operation)
 {
     struct blk *blk = request->device->own;
@@ -254,19 +259,15 @@ static void request_submit(struct blk_request *request, enum block_operation ope
     request->work.operation = operation;
     request->work.durable = !blk->write_back;
     request->work.done = request_done;
-    if (request->range_count) {
-        request_submit_range(request);
-    } else {
-        block_submit(blk->block, &request->work);
+    request->line.queue = request->queue;
+    request->line.direction = operation == BLOCK_READ ? LIMIT_IN : LIMIT_OUT;
+    request->line.bytes = request_cost(request);
+    if (gate_pass(&blk->gate, &request->line)) {
+        request_begin(&request->line, request->device);
     }
 }
 
 /* ---- Checking what the driver asks for ---- */
-
-static bool range_valid(const struct blk *blk, uint64_t sector, uint64_t count)
-{
-    return sector <= blk->sectors && count <= blk->sectors - sector;
-}
 
 /* The vectors of `size` bytes from byte `skip` of the given segments. */
 static void vectors_cut(struct blk_request *request, const struct iovec *segments, unsigned count,
@@ -456,6 +457,7 @@ static void blk_batch(struct device *device)
 {
     struct blk *blk = device->own;
 
+    gate_run(&blk->gate);
     block_start(blk->block);
     blk_signal(device);
 }
@@ -469,7 +471,7 @@ static bool blk_ready(const struct device *device, unsigned queue)
 
 /* ---- Configuration ---- */
 
-static void config_publish(struct device *device, bool announce)
+void blk_publish(struct device *device, bool announce)
 {
     struct blk *blk = device->own;
     const struct block *block = blk->block;
@@ -516,7 +518,7 @@ static int blk_config_write(struct device *device, uint32_t offset, const uint8_
         return -EINVAL;
     }
     blk_set_write_back(device, data[0]);
-    config_publish(device, false);
+    blk_publish(device, false);
     return 0;
 }
 
@@ -528,7 +530,7 @@ static void blk_activated(struct device *device, bool resumed)
 
     if (!(features & FEATURE(VIRTIO_BLK_F_FLUSH))) {
         blk_set_write_back(device, false);
-        config_publish(device, false);
+        blk_publish(device, false);
     }
     if (resumed && blk->changed) {
         virtio_config_announce(device);
@@ -539,108 +541,7 @@ static void blk_activated(struct device *device, bool resumed)
 static void blk_reset(struct device *device)
 {
     blk_set_write_back(device, !device->disk.write_through);
-    config_publish(device, false);
-}
-
-/* ---- Size ---- */
-
-static void blk_take_size(struct device *device)
-{
-    struct blk *blk = device->own;
-
-    blk->sectors = blk->block->size >> SECTOR_SHIFT;
-    config_publish(device, true);
-}
-
-static void blk_resize_done(struct block_request *work)
-{
-    struct blk *blk = (struct blk *)((char *)work - offsetof(struct blk, resize));
-    struct device *device = blk->device;
-    struct error err;
-
-    blk->resizing = BLK_KEEPS_SIZE;
-    int status = block_measure(blk->block);
-    blk_take_size(device);
-    status = work->status < 0 ? work->status : status;
-    if (status < 0) {
-        error_set(&err, ERROR_IO, -status, "cannot resize %s: %s", device->id, strerror(-status));
-    }
-    blk->resized(blk->resized_context, status < 0 ? &err : NULL);
-    for (unsigned i = 0; i < device->virtio->queue_count; i++) {
-        virtio_queue_pump(device, i);
-    }
-}
-
-static void blk_resize_step(struct blk *blk)
-{
-    if (blk->resizing == BLK_DRAINS && blk->busy == 0) {
-        blk->resizing = BLK_RESIZES;
-        block_submit(blk->block, &blk->resize);
-        block_start(blk->block);
-    }
-}
-
-/* The host changed the size already. */
-static int blk_follow_size(struct device *device, uint64_t bytes, struct error *err)
-{
-    struct blk *blk = device->own;
-    int status = block_measure(blk->block);
-
-    if (status < 0) {
-        return error_set(err, ERROR_IO, -status, "cannot find the size of %s: %s", device->id,
-                         strerror(-status));
-    }
-    if (blk->block->size != bytes) {
-        error_set(err, ERROR_CONFIG, 0, "the block device of %s has %llu bytes, not %llu",
-                  device->id, (unsigned long long)blk->block->size, (unsigned long long)bytes);
-        error_hint(err, "resize the block device on the host first");
-        return -ERROR_CONFIG;
-    }
-    blk_take_size(device);
-    return 0;
-}
-
-static int blk_resize(struct device *device, uint64_t bytes, bool shrink,
-                      device_resized_fn *resized, void *context, struct error *err)
-{
-    struct blk *blk = device->own;
-    struct block *block = blk->block;
-
-    if (block->read_only) {
-        return error_set(err, ERROR_STATE, 0, "%s is read-only", device->id);
-    }
-    if (blk->resizing || blk->held) {
-        return error_set(err, ERROR_STATE, 0, "%s is %s", device->id,
-                         blk->held ? "waiting for its backend" : "being resized");
-    }
-    if (bytes == 0 || bytes % block->logical_bytes || bytes > INT64_MAX) {
-        return error_set(err, ERROR_CONFIG, 0, "a size must be a multiple of %u bytes",
-                         block->logical_bytes);
-    }
-    if (bytes < blk->sectors << SECTOR_SHIFT && !shrink) {
-        error_set(err, ERROR_CONFIG, 0, "%s has %llu bytes: what lies beyond %llu would be lost",
-                  device->id, (unsigned long long)blk->sectors << SECTOR_SHIFT,
-                  (unsigned long long)bytes);
-        error_hint(err, "make the guest's file systems smaller first, then add --shrink");
-        return -ERROR_CONFIG;
-    }
-    if (!block->can_resize) {
-        int status = blk_follow_size(device, bytes, err);
-        if (status == 0) {
-            resized(context, NULL);
-        }
-        return status;
-    }
-    blk->resized = resized;
-    blk->resized_context = context;
-    blk->resize =
-        (struct block_request){.operation = BLOCK_RESIZE, .length = bytes, .done = blk_resize_done};
-    blk->resizing = BLK_DRAINS;
-    if (bytes < blk->sectors << SECTOR_SHIFT) {
-        blk->sectors = bytes >> SECTOR_SHIFT;
-    }
-    blk_resize_step(blk);
-    return 0;
+    blk_publish(device, false);
 }
 
 /* ---- Device ---- */
@@ -655,6 +556,32 @@ static void blk_settle(void *context)
     blk_signal(device);
     blk_resize_step(blk);
     device_settled(device);
+}
+
+static bool entry_is_over(const struct line_entry *entry)
+{
+    return request_is_over(
+        (const struct blk_request *)((const char *)entry - offsetof(struct blk_request, line)));
+}
+
+/* Nobody wants to wait for these any more: what limits hold up, and what was to be tried again. */
+static void blk_let_go(struct device *device)
+{
+    struct blk *blk = device->own;
+    struct line_entry *entry = gate_leave(&blk->gate, entry_is_over), *next;
+
+    for (; entry; entry = next) {
+        next = entry->next;
+        request_finish((struct blk_request *)((char *)entry - offsetof(struct blk_request, line)),
+                       VIRTIO_BLK_S_IOERR);
+    }
+    blk_retry(-1, 0, device);
+}
+
+static void blk_limit(struct device *device, const struct limits *limits)
+{
+    struct blk *blk = device->own;
+    gate_set(&blk->gate, limits);
 }
 
 static bool blk_busy(const struct device *device)
@@ -688,7 +615,7 @@ static void blk_describe(struct device *device)
     memcpy(&saved, state->saved, sizeof(saved));
     bool resumes = atomic_load(&state->status) && saved.magic == SAVED_MAGIC;
     blk->write_back = resumes ? saved.write_back : !device->disk.write_through;
-    config_publish(device, false);
+    blk_publish(device, false);
     snprintf(device->described, sizeof(device->described), "%s, %u queue%s, %s", block->described,
              device->virtio->queue_count, device->virtio->queue_count == 1 ? "" : "s",
              block->read_only             ? "read-only"
@@ -710,7 +637,9 @@ static int blk_init(struct device *device, struct error *err)
     blk->device = device;
     blk->request_count = count;
     blk->retry = evtimer_new(device->base, blk_retry, device);
-    if (!blk->retry) {
+    const struct gate_port port = {request_begin, blk_settle, device};
+    if (!blk->retry ||
+        gate_open(&blk->gate, device->virtio->state->limits, device->base, &port) < 0) {
         return error_set(err, ERROR_INTERNAL, ENOMEM, "no memory for device %s", device->id);
     }
     blk->block = block_open(device->backend, &settings, device->base, blk_settle, device, err);
@@ -727,6 +656,7 @@ static void blk_destroy(struct device *device)
 
     if (blk) {
         block_close(blk->block);
+        gate_close(&blk->gate);
         if (blk->retry) {
             event_free(blk->retry);
         }
@@ -743,6 +673,7 @@ DEVICE_MODEL(virtio_blk) = {
     .busy = blk_busy,
     .flush = blk_flush,
     .resize = blk_resize,
+    .limit = blk_limit,
     .virtio =
         {
             .device_id = VIRTIO_ID_BLOCK,
@@ -753,6 +684,7 @@ DEVICE_MODEL(virtio_blk) = {
             .batch = blk_batch,
             .activated = blk_activated,
             .reset = blk_reset,
+            .let_go = blk_let_go,
             .config_write = blk_config_write,
         },
 };

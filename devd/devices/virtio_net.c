@@ -128,7 +128,13 @@ static void net_reset(struct device *device)
 
     net_controls_reset(card);
     net_card_publish(card, false);
+    net_limit_reset(card);
     memset(card->flows, 0, sizeof(card->flows));
+}
+
+static void net_limit(struct device *device, const struct limits *limits)
+{
+    net_limit_set(device->own, limits);
 }
 
 /* ---- Device ---- */
@@ -171,6 +177,9 @@ static int net_init(struct device *device, struct error *err)
     device->own = card;
     card->device = device;
     card->cable = !device->link_down;
+    if (net_limit_open(card) < 0) {
+        return error_set(err, ERROR_INTERNAL, ENOMEM, "no memory for device %s", device->id);
+    }
     int status = card_configure(card, err);
     if (status < 0) {
         return status;
@@ -211,6 +220,7 @@ static void net_destroy(struct device *device)
         if (card->backend) {
             card->operations->close(card->backend);
         }
+        net_limit_close(card);
         free(card);
     }
 }
@@ -219,7 +229,7 @@ static void net_destroy(struct device *device)
  * descriptor and are confined like any device. */
 #define NET_MODEL                                                                                  \
     .device_class = DEVICE_VIRTIO, .init = net_init, .destroy = net_destroy,                       \
-    .set_link = net_set_link,                                                                      \
+    .set_link = net_set_link, .traffic = LIMIT_NET, .limit = net_limit,                            \
     .virtio = {                                                                                    \
         .device_id = VIRTIO_ID_NET,                                                                \
         .queue_size = QUEUE_SIZE,                                                                  \

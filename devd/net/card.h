@@ -1,12 +1,14 @@
 /*
  * The virtio network card between its driver (devd/devices/virtio_net.c) and its parts: reception
- * (receive.c), transmission (transmit.c), the control queue (control.c), and its backend.
+ * (receive.c), transmission (transmit.c), the control queue (control.c), limits (limit.c), and its
+ * backend.
  * Main thread only.
  */
 #ifndef POLYVISOR_DEVD_NET_CARD_H
 #define POLYVISOR_DEVD_NET_CARD_H
 
 #include "devd/device.h"
+#include "devd/limit/limiter.h"
 #include "devd/net/backend.h"
 #include "devd/net/offload.h"
 #include <linux/virtio_net.h>
@@ -35,6 +37,23 @@ struct net_controls {
 };
 _Static_assert(sizeof(struct net_controls) <= VIRTIO_SAVED_MAX, "fits the shared state");
 
+/* One that takes its frames in order: a transmit queue, or the backend. */
+struct net_limit_line {
+    bool waits;        /* its first frame, for its limits or its turn */
+    bool paid;         /* and that one has paid already */
+    uint64_t since_ns; /* clock_monotonic_ns; 0: not yet the first */
+};
+
+struct net_limit {
+    struct limiter limiter;
+    struct event *timer;
+    uint64_t wake_ns; /* clock_monotonic_ns that the timer was set to; 0: it is not */
+    uint64_t passed;  /* frames */
+    struct net_limit_line transmit[NET_QUEUES_MAX], receive;
+    unsigned turn;
+    int granted; /* pair whose turn it is; -1: none */
+};
+
 struct net_card {
     struct device *device;
     struct net_setting setting;
@@ -46,6 +65,7 @@ struct net_card {
     bool cable, carrier;        /* vmctl's and the backend's word on the link */
     bool starving;              /* frames wait for the guest's buffers */
     bool refused;               /* the backend takes no frames for now */
+    struct net_limit limit;
     bool unsignalled[NET_QUEUES_MAX];
     uint8_t flows[NET_FLOWS];                  /* pair that a flow's frames were sent by */
     struct virtqueue_chain sending, receiving; /* two: sending may lead to receiving */
@@ -76,6 +96,20 @@ enum virtio_stream net_card_refill(struct net_card *card, unsigned queue);
 enum virtio_stream net_card_transmit(struct net_card *card, unsigned queue);
 /* The port's `writable`. */
 void net_card_writable(void *context);
+
+/* ---- limit.c ---- */
+
+int net_limit_open(struct net_card *card); /* 0 or -ENOMEM */
+void net_limit_close(struct net_card *card);
+void net_limit_set(struct net_card *card, const struct limits *limits);
+/* The driver reset the card. */
+void net_limit_reset(struct net_card *card);
+/* Whether the first frame of a queue, or of the backend, may pass. If not, the queue is pumped or
+ * the backend resumed in time. The second of each pair: it did. */
+bool net_limit_transmit(struct net_card *card, unsigned pair, uint64_t bytes);
+void net_limit_transmitted(struct net_card *card, unsigned pair);
+bool net_limit_receive(struct net_card *card, uint64_t bytes);
+void net_limit_received(struct net_card *card);
 
 /* ---- control.c ---- */
 

@@ -183,6 +183,32 @@ static unsigned pair_of(const struct net_card *card, const uint8_t *frame, size_
     return pair < card->controls.pairs ? pair : 0;
 }
 
+/* A frame that the guest is to get. True: done with it. */
+static bool net_card_take(struct net_card *card, struct virtio_net_hdr_v1 *header, uint8_t *frame,
+                          size_t length)
+{
+    unsigned pair = pair_of(card, frame, length);
+    bool checks = card->controls.offloads & NET_FEATURE(VIRTIO_NET_F_GUEST_CSUM);
+    header->flags &= checks ? VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID
+                            : VIRTIO_NET_HDR_F_NEEDS_CSUM;
+    if (header->gso_type != VIRTIO_NET_HDR_GSO_NONE) {
+        header->hdr_len = segment_headers(header, frame, length);
+        if (header->hdr_len == 0) {
+            return true;
+        }
+        if (!guest_segments(card, header)) {
+            bool done = frame_cut(card, pair, header, frame, length);
+            card->starving |= !done;
+            return done;
+        }
+    } else if (!checks && (header->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM)) {
+        net_checksum_complete(header, frame, length);
+    }
+    enum delivery result = frame_deliver(card, pair, header, frame, length);
+    card->starving |= result == NO_ROOM;
+    return result != NO_ROOM;
+}
+
 bool net_card_receive(void *context, const struct virtio_net_hdr_v1 *from, uint8_t *frame,
                       size_t length)
 {
@@ -194,28 +220,15 @@ bool net_card_receive(void *context, const struct virtio_net_hdr_v1 *from, uint8
         !net_filter_accepts(&card->controls, frame)) {
         return true; /* dropped */
     }
-    unsigned pair = pair_of(card, frame, length);
-    bool checks = card->controls.offloads & NET_FEATURE(VIRTIO_NET_F_GUEST_CSUM);
-    header.flags &= checks ? VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID
-                           : VIRTIO_NET_HDR_F_NEEDS_CSUM;
-    if (header.gso_type != VIRTIO_NET_HDR_GSO_NONE) {
-        header.hdr_len = segment_headers(&header, frame, length);
-        if (header.hdr_len == 0) {
-            return true;
-        }
-        if (!guest_segments(card, &header)) {
-            bool done = frame_cut(card, pair, &header, frame, length);
-            card->starving |= !done;
-            return done;
-        }
-    } else if (!checks && (header.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM)) {
-        net_checksum_complete(&header, frame, length);
+    if (!net_limit_receive(card, length)) {
+        return false;
     }
-    enum delivery result = frame_deliver(card, pair, &header, frame, length);
-    card->starving |= result == NO_ROOM;
-    return result != NO_ROOM;
+    bool done = net_card_take(card, &header, frame, length);
+    if (done) {
+        net_limit_received(card);
+    }
+    return done;
 }
-
 void net_card_received(void *context)
 {
     struct net_card *card = context;

@@ -50,6 +50,15 @@ static void flow_note(struct net_card *card, unsigned pair)
     card->flows[net_flow(head, length)] = (uint8_t)pair;
 }
 
+/* What counts for limits; what is too much is dropped. */
+static uint64_t frame_bytes(const struct virtqueue_chain *chain)
+{
+    uint64_t bytes = chain->readable_bytes;
+
+    bytes = bytes > NET_HEADER_BYTES ? bytes - NET_HEADER_BYTES : 0;
+    return bytes < NET_FRAME_MAX ? bytes : NET_FRAME_MAX;
+}
+
 /* The chain in card->sending: 0, or -EAGAIN. */
 static int frame_send(struct net_card *card, unsigned pair)
 {
@@ -98,10 +107,15 @@ enum virtio_stream net_card_transmit(struct net_card *card, unsigned queue)
             result = VIRTIO_STREAM_EMPTY;
             break;
         }
+        if (!net_limit_transmit(card, queue / 2, frame_bytes(&card->sending))) {
+            result = VIRTIO_STREAM_BLOCKED;
+            break;
+        }
         if (frame_send(card, queue / 2) == -EAGAIN) {
             card->refused = true;
             continue;
         }
+        net_limit_transmitted(card, queue / 2);
         const uint32_t nothing_written = 0;
         virtqueue_publish(ring, &nothing_written, 1);
     }

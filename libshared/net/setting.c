@@ -11,7 +11,9 @@
     "(IPv6 in brackets) or empty for all"
 #define HINT_TAP  "--net tap,ifname=NAME, an interface made with: ip tuntap add NAME mode tap"
 #define HINT_LINK "--net link,path=FILE, the same FILE for both machines"
-#define HINT_ANY  "with every kind: mac=52:54:00:12:34:56, mtu=1500, queues=2, packed=on|off"
+#define HINT_ANY                                                                                   \
+    "with every kind: mac=52:54:00:12:34:56, mtu=1500, queues=2, packed=on|off, "                  \
+    "limits as bps=2M"
 
 struct parser {
     enum error_code code;
@@ -235,7 +237,9 @@ static int parse_word(const struct parser *parser, const char *word)
         }
         return words[i].parse(parser, word + length);
     }
-    return refuse(parser, kinds[kind].hint, "unknown word", word);
+    int status =
+        limits_parse_word(LIMIT_NET, word, parser->code, &parser->setting->limits, parser->err);
+    return status != -ENOENT ? status : refuse(parser, kinds[kind].hint, "unknown word", word);
 }
 
 static int parse_kind(const struct parser *parser, const char *word)
@@ -278,7 +282,7 @@ static int check_complete(const struct parser *parser, const char *text)
     if (setting->kind == NET_LINK && !setting->path[0]) {
         return refuse(parser, HINT_LINK, "no path= in", text);
     }
-    return 0;
+    return limits_check(LIMIT_NET, &setting->limits, parser->code, parser->err);
 }
 
 int net_setting_parse(const char *text, enum error_code code, struct net_setting *setting,
@@ -384,6 +388,11 @@ char *net_setting_format(const struct net_setting *setting)
     }
     if (setting->split_rings) {
         fputs(",packed=off", out);
+    }
+    if (limits_any(&setting->limits)) {
+        char limits[LIMIT_TEXT_MAX];
+        limits_format(LIMIT_NET, &setting->limits, limits, sizeof(limits));
+        fprintf(out, ",%s", limits);
     }
     if (fclose(out) != 0) {
         free(text);

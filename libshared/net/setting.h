@@ -7,13 +7,15 @@
  *   tap,ifname=NAME                                      an interface of the host
  *   link,path=FILE                                       a Unix socket shared by two machines
  *
- * and with each of them mac=XX:XX:XX:XX:XX:XX, mtu=N, queues=N, packed=on|off. A comma in a path or
+ * and with each of them mac=XX:XX:XX:XX:XX:XX, mtu=N, queues=N, packed=on|off and the limits of
+ * libshared/limit/setting.h. A comma in a path or
  * the name of an interface is written twice. An IPv6 ADDR or GUEST stands in brackets.
  */
 #ifndef POLYVISOR_NET_SETTING_H
 #define POLYVISOR_NET_SETTING_H
 
 #include "libshared/base/error.h"
+#include "libshared/limit/setting.h"
 #include <net/if.h>
 #include <netinet/in.h>
 #include <stdbool.h>
@@ -45,9 +47,10 @@ struct net_setting {
     enum net_kind kind;
     bool has_mac;
     uint8_t mac[NET_MAC_BYTES];
-    uint32_t mtu;                /* 0: not given */
-    uint32_t queues;             /* pairs, 1 unless given */
-    bool split_rings;            /* packed=off: no packed virtqueues */
+    uint32_t mtu;     /* 0: not given */
+    uint32_t queues;  /* pairs, 1 unless given */
+    bool split_rings; /* packed=off: no packed virtqueues */
+    struct limits limits;
     char ifname[IFNAMSIZ];       /* tap */
     char path[NET_PATH_MAX + 1]; /* link */
     size_t forward_count;        /* user */

@@ -19,11 +19,12 @@
 #include <stdint.h>
 
 #define VIRTIO_STATE_MAGIC    0x53545650u /* "PVTS" */
-#define VIRTIO_STATE_VERSION  3u
+#define VIRTIO_STATE_VERSION  4u
 #define VIRTIO_QUEUES_MAX     16u
 #define VIRTIO_QUEUE_SIZE_MAX 256u
 #define VIRTIO_CONFIG_MAX     256u
 #define VIRTIO_SAVED_MAX      1024u
+#define VIRTIO_LIMITS         6u
 
 /* One request between being taken from the ring and its used entry being visible (D). Indexed by
  * the head descriptor in a split ring, by a number of the device's own in a packed one. What the
@@ -86,6 +87,7 @@ struct virtio_state {
     uint8_t config[VIRTIO_CONFIG_MAX]; /* D; the transport only reads */
     struct virtio_queue_state queues[VIRTIO_QUEUES_MAX];
     uint8_t saved[VIRTIO_SAVED_MAX]; /* D: what the driver told it besides, for the next process */
+    uint64_t limits[VIRTIO_LIMITS];  /* D: how full its token buckets are (devd/limit) */
 };
 _Static_assert(sizeof(struct virtio_inflight) == 32, "shared layout");
 _Static_assert(sizeof(struct virtio_logged_descriptor) == 16, "shared layout");

@@ -750,6 +750,50 @@ START_TEST(killed_at_any_instant)
 }
 END_TEST
 
+static void limit(const char *words)
+{
+    struct limits limits = {0};
+
+    ck_assert_int_eq(limits_parse(LIMIT_NET, words, ERROR_CONFIG, &limits, &err), 0);
+    ck_assert_int_eq(device_set_limits(host.device, &limits, &err), 0);
+}
+
+/* Both directions have their own limit; what waits is neither lost nor in another order. */
+START_TEST(limits_hold_frames_up)
+{
+    struct virtqueue_used_element element;
+
+    start(ALL_FEATURES);
+    offer_all_receive(BUFFER);
+    limit("pps-rx=1,pps-rx-burst=2,bps-tx=1,bps-tx-burst=200");
+    for (unsigned i = 0; i < 5; i++) {
+        fill_frame(message.frame, 100, (uint8_t)i);
+        send_frame(&plain, 100);
+        fill_frame(buffer(TX, i) + HEADER, 100, (uint8_t)i);
+        transmit(i, &plain, 100);
+    }
+    receive_one(0);
+    receive_one(1);
+    receive_nothing();
+    for (unsigned i = 0; i < 2; i++) {
+        ck_assert_int_eq(read(peer, &message, sizeof(message)), HEADER + 100);
+        ck_assert(driver_collect(&host.driver, TX, &element));
+    }
+    ck_assert_int_eq(read(peer, &message, sizeof(message)), -1);
+    ck_assert(!driver_collect(&host.driver, TX, &element));
+    command(VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, "\1", 1); /* goes on to work */
+    limit("off");
+    host_turn(&host);
+    for (unsigned i = 2; i < 5; i++) {
+        receive_one(i);
+        ck_assert_uint_eq(buffer(RX, i)[HEADER + NET_ETHERNET_BYTES],
+                          (uint8_t)(i + NET_ETHERNET_BYTES * 7));
+        ck_assert_int_eq(read(peer, &message, sizeof(message)), HEADER + 100);
+        ck_assert_uint_eq(message.frame[NET_ETHERNET_BYTES], (uint8_t)(i + NET_ETHERNET_BYTES * 7));
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("virtio-net");
@@ -777,6 +821,7 @@ int main(void)
     tcase_add_test(tests, an_address_that_was_set_outlives_the_process);
     tcase_add_test(tests, the_cable);
     tcase_add_test(tests, a_reset_forgets);
+    tcase_add_test(tests, limits_hold_frames_up);
     tcase_add_test(tests, killed_at_any_instant);
     suite_add_tcase(suite, tests);
     return host_report_rings(suite);
