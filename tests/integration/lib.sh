@@ -98,6 +98,8 @@ nothing_left() {
 }
 
 finish() {
+    # A child that a signal ends before it has forgotten this trap must not clean up for us.
+    [ "$BASHPID" -eq $$ ] || exit
     daemon_stop
     local left
     left=$(our_processes)
