@@ -239,7 +239,6 @@ static void child_note_end(struct child *child, const siginfo_t *info)
 static void child_on_exit(evutil_socket_t fd, short what, void *argument)
 {
     struct child *child = argument;
-    struct timeval settle = child_timeval(TAILQ_EMPTY(&child->requests) ? 0 : CHILD_SETTLE_MS);
     siginfo_t info = {0};
     (void)fd, (void)what;
 
@@ -249,22 +248,61 @@ static void child_on_exit(evutil_socket_t fd, short what, void *argument)
     child_note_end(child, &info);
     event_del(child->exit_event);
     child_heartbeat_stop(child);
+    /* One that was killed had no time to say anything about it. */
+    bool silent = TAILQ_EMPTY(&child->requests) || child->exit_signal == SIGKILL;
+    struct timeval settle = child_timeval(silent ? 0 : CHILD_SETTLE_MS);
     evtimer_add(child->settle_event, &settle);
 }
 
 static void child_report_hang(struct child *child)
 {
+    struct pulse pulse = pulse_take(child->pid);
+
     child->hang_reported = true;
-    child->stopped = process_is_stopped(child->pid);
+    child->stopped = pulse_stopped(&pulse);
+    if (child->callbacks->precious) {
+        pulse_log(child->pid, child->role);
+    }
     child->callbacks->hung(child);
+}
+
+static void child_ping(struct child *child)
+{
+    child->ping_pending = true;
+    child->protocol->ping(child);
+}
+
+/* It did not answer since `before` was taken, `elapsed_ns` ago. Whether that says that it hangs:
+ * not when it had no processor to answer with. One whose end is the machine's is not blamed either
+ * while somebody holds it, or while the kernel does, where no signal would reach it. */
+static bool child_at_fault(const struct child *child, const struct pulse *before,
+                           const struct pulse *now, uint64_t elapsed_ns)
+{
+    if (child->callbacks->precious && (pulse_stopped(now) || now->state == 'D')) {
+        return false;
+    }
+    return pulse_stopped(now) || !pulse_starved(before, now, elapsed_ns);
+}
+
+/* A beat without an answer: one of those in a row that make a hang? */
+static bool child_missed_beat(struct child *child, uint64_t elapsed_ns)
+{
+    struct pulse before = child->pulse;
+    /* A late beat says that vmmd (or the whole host) was held up, nothing about the child. */
+    uint64_t beat_ns = (uint64_t)child->beat_ms * 1000000;
+    bool punctual = elapsed_ns < beat_ns + beat_ns / CHILD_HEARTBEAT_LATE_PART;
+
+    child->pulse = pulse_take(child->pid);
+    return punctual && child_at_fault(child, &before, &child->pulse, elapsed_ns);
 }
 
 static void child_on_beat(evutil_socket_t fd, short what, void *argument)
 {
     struct child *child = argument;
     uint64_t now = clock_monotonic_ns();
-    /* A late beat says that vmmd (or the whole host) was held up, nothing about the child. */
-    bool punctual = now - child->beat_ns < 2ull * CHILD_HEARTBEAT_MS * 1000000;
+    uint64_t elapsed_ns = now - child->beat_ns;
+    unsigned limit =
+        child->callbacks->precious ? CHILD_HEARTBEAT_MISSED_PRECIOUS : CHILD_HEARTBEAT_MISSED;
     (void)fd, (void)what;
 
     child->beat_ns = now;
@@ -273,17 +311,16 @@ static void child_on_beat(evutil_socket_t fd, short what, void *argument)
     if (child->callbacks->waited_for && child->callbacks->waited_for(child)) {
         child_doubt(child); /* pings, too */
     }
+    if (child->hang_reported) {
+        return;
+    }
     if (!pinged) {
-        if (!child->ping_pending) {
-            child->ping_pending = true;
-            child->protocol->ping(child);
-        }
+        child->pulse = pulse_take(child->pid);
+    } else if (child_missed_beat(child, elapsed_ns) && ++child->missed >= limit) {
+        child_report_hang(child);
         return;
     }
-    if (!punctual || ++child->missed < CHILD_HEARTBEAT_MISSED || child->hang_reported) {
-        return;
-    }
-    child_report_hang(child);
+    child_ping(child); /* again: a ping, or its answer, may have been lost */
 }
 
 static void child_on_doubt(evutil_socket_t fd, short what, void *argument)
@@ -297,7 +334,9 @@ static void child_on_doubt(evutil_socket_t fd, short what, void *argument)
     if (!child->ping_pending || child->hang_reported) {
         return;
     }
-    if (late_ns > 2ull * CHILD_DOUBT_MS * 1000000) {
+    struct pulse now = pulse_take(child->pid);
+    if (late_ns > 2ull * CHILD_DOUBT_MS * 1000000 ||
+        !child_at_fault(child, &child->doubt_pulse, &now, late_ns)) {
         child_doubt(child);
         return;
     }
@@ -312,10 +351,27 @@ void child_doubt(struct child *child)
         evtimer_pending(child->doubt_event, NULL)) {
         return;
     }
-    child->ping_pending = true;
     child->doubt_ns = clock_monotonic_ns();
-    child->protocol->ping(child);
+    child->doubt_pulse = pulse_take(child->pid);
+    child_ping(child);
     evtimer_add(child->doubt_event, &limit);
+}
+
+void child_look(struct child *child)
+{
+    siginfo_t info = {0};
+
+    if (!child->pid || !child->running ||
+        waitid(P_PIDFD, (id_t)child->pidfd, &info, WSTOPPED | WCONTINUED | WNOHANG) < 0 ||
+        info.si_pid == 0) {
+        return;
+    }
+    bool stopped = info.si_code == CLD_STOPPED;
+    if (child->callbacks->held) {
+        child->callbacks->held(child, stopped);
+    } else if (stopped && !child->hang_reported) {
+        child_report_hang(child);
+    }
 }
 
 int child_attach(struct child *child, struct event_base *base,
@@ -332,6 +388,7 @@ int child_attach(struct child *child, struct event_base *base,
     child->protocol = protocol;
     child->callbacks = callbacks;
     child->base = base;
+    child->beat_ms = CHILD_HEARTBEAT_MS;
     TAILQ_INIT(&child->requests);
 
     /* What an earlier process left there would be taken for the new one. */
@@ -358,11 +415,12 @@ int child_attach(struct child *child, struct event_base *base,
 
 void child_heartbeat_start(struct child *child)
 {
-    struct timeval beat = child_timeval(CHILD_HEARTBEAT_MS);
+    struct timeval beat = child_timeval(child->beat_ms);
 
     child->missed = 0;
     child->ping_pending = false;
     child->beat_ns = clock_monotonic_ns();
+    child->pulse = pulse_take(child->pid);
     event_add(child->heartbeat_event, &beat);
 }
 

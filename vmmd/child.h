@@ -12,6 +12,7 @@
 
 #include "libshared/base/error.h"
 #include "libshared/ipc/channel.h"
+#include "vmmd/pulse.h"
 #include <event2/event.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -20,6 +21,11 @@
 
 #define CHILD_HEARTBEAT_MS     2000
 #define CHILD_HEARTBEAT_MISSED 3 /* beats without an answer: the process hangs */
+/* The same for one whose end is the end of a machine. */
+#define CHILD_HEARTBEAT_MISSED_PRECIOUS 5
+/* A beat that is late by more than this part of the time between two says more about vmmd than
+ * about the child. */
+#define CHILD_HEARTBEAT_LATE_PART 4
 /* The same for one that somebody waits for: without a sign of life in that time it hangs. */
 #define CHILD_DOUBT_MS 1000
 
@@ -41,12 +47,16 @@ extern const struct child_protocol child_protocol_jit;
 
 struct child_callbacks {
     void (*exited)(struct child *child); /* once, after everything it had sent was received */
-    void (*hung)(struct child *child);   /* once: CHILD_HEARTBEAT_MISSED beats in a row missed, or
-                                          * no answer in CHILD_DOUBT_MS */
+    void (*hung)(struct child *child);   /* once: CHILD_HEARTBEAT_MISSED beats in a row missed, no
+                                          * answer in CHILD_DOUBT_MS, or stopped from outside */
     void (*notice)(struct child *child, const ProtobufCMessage *message); /* unasked, id 0 */
     /* Asked at each beat: whether something waits for it, so that it is to be looked at closely
      * (child_doubt). NULL: never. */
     bool (*waited_for)(struct child *child);
+    /* Somebody stopped it (SIGSTOP), or let it go on; see child_look. NULL: that is a hang. */
+    void (*held)(struct child *child, bool stopped);
+    /* Nothing can take its place: only what hangs beyond doubt is reported. */
+    bool precious;
 };
 
 /* The answer to a request: err is NULL on success; reply is NULL when none came (deadline passed:
@@ -75,7 +85,9 @@ struct child {
     TAILQ_HEAD(, child_request) requests; /* sent or waiting to be sent, in that order */
     unsigned missed, malformed;
     bool ping_pending, hang_reported;
+    int beat_ms; /* CHILD_HEARTBEAT_MS; a test may make it shorter before the first */
     uint64_t beat_ns, doubt_ns;
+    struct pulse pulse, doubt_pulse; /* at the last beat; when the doubt began */
 };
 
 /* Watch the process `pid` that was just spawned, whose pidfd becomes the child's, and connect to
@@ -94,6 +106,8 @@ void child_heartbeat_start(struct child *child);
 void child_heartbeat_stop(struct child *child);
 /* Somebody waits for it: see soon whether it hangs. Nothing while it is not pinged. */
 void child_doubt(struct child *child);
+/* A child has changed (SIGCHLD): see whether this one was stopped or continued. */
+void child_look(struct child *child);
 /* SIGKILL. Its end is reported by `exited`. */
 void child_kill(struct child *child);
 /* Forget it; kills and waits when it still runs (only on the way out of a failed start). Requests

@@ -142,6 +142,11 @@ static int send_configure(struct compiler *compiler)
 
 /* ---- its process ---- */
 
+void compiler_look_at_process(struct compiler *compiler)
+{
+    child_look(&compiler->child);
+}
+
 static void compiler_on_exit(struct child *child)
 {
     compiler_wake(child->owner);
@@ -151,8 +156,8 @@ static void compiler_on_hang(struct child *child)
 {
     struct compiler *compiler = child->owner;
 
-    publisher_send(compiler->host.publisher, "hung", "", "jitd", "no answer for %d s, killing it",
-                   CHILD_HEARTBEAT_MS * CHILD_HEARTBEAT_MISSED / 1000);
+    publisher_send(compiler->host.publisher, "hung", "", "jitd", "it %s, killing it",
+                   child->stopped ? "was stopped" : "does not answer");
     child_kill(child);
 }
 

@@ -36,6 +36,8 @@ void compiler_detach(struct compiler *compiler, const char *name);
 /* One of them has something to compile: a jitd that rests because there was nothing to do for a
  * while is started again. */
 void compiler_wanted(struct compiler *compiler);
+/* A child of vmmd has changed (SIGCHLD): see whether it was stopped. */
+void compiler_look_at_process(struct compiler *compiler);
 /* The process that serves the machine, or NULL. */
 const struct child *compiler_process(const struct compiler *compiler, const char *name);
 /* What the host gave; the owner of the child in replies is the compiler. */

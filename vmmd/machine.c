@@ -281,6 +281,14 @@ static void machine_step(evutil_socket_t fd, short what, void *argument)
     machine_arm_timer(machine, restart_ns);
 }
 
+void machine_look_at_processes(struct machine *machine)
+{
+    child_look(&machine->vcpu);
+    for (size_t i = 0; i < machine->device_count; i++) {
+        child_look(&machine->devices[i].child);
+    }
+}
+
 void machine_wake(struct machine *machine)
 {
     event_active(machine->step_event, EV_TIMEOUT, 0);
@@ -362,7 +370,8 @@ static void machine_on_device_exit(struct child *child)
 
 static void machine_on_hang(struct machine *machine, struct child *child)
 {
-    machine_event(machine, "hung", child->role, "it does not answer, killing it");
+    machine_event(machine, "hung", child->role, "it %s, killing it",
+                  child->stopped ? "was stopped" : "does not answer");
     child_kill(child);
 }
 
@@ -371,9 +380,17 @@ static void machine_on_vcpu_hang(struct child *child)
     struct machine *machine = child->owner;
 
     error_set(&machine->last_error, ERROR_CRASHED, ETIMEDOUT, "vcpud did not answer for %d s",
-              CHILD_HEARTBEAT_MS * CHILD_HEARTBEAT_MISSED / 1000);
+              CHILD_HEARTBEAT_MS * CHILD_HEARTBEAT_MISSED_PRECIOUS / 1000);
     error_component(&machine->last_error, "vcpud");
     machine_on_hang(machine, child);
+}
+
+/* A guest that somebody stands still may go on: that is for them to say. */
+static void machine_on_vcpu_held(struct child *child, bool stopped)
+{
+    machine_event(child->owner, stopped ? "held" : "released", child->role, "%s",
+                  stopped ? "somebody stopped its process; SIGCONT lets the guest go on"
+                          : "the guest goes on");
 }
 
 static void machine_on_device_hang(struct child *child)
@@ -432,6 +449,8 @@ static void machine_on_notice(struct child *child, const ProtobufCMessage *messa
 const struct child_callbacks machine_vcpu_callbacks = {
     .exited = machine_on_vcpu_exit,
     .hung = machine_on_vcpu_hang,
+    .held = machine_on_vcpu_held,
+    .precious = true,
     .notice = machine_on_notice,
 };
 

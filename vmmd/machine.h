@@ -126,6 +126,8 @@ int machine_resize_disk(struct machine *machine, const Polyvisor__DiskResizeRequ
 bool machine_is_idle(const struct machine *machine);
 /* Memory that it was promised and has not touched. */
 uint64_t machine_promised_bytes(const struct machine *machine);
+/* A child of vmmd has changed (SIGCHLD): see whether one of the machine's was stopped. */
+void machine_look_at_processes(struct machine *machine);
 /* Have machine_step run soon. */
 void machine_wake(struct machine *machine);
 

@@ -326,15 +326,29 @@ void machine_device_close(struct machine_device *device)
     }
 }
 
+/* Nobody waits for a register of a device that stays dead. */
+static void show_given_up(const struct machine_device *device, bool failed)
+{
+    const uint32_t given_up = failed;
+
+    if (pwrite(device->state_fd, &given_up, sizeof(given_up),
+               offsetof(struct mmio_channel, given_up)) != sizeof(given_up)) {
+        log_warning("%s: its state cannot be written: %s", device->id, strerror(errno));
+    }
+}
+
 void machine_device_show_failed(const struct machine_device *device, bool failed)
 {
+    if (!device->kind->is_virtio) {
+        show_given_up(device, failed);
+        return;
+    }
     const off_t at = offsetof(struct virtio_state, needs_reset);
     const uint64_t one = 1;
     uint32_t value, wanted = failed ? VIRTIO_RESET_DEVICE_FAILED : VIRTIO_RESET_NOT_NEEDED;
 
     /* A rule that the driver broke stays broken. */
-    if (!device->kind->is_virtio ||
-        pread(device->state_fd, &value, sizeof(value), at) != sizeof(value) ||
+    if (pread(device->state_fd, &value, sizeof(value), at) != sizeof(value) ||
         value == VIRTIO_RESET_RULE_BROKEN || value == wanted) {
         return;
     }

@@ -188,14 +188,6 @@ static const char *process_stat(pid_t pid, char *line, size_t size)
     return name_end ? name_end + 1 : NULL;
 }
 
-bool process_is_stopped(pid_t pid)
-{
-    char line[1024], state;
-    const char *rest = process_stat(pid, line, sizeof(line));
-
-    return rest && sscanf(rest, " %c", &state) == 1 && (state == 'T' || state == 't');
-}
-
 uint64_t process_start_time(pid_t pid)
 {
     char line[1024];

@@ -24,7 +24,5 @@ bool record_is_current(const Polyvisor__MachineRecord *record);
 /* When a process was started, in clock ticks since boot (proc(5), stat field 22); 0 when there is
  * no such process. */
 uint64_t process_start_time(pid_t pid);
-/* Whether somebody has stopped it (SIGSTOP, a debugger): it hangs for no fault of its own. */
-bool process_is_stopped(pid_t pid);
 
 #endif

@@ -27,7 +27,7 @@ struct supervisor {
     TAILQ_HEAD(, machine) machines;
     size_t machine_count;
     bool ending;
-    struct event *terminate, *interrupt, *leash, *end_timer;
+    struct event *terminate, *interrupt, *changed, *leash, *end_timer;
 };
 
 /* ---- machines ---- */
@@ -257,6 +257,20 @@ static void supervisor_on_signal(evutil_socket_t number, short what, void *argum
     supervisor_end(supervisor, number == SIGTERM ? "SIGTERM" : "SIGINT");
 }
 
+/* Ends are seen through pidfds, which say nothing of a process that was stopped. */
+static void supervisor_on_change_of_child(evutil_socket_t number, short what, void *argument)
+{
+    struct supervisor *supervisor = argument;
+    struct machine *machine;
+    (void)number, (void)what;
+
+    TAILQ_FOREACH(machine, &supervisor->machines, link)
+    {
+        machine_look_at_processes(machine);
+    }
+    compiler_look_at_process(supervisor->host.compiler);
+}
+
 static void supervisor_on_leash(evutil_socket_t fd, short what, void *argument)
 {
     struct supervisor *supervisor = argument;
@@ -309,8 +323,10 @@ static int supervisor_open_events(struct supervisor *supervisor, struct error *e
 
     supervisor->terminate = evsignal_new(base, SIGTERM, supervisor_on_signal, supervisor);
     supervisor->interrupt = evsignal_new(base, SIGINT, supervisor_on_signal, supervisor);
+    supervisor->changed = evsignal_new(base, SIGCHLD, supervisor_on_change_of_child, supervisor);
     supervisor->end_timer = evtimer_new(base, supervisor_on_end_timer, supervisor);
-    if (!supervisor->terminate || !supervisor->interrupt || !supervisor->end_timer ||
+    if (!supervisor->terminate || !supervisor->interrupt || !supervisor->changed ||
+        !supervisor->end_timer || evsignal_add(supervisor->changed, NULL) < 0 ||
         evsignal_add(supervisor->terminate, NULL) < 0 ||
         evsignal_add(supervisor->interrupt, NULL) < 0) {
         return error_set(err, ERROR_INTERNAL, 0, "cannot watch signals");
@@ -380,8 +396,8 @@ void supervisor_run(struct supervisor *supervisor)
 
 void supervisor_close(struct supervisor *supervisor)
 {
-    struct event *events[] = {supervisor->terminate, supervisor->interrupt, supervisor->leash,
-                              supervisor->end_timer};
+    struct event *events[] = {supervisor->terminate, supervisor->interrupt, supervisor->changed,
+                              supervisor->leash, supervisor->end_timer};
 
     control_socket_close(supervisor->control);
     supervisor->control = NULL; /* answers to its requests may still come below */

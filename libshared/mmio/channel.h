@@ -31,14 +31,14 @@ struct mmio_access {
 
 struct mmio_channel {
     uint32_t magic, version;
-    _Atomic uint32_t head; /* next to fill; vcpud writes */
-    _Atomic uint32_t tail; /* next to take; the device writes, after it acted */
-    _Atomic uint32_t device_sleeps; /* device writes 1 before it blocks: kick needed */
-    _Atomic uint32_t irq_level;     /* device writes 0 or 1 */
+    _Atomic uint32_t head;            /* next to fill; vcpud writes */
+    _Atomic uint32_t tail;            /* next to take; the device writes, after it acted */
+    _Atomic uint32_t device_sleeps;   /* device writes 1 before it blocks: kick needed */
+    _Atomic uint32_t irq_level;       /* device writes 0 or 1 */
     _Atomic uint64_t answer_sequence; /* device writes last, release */
     _Atomic uint64_t answer_value;
     _Atomic uint32_t shadow_valid; /* bit a register; device writes */
-    uint32_t reserved;
+    _Atomic uint32_t given_up; /* vmmd writes: nothing but 0 means that no process will answer */
     _Atomic uint64_t shadow[MMIO_CHANNEL_SHADOWS];
     uint8_t device_state[1024]; /* the device's own registers, versioned by it, for its restart */
     struct mmio_access ring[MMIO_CHANNEL_RING];

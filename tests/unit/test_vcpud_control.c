@@ -35,6 +35,7 @@ static pthread_t vcpud;
 static uint64_t last_id;
 static Polyvisor__VcpuReply *reply;            /* the last one received */
 static Polyvisor__VcpuNoticeKind ending_heard; /* how the guest ended */
+static unsigned deadlines_missed;              /* notices that a device missed its */
 
 /* --- guests ---------------------------------------------------------------------------------- */
 
@@ -109,6 +110,7 @@ static void setup(void)
 {
     struct error err = {0};
     ending_heard = POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_NONE;
+    deadlines_missed = 0;
     sigset_t ending;
     sigemptyset(&ending);
     sigaddset(&ending, SIGTERM);
@@ -159,6 +161,7 @@ static void receive(void)
     ck_assert_int_eq(
         channel_receive(vmmd, &polyvisor__vcpu_reply__descriptor, &message, TIMEOUT_MS), 0);
     reply = (Polyvisor__VcpuReply *)message;
+    deadlines_missed += reply->notice == POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_DEVICE_TIMEOUT;
 }
 
 static void send_request(Polyvisor__VcpuRequest *request)
@@ -512,11 +515,32 @@ static void await_notice(Polyvisor__VcpuNoticeKind kind)
     } while (reply->notice != kind);
 }
 
-/* Up to where vcpud says that the device holds up the reset. The images are not loaded then. */
-static void run_into_stuck_reset(void)
+/* Take what vcpud asks of the device up to its next write to the configuration, and answer that if
+ * it is wanted. */
+static void take_config_write(bool answered)
+{
+    Polyvisor__TransportReply answer = POLYVISOR__TRANSPORT_REPLY__INIT;
+    ProtobufCMessage *message = NULL;
+    do {
+        if (message) {
+            protobuf_c_message_free_unpacked(message, NULL);
+        }
+        ck_assert_int_eq(channel_receive(device, &polyvisor__transport_request__descriptor,
+                                         &message, TIMEOUT_MS),
+                         0);
+    } while (((Polyvisor__TransportRequest *)message)->body_case !=
+             POLYVISOR__TRANSPORT_REQUEST__BODY_CONFIG_WRITE);
+    answer.id = ((Polyvisor__TransportRequest *)message)->id;
+    if (answered) {
+        ck_assert_int_eq(channel_send(device, &answer.base, TIMEOUT_MS), 0);
+    }
+    protobuf_c_message_free_unpacked(message, NULL);
+}
+
+/* Up to where a CPU stands in a write to the device's configuration. */
+static void run_into_device(void)
 {
     Polyvisor__VcpuDevice rng = POLYVISOR__VCPU_DEVICE__INIT;
-    const uint32_t mark = 0x12345678;
     hand_over("kernel", make_image(TOUCH_AND_REBOOT, sizeof(TOUCH_AND_REBOOT)));
     hand_over_device();
     rng.id = "rng0";
@@ -526,9 +550,17 @@ static void run_into_stuck_reset(void)
     rng.queue_count = 1;
     configure_as("riscv64", "interp", 1, MEMORY_BYTES, &rng);
     ck_assert_ptr_null(reply->error);
-    device = channel_connect(CHANNEL_TRANSPORT, NN_PAIR, transport_path); /* takes, is mute */
+    device = channel_connect(CHANNEL_TRANSPORT, NN_PAIR, transport_path);
     ck_assert_ptr_nonnull(device);
     ASK(START);
+}
+
+/* Up to where vcpud says that the device holds up the reset. The images are not loaded then. */
+static void run_into_stuck_reset(void)
+{
+    const uint32_t mark = 0x12345678;
+    run_into_device();
+    take_config_write(true);
     await_notice(POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_DEVICE_STUCK);
     ck_assert_str_eq(reply->device, "rng0");
     memcpy(ram + KERNEL_OFFSET, &mark, sizeof(mark)); /* as a read that was in flight may */
@@ -541,6 +573,7 @@ static void run_into_stuck_reset(void)
 static void leave_stuck_reset(void)
 {
     await_notice(POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_RESET);
+    take_config_write(true);
     await_notice(POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_POWER_OFF);
     ck_assert_uint_eq(ram[KERNEL_OFFSET], 0x6f);
     ASK(STOP);
@@ -603,6 +636,31 @@ START_TEST(test_requests_during_a_reset)
 }
 END_TEST
 
+/* A CPU waits for a device that takes its request and is mute from then on. Whoever asks vcpud
+ * something does not wait for that device, and a reset or an end does not leave the CPU to it: its
+ * deadline, which would be told, never passes. */
+START_TEST(test_cpus_that_wait_for_a_device)
+{
+    run_into_device();
+    take_config_write(false);
+    ASK(PAUSE);
+    expect_error(ERROR_BUSY);
+    ASK(STATS);
+    ck_assert_ptr_null(reply->error);
+    if (_i == 0) {
+        ASK(RESET);
+        ck_assert_ptr_null(reply->error);
+        await_notice(POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_DEVICE_STUCK);
+        ck_assert_str_eq(reply->device, "rng0");
+    }
+    ASK(STOP);
+    ck_assert_ptr_null(reply->error);
+    ck_assert_uint_eq(deadlines_missed, 0);
+    channel_close(device);
+    join();
+}
+END_TEST
+
 START_TEST(test_terminate_signal)
 {
     hand_over("kernel", make_image(LOOP, sizeof(LOOP)));
@@ -628,6 +686,7 @@ int main(void)
     tcase_add_test(cases, test_reset_waits_for_a_device);
     tcase_add_test(cases, test_reset_goes_on_when_a_device_is_gone);
     tcase_add_test(cases, test_requests_during_a_reset);
+    tcase_add_loop_test(cases, test_cpus_that_wait_for_a_device, 0, 2);
     tcase_add_test(cases, test_terminate_signal);
     Suite *suite = suite_create("vcpud_control");
     suite_add_tcase(suite, cases);

@@ -42,8 +42,19 @@ static bool waited_for(struct child *who)
     return somebody_waits;
 }
 
+static unsigned held, released;
+
+static void note_held(struct child *who, bool stopped)
+{
+    (void)who;
+    held += stopped;
+    released += !stopped;
+}
+
 static const struct child_callbacks callbacks = {
     .exited = note_end, .hung = note_end, .waited_for = waited_for};
+static const struct child_callbacks precious_callbacks = {
+    .exited = note_end, .hung = note_end, .held = note_held, .precious = true};
 
 /* A process that never answers. */
 static void set_up(void)
@@ -59,7 +70,7 @@ static void set_up(void)
     }
     int pidfd = pidfd_open(pid, 0);
     ck_assert_int_ge(pidfd, 0);
-    replies = ends = 0;
+    replies = ends = held = released = 0;
     somebody_waits = false;
     ck_assert_int_eq(child_attach(&child, base, &child_protocol_vcpu, &callbacks, NULL, "vcpud",
                                   pid, pidfd, path),
@@ -133,6 +144,95 @@ START_TEST(a_stopped_child_is_told_from_a_hung_one)
 }
 END_TEST
 
+static void await_change(int what)
+{
+    siginfo_t info;
+    ck_assert_int_eq(waitid(P_PID, (id_t)child.pid, &info, what | WNOWAIT), 0);
+}
+
+/* Nobody need wait for a heartbeat to see that. */
+START_TEST(a_stopped_child_is_found_at_once)
+{
+    child_heartbeat_start(&child);
+    child_look(&child); /* it was another */
+    ck_assert_uint_eq(ends, 0);
+    ck_assert_int_eq(kill(child.pid, SIGSTOP), 0);
+    await_change(WSTOPPED);
+    child_look(&child);
+    child_look(&child);
+    ck_assert_uint_eq(ends, 1);
+    ck_assert(child.stopped);
+}
+END_TEST
+
+static void end_wait(evutil_socket_t fd, short what, void *argument)
+{
+    (void)fd, (void)what, (void)argument;
+    event_base_loopbreak(base);
+}
+
+static void run_beats(int count)
+{
+    struct timeval time = {.tv_usec = count * child.beat_ms * 1000};
+    event_base_once(base, -1, EV_TIMEOUT, end_wait, NULL, &time);
+    event_base_dispatch(base);
+}
+
+/* One whose end would be its machine's is not ended because somebody stopped it; once it may go on
+ * and does not answer, it is. */
+START_TEST(a_precious_child_may_be_held)
+{
+    child.callbacks = &precious_callbacks;
+    child.beat_ms = 20;
+    child_heartbeat_start(&child);
+    ck_assert_int_eq(kill(child.pid, SIGSTOP), 0);
+    await_change(WSTOPPED);
+    child_look(&child);
+    ck_assert_uint_eq(held, 1);
+    run_beats(5 * CHILD_HEARTBEAT_MISSED_PRECIOUS);
+    ck_assert_uint_eq(ends, 0);
+    ck_assert(!child.hang_reported);
+    ck_assert_int_eq(kill(child.pid, SIGCONT), 0);
+    await_change(WCONTINUED);
+    child_look(&child);
+    ck_assert_uint_eq(released, 1);
+    event_base_dispatch(base);
+    ck_assert_uint_eq(ends, 1);
+    ck_assert(!child.stopped);
+}
+END_TEST
+
+/* What counts is that it could have answered. */
+START_TEST(a_child_without_a_processor_is_not_hung)
+{
+    const uint64_t second = 1000000000;
+    const struct pulse before = {
+        .known = true, .state = 'S', .ran_ns = 5 * second, .waited_ns = 7 * second};
+    struct pulse now = before;
+
+    ck_assert(!pulse_starved(&before, &now, second)); /* it slept */
+    now.waited_ns += second / 2;
+    ck_assert(pulse_starved(&before, &now, second)); /* it waited, and then ran */
+    now = before;
+    now.wants = true;
+    ck_assert(pulse_starved(&before, &now, second)); /* it waits all the time */
+    now.ran_ns += second;
+    ck_assert(!pulse_starved(&before, &now, second)); /* it turns in circles */
+    now.known = false;
+    ck_assert(!pulse_starved(&before, &now, second));
+    /* And what a real one shows. */
+    now = pulse_take(getpid());
+    ck_assert(now.known && now.wants && now.state == 'R' && now.ran_ns > 0);
+    ck_assert(!pulse_stopped(&now));
+    now = pulse_take(child.pid);
+    ck_assert(now.known && !pulse_stopped(&now));
+    child_kill(&child);
+    event_base_dispatch(base);
+    now = pulse_take(child.pid); /* ended */
+    ck_assert(!pulse_starved(&before, &now, second));
+}
+END_TEST
+
 /* Somebody waits for it, and it does not answer: that is found long before the heartbeat would. */
 START_TEST(a_doubted_child_is_found_hung)
 {
@@ -170,6 +270,9 @@ int main(void)
     tcase_add_test(cases, a_dead_child_takes_no_requests);
     tcase_add_test(cases, release_fails_open_requests);
     tcase_add_loop_test(cases, a_stopped_child_is_told_from_a_hung_one, 0, 2);
+    tcase_add_test(cases, a_stopped_child_is_found_at_once);
+    tcase_add_test(cases, a_precious_child_may_be_held);
+    tcase_add_test(cases, a_child_without_a_processor_is_not_hung);
     tcase_add_test(cases, a_child_that_leaves_work_lying_is_doubted);
     tcase_add_test(cases, a_doubted_child_is_found_hung);
     suite_add_tcase(suite, cases);

@@ -88,10 +88,11 @@ static int do_pause(struct control *control, const Polyvisor__VcpuRequest *reque
 {
     (void)request;
     (void)reply;
-    (void)err;
-    guest_pause(control->guest);
-    control->state = CONTROL_PAUSED;
-    return 0;
+    int result = guest_pause(control->guest, err);
+    if (result == 0) {
+        control->state = CONTROL_PAUSED;
+    }
+    return result;
 }
 
 static int do_stop(struct control *control, const Polyvisor__VcpuRequest *request,

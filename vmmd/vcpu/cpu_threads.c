@@ -1,4 +1,5 @@
 #include "vmmd/vcpu/cpu_threads.h"
+#include "libshared/base/clock.h"
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -56,7 +57,11 @@ int cpu_threads_create(struct cpu_threads *threads, struct machine *machine, str
     memset(threads, 0, sizeof(*threads));
     threads->machine = machine;
     pthread_mutex_init(&threads->lock, NULL);
-    pthread_cond_init(&threads->changed, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&threads->changed, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     for (unsigned i = 0; i < machine->config.cpu_count; i++) {
         struct cpu_thread *thread = &threads->threads[i];
         thread->all = threads;
@@ -82,17 +87,25 @@ void cpu_threads_resume(struct cpu_threads *threads)
 
 /* A thread that was about to park anyway leaves the request standing; its next run then ends at
  * once, finds the gate open, and goes on. */
-void cpu_threads_pause(struct cpu_threads *threads)
+bool cpu_threads_pause(struct cpu_threads *threads, unsigned wait_ms)
 {
+    uint64_t end_ns = clock_monotonic_ns() + wait_ms * UINT64_C(1000000);
+    const struct timespec end = {
+        .tv_sec = (time_t)(end_ns / 1000000000),
+        .tv_nsec = (long)(end_ns % 1000000000),
+    };
     pthread_mutex_lock(&threads->lock);
     threads->open = false;
     pthread_mutex_unlock(&threads->lock);
     kick_all(threads, CPU_ATTENTION_PAUSE);
     pthread_mutex_lock(&threads->lock);
-    while (threads->parked < threads->count) {
-        pthread_cond_wait(&threads->changed, &threads->lock);
+    int result = 0;
+    while (threads->parked < threads->count && result == 0) {
+        result = pthread_cond_timedwait(&threads->changed, &threads->lock, &end);
     }
+    bool parked = threads->parked == threads->count;
     pthread_mutex_unlock(&threads->lock);
+    return parked;
 }
 
 void cpu_threads_stop(struct cpu_threads *threads)

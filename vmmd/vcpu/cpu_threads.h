@@ -27,8 +27,9 @@ struct cpu_threads {
 /* Start a parked thread for each CPU of the machine. 0, or an error with *err set. */
 int cpu_threads_create(struct cpu_threads *threads, struct machine *machine, struct error *err);
 void cpu_threads_resume(struct cpu_threads *threads);
-/* Returns once all CPUs are parked; at worst a device deadline later. */
-void cpu_threads_pause(struct cpu_threads *threads);
+/* Have all CPUs park, and wait for that at most `wait_ms`. False: not all are parked yet, because
+ * one waits for a device; they will be, unless cpu_threads_resume follows. May be called again. */
+bool cpu_threads_pause(struct cpu_threads *threads, unsigned wait_ms);
 /* End and join all threads. May be called again, or without cpu_threads_create. */
 void cpu_threads_stop(struct cpu_threads *threads);
 

@@ -18,6 +18,7 @@ struct attached {
     int kick[VIRTIO_QUEUES_MAX];
     int reply;
     struct mmio_client *mmio;           /* of a plain device */
+    bool loud;                          /* its ring has no room yet for what quiets it */
     struct transport_client *transport; /* of a virtio device */
     struct virtio_pci *virtio;
 };
@@ -27,7 +28,8 @@ struct devices {
     struct fdlist *descriptors;
     struct interrupt_thread *interrupts;
     struct notices *notices;
-    struct pci_host *pci; /* NULL while the machine needs none */
+    struct pci_host *pci;   /* NULL while the machine needs none */
+    _Atomic bool abandoned; /* main thread writes: see devices_abandon */
     unsigned count;
     struct attached list[DEVICES_MAX];
 };
@@ -48,6 +50,22 @@ static void device_slow(void *context)
     const struct attached *device = context;
     notices_post(device->all->notices, POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_DEVICE_SLOW, 0,
                  device->id);
+}
+
+/* On a CPU thread that waits for the device. */
+static bool mmio_hopeless(void *context)
+{
+    const struct attached *device = context;
+    const struct mmio_channel *channel = device->state;
+    return atomic_load(&device->all->abandoned) || atomic_load(&channel->given_up) != 0;
+}
+
+static bool virtio_hopeless(void *context)
+{
+    const struct attached *device = context;
+    const struct virtio_state *state = device->state;
+    return atomic_load(&device->all->abandoned) ||
+           atomic_load(&state->needs_reset) == VIRTIO_RESET_DEVICE_FAILED;
 }
 
 /* On the interrupt thread. Code that the device overwrote is dropped before the guest can hear
@@ -158,9 +176,10 @@ static int attach_plain(struct attached *device, const Polyvisor__VcpuDevice *wa
         .kick = device->kick[0],
         .reply = device->reply,
         .deadline_ms = TUNABLE_MMIO_DEADLINE_MS,
-        .slow_ms = TUNABLE_MMIO_SLOW_MS,
+        .slow_ms = TUNABLE_SLOW_MS,
         .slow = device_slow,
         .unresponsive = device_unresponsive,
+        .hopeless = mmio_hopeless,
         .context = device,
     };
     device->mmio = mmio_client_create(&config);
@@ -191,7 +210,17 @@ static int open_transport(struct attached *device, const Polyvisor__VcpuDevice *
     }
     device->transport =
         transport_client_create(wanted->transport_path, TUNABLE_TRANSPORT_DEADLINE_MS, err);
-    return device->transport ? 0 : -ERROR_IO;
+    if (!device->transport) {
+        return -ERROR_IO;
+    }
+    const struct transport_client_wait wait = {
+        .slow_ms = TUNABLE_SLOW_MS,
+        .slow = device_slow,
+        .hopeless = virtio_hopeless,
+        .context = device,
+    };
+    transport_client_set_wait(device->transport, &wait);
+    return 0;
 }
 
 static int attach_virtio(struct attached *device, const Polyvisor__VcpuDevice *wanted,
@@ -312,6 +341,11 @@ void devices_count(const struct devices *devices, struct virtio_pci_counts *coun
     }
 }
 
+void devices_abandon(struct devices *devices, bool abandoned)
+{
+    atomic_store(&devices->abandoned, abandoned);
+}
+
 void devices_reset(struct devices *devices)
 {
     if (devices->pci) {
@@ -319,17 +353,25 @@ void devices_reset(struct devices *devices)
     }
     for (unsigned i = 0; i < devices->count; i++) {
         if (devices->list[i].mmio) {
-            mmio_client_reset(devices->list[i].mmio);
+            devices->list[i].loud = !mmio_client_reset(devices->list[i].mmio);
         }
     }
+}
+
+static bool reset_pending(struct attached *device)
+{
+    if (device->mmio) {
+        device->loud = device->loud && !mmio_client_reset(device->mmio);
+        return device->loud;
+    }
+    return device->virtio && virtio_pci_reset_pending(device->virtio);
 }
 
 bool devices_reset_pending(struct devices *devices)
 {
     bool pending = false;
     for (unsigned i = 0; i < devices->count; i++) {
-        struct attached *device = &devices->list[i];
-        pending |= device->virtio && virtio_pci_reset_pending(device->virtio);
+        pending |= reset_pending(&devices->list[i]);
     }
     return pending;
 }
@@ -338,7 +380,7 @@ void devices_report_stuck(struct devices *devices)
 {
     for (unsigned i = 0; i < devices->count; i++) {
         struct attached *device = &devices->list[i];
-        if (device->virtio && virtio_pci_reset_pending(device->virtio)) {
+        if (reset_pending(device)) {
             notices_post(devices->notices, POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_DEVICE_STUCK, 0,
                          device->id);
         }

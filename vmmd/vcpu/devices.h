@@ -30,11 +30,15 @@ void devices_destroy(struct devices *devices);
 /* Any thread: kicks and interrupts of all virtio devices, added up. */
 void devices_count(const struct devices *devices, struct virtio_pci_counts *counts);
 
+/* True: what CPUs wait for at devices is not wanted any more, because the machine ends or is reset.
+ * They then park soon, whatever devices do. False takes it back. */
+void devices_abandon(struct devices *devices, bool abandoned);
+
 /* Machine reset, in steps around machine_load, while all CPUs are parked: first quiet every device;
  * wait until none can write to guest memory any more; then, when the interrupt controllers are new,
  * show them the devices' present levels. */
 void devices_reset(struct devices *devices);
-/* True while some device has not confirmed its reset. Never waits for long. */
+/* True while some device has not confirmed its reset. Never waits. */
 bool devices_reset_pending(struct devices *devices);
 /* Post VCPU_NOTICE_DEVICE_STUCK for each of those. */
 void devices_report_stuck(struct devices *devices);

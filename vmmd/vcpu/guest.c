@@ -1,4 +1,5 @@
 #include "vmmd/vcpu/guest.h"
+#include "libshared/base/clock.h"
 #include "vmmd/vcpu/code_listing.h"
 #include "vmmd/vcpu/cpu_threads.h"
 #include "vmmd/vcpu/devices.h"
@@ -6,9 +7,11 @@
 #include "vmmd/vcpu/interrupt_thread.h"
 #include "vmmd/vcpu/jit_link.h"
 #include "vmmd/vcpu/machine/machine.h"
+#include "vmmd/vcpu/tunables.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 enum image { IMAGE_KERNEL, IMAGE_INITRD, IMAGE_FIRMWARE, IMAGE_COUNT };
@@ -27,6 +30,7 @@ struct guest {
     bool has_threads;
     bool running;
     bool resetting; /* devices are quieted, images not loaded yet; not running */
+    bool parking;   /* resetting, and not even that: CPUs are still on their way out */
     bool resume;    /* when that is done */
 };
 
@@ -260,43 +264,64 @@ int guest_run(struct guest *guest, struct error *err)
     return 0;
 }
 
-void guest_pause(struct guest *guest)
+int guest_pause(struct guest *guest, struct error *err)
 {
-    if (guest->running) {
-        cpu_threads_pause(&guest->cpus);
-        guest->running = false;
+    if ((guest->running || guest->parking) &&
+        !cpu_threads_pause(&guest->cpus, TUNABLE_PAUSE_WAIT_MS)) {
+        if (guest->running) {
+            cpu_threads_resume(&guest->cpus);
+        }
+        error_set(err, ERROR_BUSY, 0, "a CPU waits for a device that does not answer");
+        error_hint(err, "try again in a moment; 'vmctl device list' tells how the devices are");
+        return -ERROR_BUSY;
     }
+    guest->running = false;
     guest->resume = false;
+    return 0;
 }
 
 void guest_end(struct guest *guest)
 {
+    if (guest->devices) {
+        devices_abandon(guest->devices, true);
+    }
     cpu_threads_stop(&guest->cpus);
     guest->running = false;
-    guest->resetting = false;
+    guest->resetting = guest->parking = false;
 }
 
-int guest_reset(struct guest *guest, struct error *err)
+/* Whether all CPUs have parked, and all devices been told. */
+static bool reset_parked(struct guest *guest, unsigned wait_ms)
 {
-    if (!guest->resetting) {
-        bool was_running = guest->running;
-        guest_pause(guest);
+    if (guest->parking && (!guest->has_threads || cpu_threads_pause(&guest->cpus, wait_ms))) {
         devices_reset(guest->devices);
-        guest->resetting = true;
-        guest->resume = was_running;
+        guest->parking = false;
     }
-    return guest_reset_continue(guest, err);
+    return !guest->parking;
 }
 
-int guest_reset_continue(struct guest *guest, struct error *err)
+/* Most devices confirm within a millisecond or two: then nobody need come back. */
+static bool reset_confirmed(struct guest *guest, unsigned wait_ms)
 {
-    if (!guest->resetting) {
-        return 0;
+    const struct timespec pause = {.tv_nsec = 1000000};
+    uint64_t end_ns = clock_monotonic_ns() + wait_ms * UINT64_C(1000000);
+
+    while (devices_reset_pending(guest->devices)) {
+        if (clock_monotonic_ns() >= end_ns) {
+            return false;
+        }
+        nanosleep(&pause, NULL);
     }
-    if (devices_reset_pending(guest->devices)) {
+    return true;
+}
+
+static int reset_step(struct guest *guest, unsigned wait_ms, struct error *err)
+{
+    if (!reset_parked(guest, wait_ms) || !reset_confirmed(guest, wait_ms)) {
         return GUEST_RESET_PENDING;
     }
     guest->resetting = false;
+    devices_abandon(guest->devices, false);
     int result = guest->machine->model->load(guest->machine, err);
     if (result == 0) {
         devices_raise_levels(guest->devices);
@@ -305,6 +330,22 @@ int guest_reset_continue(struct guest *guest, struct error *err)
         }
     }
     return result;
+}
+
+int guest_reset(struct guest *guest, struct error *err)
+{
+    if (!guest->resetting) {
+        guest->resetting = guest->parking = true;
+        guest->resume = guest->running;
+        guest->running = false;
+        devices_abandon(guest->devices, true);
+    }
+    return reset_step(guest, TUNABLE_RESET_WAIT_MS, err);
+}
+
+int guest_reset_continue(struct guest *guest, struct error *err)
+{
+    return guest->resetting ? reset_step(guest, 0, err) : 0;
 }
 
 void guest_report_stuck(struct guest *guest)
@@ -393,8 +434,8 @@ Polyvisor__CodeListing *guest_list_code(struct guest *guest, const Polyvisor__Co
         error_hint(err, "the machine has CPUs 0 to %u", guest->machine->config.cpu_count - 1);
         return NULL;
     }
-    if (was_running) {
-        guest_pause(guest);
+    if (was_running && guest_pause(guest, err) != 0) {
+        return NULL;
     }
     Polyvisor__CodeListing *listing = code_listing_create(cpu, request, err);
     if (was_running && guest_run(guest, err) != 0) {

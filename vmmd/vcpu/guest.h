@@ -22,14 +22,16 @@ void guest_destroy(struct guest *guest);
 
 /* Let the CPUs run, from the first instruction or after a pause. 0, or an error with *err set. */
 int guest_run(struct guest *guest, struct error *err);
-/* Returns when no guest instruction is executed any more. */
-void guest_pause(struct guest *guest);
-/* End the CPUs for good. */
+/* 0 when no guest instruction is executed any more. An error with *err set when a CPU is in the
+ * middle of one, because it waits for a device: the guest then runs on. */
+int guest_pause(struct guest *guest, struct error *err);
+/* End the CPUs for good, whatever devices do. */
 void guest_end(struct guest *guest);
 /* Reset devices, load the images again; the CPUs then run on if they ran before, or were told to
- * meanwhile. 0, or GUEST_RESET_PENDING while a device has not let go of guest memory: the guest
- * then stands still, and guest_reset_continue (same results) is to be called until it is done. An
- * error with *err set otherwise; the guest is left paused then. */
+ * meanwhile. 0, or GUEST_RESET_PENDING while a CPU has not parked or a device has not let go of
+ * guest memory: guest_reset_continue (same results, never waits) is then to be called until it is
+ * done. An error with *err set otherwise; the guest is left
+ * paused then. */
 #define GUEST_RESET_PENDING 1
 int guest_reset(struct guest *guest, struct error *err);
 int guest_reset_continue(struct guest *guest, struct error *err);

@@ -2,19 +2,27 @@
 #ifndef POLYVISOR_VCPU_TUNABLES_H
 #define POLYVISOR_VCPU_TUNABLES_H
 
-/* How long a vCPU waits for a virtio device to activate, reset or take a configuration write. */
-#define TUNABLE_TRANSPORT_DEADLINE_MS 2000u
-/* The same at a machine reset: all devices in turn, and meanwhile vmmd's pings wait, so that all
- * together must stay well below what vmmd takes for a hang. */
-#define TUNABLE_MACHINE_RESET_DEADLINE_MS 120u
+/* How long a vCPU waits for a virtio device to activate or take a configuration write: what the
+ * guest gets afterwards is a device that failed. So this is long enough for vmmd to replace a
+ * process several times on a host that is overloaded. */
+#define TUNABLE_TRANSPORT_DEADLINE_MS 8000u
+/* The same for its reset, whose end the guest sees by itself when it comes later. */
+#define TUNABLE_TRANSPORT_RESET_MS 2000u
 /* The same for a device that missed its last deadline: enough for one that is back. */
 #define TUNABLE_TRANSPORT_RETRY_MS 50u
 /* A request that is not answered is sent again this often, in case its receiver died with it. */
 #define TUNABLE_TRANSPORT_RESEND_MS 200u
-/* How long a vCPU waits for a register read of a plain MMIO device, or for room in its ring; and
- * when it tells vmmd, which replaces a process that hangs (CHILD_DOUBT_MS) before the deadline. */
-#define TUNABLE_MMIO_DEADLINE_MS 2500u
-#define TUNABLE_MMIO_SLOW_MS     250u
+/* How long a vCPU waits for a register read of a plain MMIO device, or for room in its ring: what
+ * the guest reads afterwards is wrong. */
+#define TUNABLE_MMIO_DEADLINE_MS 8000u
+/* When a vCPU that waits for any device tells vmmd, which replaces a process that hangs
+ * (CHILD_DOUBT_MS) long before the deadline. */
+#define TUNABLE_SLOW_MS 250u
+/* How long the main thread waits in all for CPUs to park and for devices to confirm a machine's
+ * reset before it serves vmmd and looks again later. */
+#define TUNABLE_RESET_WAIT_MS 50u
+/* How long it waits for CPUs to park on vmmd's request, which is refused then. */
+#define TUNABLE_PAUSE_WAIT_MS 1000u
 /* A machine reset waits for devices that may still write to guest memory: how often it looks, and
  * how long it bears with one before vmmd is asked to replace its process. */
 #define TUNABLE_RESET_POLL_MS   10u

@@ -12,6 +12,8 @@
 
 /* How long to sleep between looks at a full ring; the device does not announce that it took one. */
 #define RING_POLL_NS 20000
+/* How often who waits asks whether there is still a reason to. */
+#define HOPE_NS UINT64_C(100000000)
 /* Each miss in a row halves the patience, so that a device which comes and goes costs little. */
 #define PATIENCE_HALVINGS_MAX 10
 
@@ -109,7 +111,12 @@ struct patience {
     uint64_t slow_ns, deadline_ns; /* clock_monotonic_ns; slow_ns 0: it was said */
 };
 
-/* The time at which to look again at the latest; 0 when the deadline has passed. */
+static bool is_hopeless(const struct mmio_client *client)
+{
+    return client->config.hopeless && client->config.hopeless(client->config.context);
+}
+
+/* How long to wait before looking again; 0 when the deadline has passed. */
 static uint64_t patience_left(struct mmio_client *client, struct patience *patience)
 {
     uint64_t now = clock_monotonic_ns();
@@ -117,10 +124,11 @@ static uint64_t patience_left(struct mmio_client *client, struct patience *patie
         patience->slow_ns = 0;
         client->config.slow(client->config.context);
     }
-    if (now >= patience->deadline_ns) {
+    if (now >= patience->deadline_ns || is_hopeless(client)) {
         return 0;
     }
-    return (patience->slow_ns ? patience->slow_ns : patience->deadline_ns) - now;
+    uint64_t left_ns = (patience->slow_ns ? patience->slow_ns : patience->deadline_ns) - now;
+    return left_ns < HOPE_NS ? left_ns : HOPE_NS;
 }
 
 /* Wait until an access fits. False when it never did. */
@@ -156,11 +164,12 @@ static struct patience patience_start(const struct mmio_client *client)
 
 static void give_up(struct mmio_client *client)
 {
+    bool blamed = !is_hopeless(client);
     client->dead_tail = atomic_load(&client->config.channel->tail);
-    client->misses++;
+    client->misses += blamed;
     atomic_store(&client->dead, true);
     mmio_client_update_irq(client);
-    if (client->misses == 1) {
+    if (blamed && client->misses == 1) {
         log_warning("%s: no answer in time", client->config.name);
         client->config.unresponsive(client->config.context);
     }
@@ -358,15 +367,20 @@ void mmio_client_set_irq(struct mmio_client *client, const struct irq_line *irq)
     client->irq = *irq;
 }
 
-void mmio_client_reset(struct mmio_client *client)
+bool mmio_client_reset(struct mmio_client *client)
 {
     const struct register_value *quiet = client->manner->quiet;
+    const unsigned count = sizeof(client->manner->quiet) / sizeof(quiet[0]);
     pthread_mutex_lock(&client->lock);
-    for (unsigned i = 0; i < sizeof(client->manner->quiet) / sizeof(quiet[0]); i++) {
+    uint32_t waiting = ring_waiting(client);
+    bool room = waiting + count <= MMIO_CHANNEL_RING;
+    for (unsigned i = 0; i < count && room; i++) {
         if (quiet[i].size != 0) {
             post_write(client, quiet[i].offset, quiet[i].size, quiet[i].value);
         }
     }
     pthread_mutex_unlock(&client->lock);
     mmio_client_update_irq(client);
+    /* One that wrote nonsense, or that nobody starts again, takes none. */
+    return room || waiting > MMIO_CHANNEL_RING || atomic_load(&client->config.channel->given_up);
 }

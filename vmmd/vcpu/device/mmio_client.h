@@ -26,6 +26,9 @@ struct mmio_client_config {
     void (*slow)(void *context);
     /* The device missed a deadline (once until it answers again). A CPU thread; must not wait. */
     void (*unresponsive)(void *context);
+    /* Nobody will answer, or nobody wants the answer any more: the wait ends at once, without
+     * `unresponsive`. Asked on a CPU thread, at least every 100 ms. NULL: never. */
+    bool (*hopeless)(void *context);
     void *context;
 };
 
@@ -40,7 +43,8 @@ void mmio_client_destroy(struct mmio_client *client);
 void mmio_client_set_irq(struct mmio_client *client, const struct irq_line *irq);
 /* Any thread: the device signalled call.0, so take over its interrupt level. */
 void mmio_client_update_irq(struct mmio_client *client);
-/* Machine reset, while no CPU runs: quiet the device by writing its registers. */
-void mmio_client_reset(struct mmio_client *client);
+/* Machine reset, while no CPU runs: quiet the device by writing its registers. Never waits; false:
+ * there is no room for the writes yet, so call it again. */
+bool mmio_client_reset(struct mmio_client *client);
 
 #endif

@@ -19,6 +19,7 @@ struct transport_client {
     bool late;              /* missed its last deadline */
     uint64_t reset_id;      /* of the reset whose answer is outstanding; 0 = none */
     uint64_t reset_sent_ns; /* when it was last sent */
+    struct transport_client_wait wait;
 };
 
 struct transport_client *transport_client_create(const char *path, unsigned deadline_ms,
@@ -37,6 +38,12 @@ struct transport_client *transport_client_create(const char *path, unsigned dead
         return NULL;
     }
     return client;
+}
+
+void transport_client_set_wait(struct transport_client *client,
+                               const struct transport_client_wait *wait)
+{
+    client->wait = *wait;
 }
 
 void transport_client_destroy(struct transport_client *client)
@@ -104,6 +111,24 @@ static int wait_for_reply(struct transport_client *client, uint64_t wanted, uint
     }
 }
 
+static bool is_hopeless(const struct transport_client *client)
+{
+    return client->wait.hopeless && client->wait.hopeless(client->wait.context);
+}
+
+/* Until when to wait before looking again; *slow_ns becomes 0 once it was said. */
+static uint64_t turn_end(const struct transport_client *client, uint64_t *slow_ns,
+                         uint64_t deadline_ns)
+{
+    uint64_t now = clock_monotonic_ns();
+    uint64_t end_ns = now + TUNABLE_TRANSPORT_RESEND_MS * UINT64_C(1000000);
+    if (*slow_ns && now >= *slow_ns) {
+        *slow_ns = 0;
+        client->wait.slow(client->wait.context);
+    }
+    return end_ns < deadline_ns ? end_ns : deadline_ns;
+}
+
 /* Send one request and wait for its answer. A device that died with the request in its hands is
  * replaced within the deadline: its successor must see it too. */
 static int request(struct transport_client *client, Polyvisor__TransportRequest *message,
@@ -112,17 +137,21 @@ static int request(struct transport_client *client, Polyvisor__TransportRequest 
     unsigned wait_ms = client->late ? TUNABLE_TRANSPORT_RETRY_MS : client->deadline_ms;
     wait_ms = wait_ms < client->deadline_ms ? wait_ms : client->deadline_ms;
     wait_ms = wait_ms < limit_ms ? wait_ms : limit_ms;
-    uint64_t deadline_ns = clock_monotonic_ns() + (uint64_t)wait_ms * 1000000;
+    uint64_t begin_ns = clock_monotonic_ns();
+    uint64_t deadline_ns = begin_ns + (uint64_t)wait_ms * 1000000;
+    uint64_t slow_ns = client->wait.slow ? begin_ns + client->wait.slow_ms * UINT64_C(1000000) : 0;
     int result;
 
     drain_replies(client);
     message->id = ++client->last_id;
     do {
-        uint64_t turn_ns = clock_monotonic_ns() + TUNABLE_TRANSPORT_RESEND_MS * UINT64_C(1000000);
-        result = channel_send(client->channel, &message->base, remaining_ms(deadline_ns));
+        uint64_t turn_ns = turn_end(client, &slow_ns, deadline_ns);
+        result = channel_send(client->channel, &message->base, remaining_ms(turn_ns));
         if (result == 0) {
-            result =
-                wait_for_reply(client, message->id, turn_ns < deadline_ns ? turn_ns : deadline_ns);
+            result = wait_for_reply(client, message->id, turn_ns);
+        }
+        if (result == -ETIMEDOUT && is_hopeless(client)) {
+            return -ECANCELED;
         }
     } while (result == -ETIMEDOUT && remaining_ms(deadline_ns) > 0);
     client->late = result == -ETIMEDOUT;
@@ -145,9 +174,28 @@ int transport_client_reset(struct transport_client *client, unsigned limit_ms)
     message.body_case = POLYVISOR__TRANSPORT_REQUEST__BODY_RESET;
     message.reset = &reset;
     int result = request(client, &message, limit_ms);
-    client->reset_id = result == -ETIMEDOUT ? client->last_id : 0;
+    client->reset_id = result == -ETIMEDOUT || result == -ECANCELED ? client->last_id : 0;
     client->reset_sent_ns = clock_monotonic_ns();
     return result;
+}
+
+/* The outstanding reset, once more, if there is somebody to take it. */
+static void reset_send(struct transport_client *client)
+{
+    Polyvisor__TransportRequest message = POLYVISOR__TRANSPORT_REQUEST__INIT;
+    Polyvisor__TransportReset reset = POLYVISOR__TRANSPORT_RESET__INIT;
+    message.id = client->reset_id;
+    message.body_case = POLYVISOR__TRANSPORT_REQUEST__BODY_RESET;
+    message.reset = &reset;
+    channel_send(client->channel, &message.base, 0);
+    client->reset_sent_ns = clock_monotonic_ns();
+}
+
+void transport_client_reset_begin(struct transport_client *client)
+{
+    drain_replies(client);
+    client->reset_id = ++client->last_id;
+    reset_send(client);
 }
 
 int transport_client_reset_poll(struct transport_client *client)
@@ -156,11 +204,9 @@ int transport_client_reset_poll(struct transport_client *client)
         client->reset_id = 0;
         return 0;
     }
-    uint64_t interval_ns = (uint64_t)client->deadline_ms * 1000000;
-    if (clock_monotonic_ns() - client->reset_sent_ns >= interval_ns) {
-        int result =
-            transport_client_reset(client, UINT_MAX); /* waits the short time: it is late */
-        return result == -ETIMEDOUT ? -EAGAIN : 0;
+    if (clock_monotonic_ns() - client->reset_sent_ns >=
+        TUNABLE_TRANSPORT_RESEND_MS * UINT64_C(1000000)) {
+        reset_send(client);
     }
     return -EAGAIN;
 }

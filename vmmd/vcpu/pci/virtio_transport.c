@@ -144,7 +144,9 @@ static void need_reset(struct virtio_transport *transport)
 /* Look at the outcome of a request to the device. */
 static int request_done(struct virtio_transport *transport, const char *what, int result)
 {
-    if (result == -ETIMEDOUT) {
+    if (result == -ECANCELED) { /* the machine ends or is reset, or the device was given up */
+        log_debug("%s: %s was not waited for", transport->config.name, what);
+    } else if (result == -ETIMEDOUT) {
         log_warning("%s: no answer to %s in time", transport->config.name, what);
         transport->config.unresponsive(transport->config.owner);
     } else if (result != 0) {
@@ -164,19 +166,32 @@ static void finish_reset(struct virtio_transport *transport)
     transport->device_touched = false;
 }
 
-/* Status first, so that a device which is just being restarted does not go on with old queues. It
- * reads as zero again only once the device lets go of guest memory (2.4.1). */
-static void reset(struct virtio_transport *transport, unsigned limit_ms)
+/* No answer came; the request may still be in the device's hands. */
+static bool unanswered(int result)
+{
+    return result == -ETIMEDOUT || result == -ECANCELED;
+}
+
+/* Status first, so that a device which is just being restarted does not go on with old queues. */
+static void forget_driver(struct virtio_transport *transport)
 {
     transport->config.set_live(transport->config.owner, false);
     publish_status(transport, 0);
     forget_guest_setup(transport);
+}
+
+/* By the driver. The status reads as zero again only once the device lets go of guest memory
+ * (2.4.1). */
+static void reset(struct virtio_transport *transport)
+{
+    forget_driver(transport);
     if (!transport->device_touched) {
         return;
     }
-    int result = request_done(transport, "reset",
-                              transport_client_reset(transport->config.client, limit_ms));
-    transport->reset_pending = result == -ETIMEDOUT;
+    int result =
+        request_done(transport, "reset",
+                     transport_client_reset(transport->config.client, TUNABLE_TRANSPORT_RESET_MS));
+    transport->reset_pending = unanswered(result);
     if (!transport->reset_pending) {
         finish_reset(transport);
     }
@@ -278,7 +293,7 @@ static void write_status(struct virtio_transport *transport, uint32_t value)
 {
     uint32_t status = atomic_load(&transport->status);
     if (value == 0) {
-        reset(transport, UINT_MAX);
+        reset(transport);
         return;
     }
     if (transport->reset_pending) {
@@ -320,7 +335,7 @@ static void reset_queue(struct virtio_transport *transport, unsigned index)
     queue->was_reset = true;
     int result = request_done(transport, "queue reset",
                               transport_client_queue_reset(transport->config.client, index));
-    queue->resetting = result == -ETIMEDOUT;
+    queue->resetting = unanswered(result);
     if (result != 0 && !queue->resetting) {
         need_reset(transport);
     }
@@ -336,7 +351,7 @@ static bool queue_resetting(struct virtio_transport *transport)
         return false;
     }
     int result = transport_client_queue_reset(transport->config.client, index);
-    transport->queues[index].resetting = result == -ETIMEDOUT;
+    transport->queues[index].resetting = unanswered(result);
     return transport->queues[index].resetting;
 }
 
@@ -380,7 +395,11 @@ static uint32_t read_status(struct virtio_transport *transport)
 void virtio_transport_reset(struct virtio_transport *transport)
 {
     pthread_mutex_lock(&transport->lock);
-    reset(transport, TUNABLE_MACHINE_RESET_DEADLINE_MS);
+    forget_driver(transport);
+    if (transport->device_touched) {
+        transport_client_reset_begin(transport->config.client);
+        transport->reset_pending = true;
+    }
     pthread_mutex_unlock(&transport->lock);
 }
 
@@ -394,7 +413,10 @@ bool virtio_transport_reset_pending(struct virtio_transport *transport)
 
 void virtio_transport_device_gone(struct virtio_transport *transport)
 {
-    pthread_mutex_lock(&transport->lock);
+    /* Whom a CPU is just asking is a later process, which will answer. */
+    if (pthread_mutex_trylock(&transport->lock) != 0) {
+        return;
+    }
     if (transport->reset_pending) {
         finish_reset(transport);
     }

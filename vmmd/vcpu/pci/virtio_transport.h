@@ -83,12 +83,13 @@ void virtio_transport_device_write(struct virtio_transport *transport, uint64_t 
  */
 bool virtio_transport_kick(struct virtio_transport *transport, unsigned queue);
 
-/* Machine reset: as if the guest had written zero to the status. Main thread, no CPU runs. */
+/* Machine reset: as if the guest had written zero to the status, but without waiting. Main thread,
+ * no CPU runs. */
 void virtio_transport_reset(struct virtio_transport *transport);
 /* True until the device has confirmed that reset: so long it may still write to guest memory. Asks
- * it again from time to time; waits TUNABLE_TRANSPORT_RETRY_MS at most. Main thread, as above. */
+ * it again from time to time. Main thread, as above. */
 bool virtio_transport_reset_pending(struct virtio_transport *transport);
-/* The device process that was to confirm the reset has ended, which is as good. */
+/* The device process that was to confirm the reset has ended, which is as good. Never waits. */
 void virtio_transport_device_gone(struct virtio_transport *transport);
 
 /* The device process was replaced: activate it again if the guest had it running. Main thread. 0,
