@@ -283,6 +283,22 @@ START_TEST(a_hung_vcpud_is_a_crash)
 }
 END_TEST
 
+/* Who stops a machine from outside may want it to go on: nothing is killed for that. */
+START_TEST(a_held_vcpud_is_no_crash)
+{
+    ck_assert_int_eq(ask_create("one", "held"), ERROR_OK);
+    ck_assert_int_eq(ask_start("one", false), ERROR_OK);
+    await_event("held");
+    ck_assert_int_eq(ask_wait("one", 1), ERROR_OK);
+    ck_assert_int_eq(machine()->state, POLYVISOR__MACHINE_STATE__MACHINE_RUNNING);
+    ck_assert_int_eq(kill(pid_of("vcpud"), SIGCONT), 0);
+    await_event("released");
+    ck_assert_int_eq(ask_wait("one", 1), ERROR_OK);
+    ck_assert_int_eq(machine()->state, POLYVISOR__MACHINE_STATE__MACHINE_RUNNING);
+    ck_assert_int_eq(ask_stop("one", LONG_MS), ERROR_OK);
+}
+END_TEST
+
 START_TEST(a_process_that_sends_rubbish_is_killed)
 {
     ck_assert_int_eq(ask_create("one", "rubbish"), ERROR_OK);
@@ -589,6 +605,7 @@ int main(int argc, char **argv)
         failed_starts_are_told_and_leave_nothing,
         a_dead_vcpud_is_a_crash,
         a_hung_vcpud_is_a_crash,
+        a_held_vcpud_is_no_crash,
         a_process_that_sends_rubbish_is_killed,
         a_dead_device_is_restarted,
         a_device_that_keeps_dying_is_given_up,

@@ -164,7 +164,9 @@ static int fake_vcpud(struct channel *channel)
                 fake_vcpu_stuck(channel, "nothing");
                 fake_vcpu_stuck(channel, "rng0");
             } else if (fake_says(behaviour, "hang")) {
-                raise(SIGSTOP);
+                pause();
+            } else if (fake_says(behaviour, "held")) {
+                raise(SIGSTOP); /* as somebody else might */
             }
         }
         protobuf_c_message_free_unpacked(message, NULL);
