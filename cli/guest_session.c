@@ -546,6 +546,9 @@ static int run(struct session *session, struct error *err)
             error_hint(err, "nothing is known of what became of the command");
             return -ERROR_CRASHED;
         }
+        if (session->command->gone && session->command->gone(session->command->gone_context)) {
+            return error_set(err, ERROR_CRASHED, 0, "the machine ended before the command did");
+        }
         if (impatient) {
             return error_set(err, ERROR_CANCELLED, 0, "the command was left to itself");
         }

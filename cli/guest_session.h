@@ -20,6 +20,9 @@ struct guest_command {
     int output[AGENT_STREAMS];     /* -1: thrown away */
     uint32_t wait_ms;              /* for an agent that is not there yet */
     const struct signals *signals; /* sent to the command; NULL: left alone */
+    /* Asked several times a second: is the machine gone, so that waiting is for nothing? Or NULL. */
+    bool (*gone)(void *context);
+    void *gone_context;
 };
 
 /* What became of it. */
