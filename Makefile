@@ -3,6 +3,7 @@
 #   make            programs in build/bin/
 #   make deps       install the Debian packages needed
 #   make check      all tests; the last line is "N passed, N failed"
+#   make check-image  a Debian image built, booted and reached: some minutes
 #   make demo       boot a stock Debian riscv64 kernel
 #   make lockstep   the long proof that the engine's tiers agree
 #   make fuzz        FUZZ_SECONDS=60 of each fuzzer (tests/fuzz/fuzz.mk)
@@ -54,7 +55,7 @@ include tools/bench.mk
 include tools/install.mk
 
 .PHONY: all clean deps
-all: $(PROGRAMS)
+all: $(PROGRAMS) $(SHARED_FILES) $(AGENT_RISCV64)
 
 deps:
 	tools/install-deps

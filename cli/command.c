@@ -86,6 +86,7 @@ const char *command_positional_name(enum positional_kind kind)
         [POSITIONAL_COMMAND] = "COMMAND",
         [POSITIONAL_FILE] = "FILE",
         [POSITIONAL_ACTION] = "ACTION",
+        [POSITIONAL_COMMAND_LINE] = "COMMAND",
     };
     return names[kind];
 }

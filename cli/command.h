@@ -25,6 +25,7 @@
     X(events)                                                                                      \
     X(link)                                                                                        \
     X(disk)                                                                                        \
+    X(image)                                                                                       \
     X(stats)                                                                                       \
     X(disas)                                                                                       \
     X(device)                                                                                      \
@@ -61,7 +62,8 @@ enum positional_kind {
     POSITIONAL_NEW_MACHINE,
     POSITIONAL_COMMAND,
     POSITIONAL_FILE,
-    POSITIONAL_ACTION, /* one of command->actions */
+    POSITIONAL_ACTION,       /* one of command->actions */
+    POSITIONAL_COMMAND_LINE, /* a command of the guest and its arguments */
 };
 
 struct command_example {

@@ -191,6 +191,7 @@ static void print_zsh_command(FILE *file, const struct command *command)
         [POSITIONAL_COMMAND] = "        '*:command:_vmctl_commands'\n",
         [POSITIONAL_FILE] = "        '*:file:_files'\n",
         [POSITIONAL_ACTION] = "",
+        [POSITIONAL_COMMAND_LINE] = "        '*:command of the guest: '\n",
     };
     fprintf(file, "    %s)\n        rules=(\n", command->name);
     for (const struct option_spec *option = command->options; option->name != NULL; option++) {

@@ -39,6 +39,8 @@ $(BUILD)/lib/%.a:
 	$(QUIET_AR)$(AR) rcs $@ $^
 
 LIBS := -levent -levent_pthreads -lnanomsg -lprotobuf-c -lfdt -ljansson -lxxhash -lseccomp -lm
+# Only vmctl makes archives: disks for cloud-init.
+LIBS_CLI := -larchive
 # Only vcpud disassembles host code (and the tests, which are linked with all of it).
 LIBS_VCPU := -lcapstone
 # Only devd has a network's router in it, and disks.
@@ -63,6 +65,14 @@ $(BUILD)/bin/vmctl: $(call objects,cli/main.c) $(LIB_CLI) $(LIB_SHARED)
 $(BUILD)/bin/vcpud: LIBS += $(LIBS_VCPU)
 $(BUILD)/bin/jitd: LIBS += $(LIBS_JITD)
 $(BUILD)/bin/devd: LIBS += $(LIBS_DEVD)
+$(BUILD)/bin/vmctl: LIBS += $(LIBS_CLI)
+
+# What vmctl looks for beside its folder, as tools/install.mk puts it.
+SHARE := $(BUILD)/share/polyvisor
+SHARED_FILES := $(SHARE)/image $(SHARE)/agent
+$(SHARE)/image $(SHARE)/agent:
+	@mkdir -p $(@D)
+	@ln -sfn $(CURDIR)/$(if $(filter %/agent,$@),build/agent,image) $@
 
 # Devices and commands register themselves in linker sections, so whole archives are linked.
 $(PROGRAMS):

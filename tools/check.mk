@@ -18,7 +18,7 @@ $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(LIB_VCPU) $(LIB_DEVD) $(LIB
     $(LIB_SHARED)
 	@mkdir -p $(@D)
 	$(QUIET_LD)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) \
-	    -Wl,--start-group $(filter %.a,$^) -Wl,--end-group -lcheck -lsubunit -lrt $(LIBS) $(LIBS_VCPU) $(LIBS_JITD) $(LIBS_DEVD)
+	    -Wl,--start-group $(filter %.a,$^) -Wl,--end-group -lcheck -lsubunit -lrt $(LIBS) $(LIBS_CLI) $(LIBS_VCPU) $(LIBS_JITD) $(LIBS_DEVD)
 
 # Programs that tests put in jitd's place.
 JIT_DOUBLES := $(addprefix $(BUILD)/tests/jitd/,jitd_double jitd_garbage)
@@ -36,7 +36,7 @@ $(ESCAPE_DEVD): $(call objects,tests/escape/device.c tests/escape/escapes.c devd
 
 -include tools/lockstep.mk
 
-.PHONY: tests unit check
+.PHONY: tests unit check check-image
 unit: $(UNIT_PROGRAMS)
 tests: all unit $(JIT_DOUBLES) $(ESCAPE_DEVD) $(LOCKSTEP_PROGRAMS) guests test-guests
 
@@ -44,3 +44,10 @@ check:
 	@$(MAKE) --no-print-directory deps
 	@$(MAKE) --no-print-directory -j$$(nproc) tests $(if $(HOST)$(SAN),,arm64-tests fuzz-build)
 	@tests/run $(BUILD) $(SELECTED_TESTS)
+
+# Builds a Debian image, boots it here and with QEMU, installs a package, logs in by ssh: minutes. What it
+# fetches is kept below build/.
+check-image:
+	@$(MAKE) --no-print-directory deps
+	@$(MAKE) --no-print-directory -j$$(nproc) all test-guests
+	@IMAGE_BUILD=1 TEST_TIMEOUT=$${TEST_TIMEOUT:-3600} tests/run $(BUILD) tests/integration/test_image.sh

@@ -9,6 +9,7 @@ SBINDIR := $(DESTDIR)$(PREFIX)/sbin
 LIBEXECDIR := $(PREFIX)/libexec/polyvisor
 MANDIR := $(DESTDIR)$(PREFIX)/share/man
 AGENTDIR := $(DESTDIR)$(PREFIX)/share/polyvisor/agent
+IMAGEDIR := $(DESTDIR)$(PREFIX)/share/polyvisor/image
 DOCDIR := $(DESTDIR)$(PREFIX)/share/doc/polyvisor
 UNITDIR := $(DESTDIR)$(PREFIX)/lib/systemd/system
 BASHDIR := $(DESTDIR)$(PREFIX)/share/bash-completion/completions
@@ -31,9 +32,12 @@ install: $(PROGRAMS) $(AGENT_RISCV64)
 	sed 's|@LIBEXECDIR@|$(LIBEXECDIR)|' systemd/vmmd.service.in >$(UNITDIR)/vmmd.service
 	install -d $(AGENTDIR)/riscv64
 	install -m 755 $(AGENT_RISCV64) $(AGENTDIR)/riscv64
+	rm -rf $(IMAGEDIR)
+	install -d $(IMAGEDIR)
+	cp -r --no-preserve=ownership image/. $(IMAGEDIR)
 	install -m 644 README.md LICENSE docs/errors.md $(DOCDIR)
 
 uninstall:
 	rm -f $(BINDIR)/vmctl $(SBINDIR)/vmmd $(MANDIR)/man1/vmctl.1 $(MANDIR)/man1/vmctl-*.1 \
 	    $(MANDIR)/man8/vmmd.8 $(BASHDIR)/vmctl $(ZSHDIR)/_vmctl $(UNITDIR)/vmmd.service
-	rm -rf $(DESTDIR)$(LIBEXECDIR) $(DOCDIR) $(AGENTDIR)
+	rm -rf $(DESTDIR)$(LIBEXECDIR) $(DOCDIR) $(AGENTDIR) $(IMAGEDIR)

@@ -27,7 +27,7 @@ $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(LIB_VCPU) $(LIB_DEVD) $(LIB_VMMD)
 	$(QUIET_LD)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $(filter %.o,$^) -Wl,--whole-archive \
 	    $(if $(filter $*,$(FUZZ_ALL_OF_DEVD)),$(LIB_DEVD)) \
 	    -Wl,--no-whole-archive -Wl,--start-group $(filter %.a,$^) -Wl,--end-group \
-	    $(LIBS) $(LIBS_VCPU) $(LIBS_JITD) $(LIBS_DEVD)
+	    $(LIBS) $(LIBS_CLI) $(LIBS_VCPU) $(LIBS_JITD) $(LIBS_DEVD)
 
 .PHONY: fuzz fuzz-build fuzz-programs fuzz-coverage fuzz-minimise
 fuzz-programs: $(FUZZ_SELECTED:%=$(BUILD)/fuzz/%)

@@ -29,6 +29,8 @@ fi
 # The programs find each other: an error of vmmd comes back, not one about a missing program.
 "$tree/bin/vmctl" run --kernel /nowhere </dev/null 2>"$work/run.err"
 check "vmctl finds its vmmd" test $? -eq 7
+check "and what images are built with" test -x "$tree/share/polyvisor/image/build-image" -a \
+    -x "$tree/share/polyvisor/agent/riscv64/polyvisor-agent"
 if [ -f "$guest/vmlinux" ]; then
     "$tree/sbin/vmmd" &
     daemon=$!
