@@ -228,8 +228,12 @@ static int parse_net(const struct option_spec *option, const char *value, void *
 {
     struct net_settings *nets = target;
     struct net_setting setting;
-    int status = net_setting_parse(value, ERROR_USAGE, &setting, err);
 
+    if (strcmp(value, "none") == 0) {
+        nets->none = true;
+        return 0;
+    }
+    int status = net_setting_parse(value, ERROR_USAGE, &setting, err);
     if (status != 0) {
         return status;
     }
@@ -304,7 +308,8 @@ int machine_settings_check(const struct machine_settings *settings, const char *
                            struct error *err)
 {
     if (settings->kernel == NULL && settings->firmware == NULL) {
-        error_set(err, ERROR_USAGE, 0, "%s needs --kernel or --firmware", command);
+        error_set(err, ERROR_USAGE, 0, "%s needs %s--kernel or --firmware", command,
+                  strcmp(command, "run") == 0 ? "--image, " : "");
         error_hint(err, "'vmctl %s --help' shows examples", command);
         return -ERROR_USAGE;
     }
@@ -335,7 +340,7 @@ void machine_config_build(const struct machine_settings *settings, const char *n
     config->engine = text_or_empty(settings->engine);
     config->irqchip = text_or_empty(settings->irqchip);
     config->cpus = settings->cpus;
-    config->memory_bytes = settings->memory_bytes;
+    config->memory_bytes = settings->memory_bytes != 0 ? settings->memory_bytes : MEMORY_DEFAULT;
     config->perf_map = settings->perf_map;
     for (size_t i = 0; i < settings->disks.count; i++) {
         Polyvisor__DiskConfig *disk = &message->disks[i];

@@ -7,18 +7,14 @@
  * everything: the console, the terminal, signals, vmmd's answer to "has it ended?", and vmmd
  * itself.
  */
-#include "cli/attachment.h"
-#include "cli/client.h"
-#include "cli/machine_options.h"
+#include "cli/commands/run.h"
 #include "cli/machine_view.h"
 #include "cli/output.h"
-#include "cli/private.h"
-#include "cli/signals.h"
 #include "libshared/base/clock.h"
-#include "libshared/ipc/console.h"
 #include "libshared/ipc/error_message.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -28,36 +24,43 @@ static const struct option_spec options[] = {
      .type = &option_name,
      .argument = "NAME",
      .summary = "what the machine is called (default: run-PID)",
-     .offset = offsetof(struct machine_settings, name)},
+     .offset = offsetof(struct run_settings, machine.name)},
+    {.name = "image",
+     .type = &option_text,
+     .argument = "NAME|FILE",
+     .summary = "boot an image that 'vmctl image build' made: its kernel, its disk, a network and "
+                "a vsock unless others are given",
+     .offset = offsetof(struct run_settings, image)},
+    {.name = "persistent",
+     .type = &option_flag,
+     .summary = "keep what the machine writes to its image; without it the machine has a copy, "
+                "which goes when it ends",
+     .offset = offsetof(struct run_settings, persistent)},
+    {.name = "cloud-init",
+     .type = &option_cloud_init,
+     .argument = "USER-DATA[,meta-data=FILE][,network-config=FILE]",
+     .summary = "add a disk from which cloud-init takes these files (its NoCloud data source)",
+     .offset = offsetof(struct run_settings, cloud_init)},
+    {.name = "tty",
+     .letter = 't',
+     .type = &option_flag,
+     .summary = "give the command a terminal",
+     .offset = offsetof(struct run_settings, terminal)},
+    {.name = "no-input",
+     .letter = 'n',
+     .type = &option_flag,
+     .summary = "the command does not read standard input",
+     .offset = offsetof(struct run_settings, no_input)},
     MACHINE_OPTIONS,
     {.name = NULL},
 };
 
+#define EXIT_OURS       125   /* of a command that vmctl could not run, as vmctl exec has it */
 #define WAIT_SLICE_MS   10000 /* one question "has it ended?"; answered earlier if it has */
 #define STOP_GRACE_MS   10000 /* for the guest, after Ctrl-] x */
 #define DRAIN_LIMIT_MS  3000  /* silence after which an ended machine's console is given up */
 #define ATTACH_RETRY_MS 250   /* for a console that closed while the machine goes on */
 #define ABSENT_TELL_MS  2000  /* a console that is away so long is told of */
-
-struct run {
-    const struct invocation *invocation;
-    char name[MACHINE_NAME_MAX + 1];
-    struct signals signals;
-    struct private_vmmd vmmd;
-    struct client control; /* create, start, stop, kill */
-    struct client watcher; /* "has it ended?" */
-    struct attachment attachment;
-    char console_path[4096];
-    uint64_t absent_ns; /* since when nobody serves the console; 0 = somebody does */
-    bool told_absent;   /* and the user knows */
-    uint64_t told_lost; /* bytes of output that the user knows to be lost */
-    bool ended, stop_asked, user_quit;
-    int signal;          /* that told us to end, or 0 */
-    uint64_t give_up_ns; /* when the machine must have ended, once we asked for it; 0 = not asked */
-    char end_reason[32];
-    uint32_t guest_code;
-    struct error last_error;
-};
 
 /* ---- Requests ---- */
 
@@ -75,12 +78,11 @@ static int ask_start(struct run *run, bool hold, struct error *err)
 
 static int ask_create(struct run *run, struct error *err)
 {
-    const struct machine_settings *settings = run->invocation->settings;
     struct machine_config_message message;
     Polyvisor__CreateRequest create = POLYVISOR__CREATE_REQUEST__INIT;
     Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
 
-    machine_config_build(settings, run->name, &message);
+    machine_config_build(&run->settings->machine, run->name, &message);
     create.config = &message.config;
     request.body_case = POLYVISOR__REQUEST__BODY_CREATE;
     request.create = &create;
@@ -109,8 +111,7 @@ static int ask_console(struct run *run, struct error *err)
     return status;
 }
 
-/* Ask for the end without waiting for the answer: the watcher sees it come. */
-static void ask_end(struct run *run, bool by_force)
+void run_ask_end(struct run *run, bool by_force)
 {
     Polyvisor__StopRequest stop = POLYVISOR__STOP_REQUEST__INIT;
     Polyvisor__KillRequest kill = POLYVISOR__KILL_REQUEST__INIT;
@@ -177,7 +178,7 @@ static void handle_action(struct run *run)
                                : "asking %s to power off; Ctrl-] x again "
                                  "ends it now",
                       run->name);
-        ask_end(run, by_force);
+        run_ask_end(run, by_force);
     }
 }
 
@@ -187,7 +188,7 @@ static void handle_signal(struct run *run)
 
     if (signals_end(signal) && run->signal == 0) {
         run->signal = signal;
-        ask_end(run, true);
+        run_ask_end(run, true);
     } else if (signal == SIGTSTP) {
         terminal_restore(&run->attachment.terminal);
         signals_suspend();
@@ -209,8 +210,7 @@ static void note_end(struct run *run, const Polyvisor__MachineInfo *machine)
     }
 }
 
-/* vmmd's answer, if one came. 0 to go on, or a negative code: vmmd is gone. */
-static int handle_watcher(struct run *run, struct error *err)
+int run_handle_watcher(struct run *run, struct error *err)
 {
     Polyvisor__Response *response = NULL;
     int status = client_receive(&run->watcher, 0, &response, err);
@@ -286,13 +286,13 @@ static int follow(struct run *run, struct error *err)
             handle_signal(run);
         }
         if (watched[1].revents != 0 || watched[2].revents != 0) {
-            status = handle_watcher(run, err);
+            status = run_handle_watcher(run, err);
         }
         if (run->attachment.action != ESCAPE_NONE) {
             handle_action(run);
         }
         if (run->attachment.output < 0 && !run->stop_asked) {
-            ask_end(run, true);
+            run_ask_end(run, true);
         } else if (run->attachment.output >= 0) {
             watch_console(run);
         }
@@ -333,9 +333,24 @@ static void drain(struct run *run)
 
 /* ---- From start to end ---- */
 
+/* The console is ours before the guest runs, unless a command has our streams. */
+static int attach(struct run *run, struct error *err)
+{
+    int status = ask_start(run, true, err);
+
+    if (status == 0) {
+        status = ask_console(run, err);
+    }
+    if (status == 0 && run->invocation->positional_count == 0) {
+        status = attachment_connect(&run->attachment, run->console_path, CONSOLE_LOSSLESS, err);
+    }
+    return status;
+}
+
 static int boot(struct run *run, struct error *err)
 {
     const struct invocation *invocation = run->invocation;
+    bool wants_vsock = run->settings->image != NULL || invocation->positional_count != 0;
     uint32_t timeout_ms = invocation->globals->timeout_ms;
     int status = private_start(&run->vmmd, &run->control, invocation->runtime_directory, timeout_ms,
                                run->signals.fd, err);
@@ -343,17 +358,14 @@ static int boot(struct run *run, struct error *err)
     if (status == 0) {
         status = client_open(&run->watcher, run->vmmd.directory, timeout_ms, run->signals.fd, err);
     }
+    if (status == 0 && wants_vsock) {
+        status = run_image_add_vsock(run, err);
+    }
     if (status == 0) {
         status = ask_create(run, err);
     }
     if (status == 0) {
-        status = ask_start(run, true, err);
-    }
-    if (status == 0) {
-        status = ask_console(run, err);
-    }
-    if (status == 0) {
-        status = attachment_connect(&run->attachment, run->console_path, CONSOLE_LOSSLESS, err);
+        status = attach(run, err);
     }
     if (status == 0) {
         status = ask_start(run, false, err);
@@ -421,6 +433,15 @@ static int run_machine(struct run *run, struct error *err)
     if (status == -ERROR_CANCELLED) {
         run->signal = signals_take(&run->signals);
     }
+    if (status == 0 && run->invocation->positional_count != 0) {
+        int exit_status = EXIT_OURS;
+
+        status = run_command(run, &exit_status, err);
+        if (status != 0) {
+            output_error(err, globals->json);
+        }
+        return exit_status;
+    }
     if (status == 0) {
         if (run->attachment.terminal.present) {
             output_status(globals, "%s runs; Ctrl-] x ends it, Ctrl-] ? shows more", run->name);
@@ -435,27 +456,32 @@ static int run_machine(struct run *run, struct error *err)
 
 static int run(const struct invocation *invocation, struct error *err)
 {
-    const struct machine_settings *settings = invocation->settings;
-    struct run run = {.invocation = invocation, .vmmd = {.pidfd = -1, .leash = -1}};
-    int status = machine_settings_check(settings, "run", err);
+    struct run_settings *settings = invocation->settings;
+    struct run run = {
+        .invocation = invocation, .settings = settings, .vmmd = {.pidfd = -1, .leash = -1}};
+    int status = signals_open(&run.signals, err);
 
-    if (status == 0) {
-        status = signals_open(&run.signals, err);
-    }
     if (status != 0) {
         return status;
     }
-    if (settings->name != NULL) {
-        snprintf(run.name, sizeof(run.name), "%s", settings->name);
+    if (settings->machine.name != NULL) {
+        snprintf(run.name, sizeof(run.name), "%s", settings->machine.name);
     } else {
         snprintf(run.name, sizeof(run.name), "run-%d", (int)getpid());
     }
-    attachment_open(&run.attachment, false, false);
-    status = run_machine(&run, err);
-    attachment_close(&run.attachment);
-    client_close(&run.watcher);
-    client_close(&run.control);
-    private_stop(&run.vmmd);
+    status = run_image_prepare(&run, err);
+    if (status == 0) {
+        status = machine_settings_check(&settings->machine, "run", err);
+    }
+    if (status == 0) {
+        attachment_open(&run.attachment, false, invocation->positional_count != 0);
+        status = run_machine(&run, err);
+        attachment_close(&run.attachment);
+        client_close(&run.watcher);
+        client_close(&run.control);
+        private_stop(&run.vmmd);
+    }
+    scratch_close(&run.scratch);
     signals_close(&run.signals);
     return status;
 }
@@ -463,7 +489,7 @@ static int run(const struct invocation *invocation, struct error *err)
 const struct command command_run = {
     .name = "run",
     .summary = "boot a machine here and now",
-    .usage = "[OPTION...]",
+    .usage = "[OPTION...] [-- COMMAND [ARGUMENT...]]",
     .description =
         "Boots a machine with its console on this terminal and stays until it has ended. No vmmd "
         "needs to run: the machine gets one of its own, and leaves nothing behind.\n"
@@ -475,10 +501,21 @@ const struct command command_run = {
         "shows "
         "these keys.\n"
         "SIGINT, SIGTERM, SIGHUP and SIGQUIT end the machine at once; the exit status is then 128 "
-        "plus the signal's number. So does the end of who reads standard output.\n",
+        "plus the signal's number. So does the end of who reads standard output.\n"
+        "With --image the machine gets the image's kernel, a copy of its disk, a network card with "
+        "the host's network behind it (--net none: none) and 1 GiB of memory.\n"
+        "With a command behind -- the machine is there for that command alone: the streams are the "
+        "command's, vmctl ends with its exit status as 'vmctl exec' does, and the machine ends "
+        "with it. The guest must run polyvisor-agent, as images do; with --image the command waits "
+        "for the network.\n",
     .options = options,
-    .settings_size = sizeof(struct machine_settings),
-    .examples = {{"vmctl run --kernel vmlinux --initrd initrd.gz --append console=ttyS0",
+    .settings_size = sizeof(struct run_settings),
+    .positional = POSITIONAL_COMMAND_LINE,
+    .positionals_max = UINT_MAX,
+    .examples = {{"vmctl run --image debian-trixie-riscv64", "Boot an image to its login"},
+                 {"vmctl run --image builder -- gcc --version",
+                  "Run one command in a fresh machine; its exit status is vmctl's"},
+                 {"vmctl run --kernel vmlinux --initrd initrd.gz --append console=ttyS0",
                   "Boot a riscv64 kernel to a shell"},
                  {"vmctl run --kernel vmlinux --disk path=root.img --append root=/dev/vda --cpus 4 "
                   "--memory 2G",

@@ -1,0 +1,68 @@
+/* vmctl run in parts: the machine (run.c), the image it boots (run_image.c), and a command that is
+ * run in it (run_command.c). */
+#ifndef POLYVISOR_CLI_COMMANDS_RUN_H
+#define POLYVISOR_CLI_COMMANDS_RUN_H
+
+#include "cli/attachment.h"
+#include "cli/client.h"
+#include "cli/image/image_file.h"
+#include "cli/image/scratch.h"
+#include "cli/image/seed.h"
+#include "cli/machine_options.h"
+#include "cli/private.h"
+#include "cli/signals.h"
+
+struct run_settings {
+    struct machine_settings machine; /* first: its options say where they are in it */
+    const char *image;
+    struct seed_setting cloud_init;
+    bool persistent, terminal, no_input;
+};
+
+struct run {
+    const struct invocation *invocation;
+    struct run_settings *settings;
+    char name[MACHINE_NAME_MAX + 1];
+    struct signals signals;
+    struct private_vmmd vmmd;
+    struct client control; /* create, start, stop, kill */
+    struct client watcher; /* "has it ended?" */
+    struct attachment attachment;
+    struct scratch scratch;
+    char append[2 * IMAGE_COMMAND_LINE_MAX]; /* an image's command line and the user's words */
+    char console_path[4096];
+    uint64_t absent_ns; /* since when nobody serves the console; 0 = somebody does */
+    bool told_absent;   /* and the user knows */
+    uint64_t told_lost; /* bytes of output that the user knows to be lost */
+    bool ended, stop_asked, user_quit;
+    int signal;          /* that told us to end, or 0 */
+    uint64_t give_up_ns; /* when the machine must have ended, once we asked for it; 0 = not asked */
+    char end_reason[32];
+    uint32_t guest_code;
+    struct error last_error;
+};
+
+/* ---- run.c ---- */
+
+/* Ask for the end without waiting for the answer: the watcher sees it come. */
+void run_ask_end(struct run *run, bool by_force);
+/* Take vmmd's answer to "has it ended?", if one came; run->ended says so. 0, or a negative code
+ * with *err set: vmmd is gone. */
+int run_handle_watcher(struct run *run, struct error *err);
+
+/* ---- run_image.c ---- */
+
+/* What --image and --cloud-init mean: complete the machine's settings, with files in run->scratch.
+ * 0 or a negative code with *err set. */
+int run_image_prepare(struct run *run, struct error *err);
+/* Give the machine a vsock, in the directory of its vmmd, unless it has one. 0 or a negative code.
+ */
+int run_image_add_vsock(struct run *run, struct error *err);
+
+/* ---- run_command.c ---- */
+
+/* Run the command of the command line in the machine, which was started, and end the machine. 0
+ * with vmctl's exit status in *exit_status, or a negative code with *err set. */
+int run_command(struct run *run, int *exit_status, struct error *err);
+
+#endif

@@ -1,0 +1,201 @@
+/*
+ * vmctl run ... -- COMMAND: a machine for one command. Its console is kept out of the way (what the
+ * machine said last is shown when it fails); the streams are the command's, through the guest's
+ * agent, and the machine ends with it.
+ */
+#include "cli/commands/run.h"
+#include "cli/guest_session.h"
+#include "cli/output.h"
+#include "cli/terminal.h"
+#include "libshared/base/clock.h"
+#include "libshared/vsock/setting.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define BOOT_LIMIT_MS (10 * 60 * 1000) /* for the agent to answer: a bound for machines that hang  \
+                                        */
+#define CONSOLE_TAIL     2000          /* bytes that are shown of it */
+#define CONSOLE_QUIET_MS 300
+#define STOP_SLICE_MS    250
+
+/* ---- What the machine said ---- */
+
+static void show_tail(int fd, uint64_t length)
+{
+    char text[CONSOLE_TAIL + 1];
+    uint64_t start = length > CONSOLE_TAIL ? length - CONSOLE_TAIL : 0;
+    ssize_t count = pread(fd, text, CONSOLE_TAIL, (off_t)start);
+
+    if (count <= 0) {
+        return;
+    }
+    text[count] = '\0';
+    fputs("polyvisor: the machine's console said last:\n", stderr);
+    for (char *line = text, *next; line != NULL && *line != '\0'; line = next) {
+        next = strchr(line, '\n');
+        if (next != NULL) {
+            *next++ = '\0';
+        }
+        line[strcspn(line, "\r")] = '\0';
+        fputs("  | ", stderr);
+        output_printable(stderr, line);
+        fputc('\n', stderr);
+    }
+}
+
+/* The console keeps what was printed before somebody came. */
+static void show_console(struct run *run)
+{
+    struct attachment *attachment = calloc(1, sizeof(*attachment));
+    struct error ignored;
+    int fd = memfd_create("console", MFD_CLOEXEC);
+
+    if (attachment != NULL && fd >= 0) {
+        attachment_open(attachment, false, true);
+        attachment->output = fd;
+        if (attachment_connect(attachment, run->console_path, 0, &ignored) == 0) {
+            uint64_t moved;
+            do {
+                moved = attachment->moved;
+                attachment_poll(attachment, NULL, 0, CONSOLE_QUIET_MS);
+                attachment_poll(attachment, NULL, 0, CONSOLE_QUIET_MS);
+            } while (attachment->moved != moved && moved < CONSOLE_RING);
+            show_tail(fd, attachment->moved);
+        }
+        attachment_close(attachment);
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    free(attachment);
+}
+
+/* ---- Commands ---- */
+
+struct watch {
+    struct run *run;
+    struct error error;
+};
+
+/* Asked from time to time while a command runs: does its machine? */
+static bool machine_gone(void *context)
+{
+    struct watch *watch = context;
+
+    return watch->run->ended || run_handle_watcher(watch->run, &watch->error) != 0 ||
+           watch->run->ended;
+}
+
+static int guest_run(struct run *run, struct guest_command *command, struct guest_outcome *outcome,
+                     struct error *err)
+{
+    struct watch watch = {.run = run};
+    struct vsock_setting setting;
+
+    command->gone = machine_gone;
+    command->gone_context = &watch;
+    command->wait_ms = BOOT_LIMIT_MS;
+    command->signals = &run->signals;
+    int status = vsock_setting_parse(run->settings->machine.vsock, ERROR_INTERNAL, &setting, err);
+    status = status == 0 ? guest_session_run(setting.path, command, outcome, err) : status;
+    if (status != 0 && watch.error.code != ERROR_OK) {
+        *err = watch.error;
+        status = -(int)err->code;
+    } else if (status != 0 && run->ended) {
+        error_set(err, ERROR_CRASHED, 0, "machine '%s' ended before its command did (%s)",
+                  run->name, run->end_reason);
+        status = -ERROR_CRASHED;
+    }
+    return status;
+}
+
+/* One of ours, without streams. What images bring for it may be missing in others. */
+static int guest_prepare(struct run *run, const char *const *arguments, struct error *err)
+{
+    struct guest_command command = {
+        .arguments = arguments, .input = -1, .output = {STDERR_FILENO, STDERR_FILENO}};
+    struct guest_outcome outcome;
+
+    return guest_run(run, &command, &outcome, err);
+}
+
+static int guest_main(struct run *run, struct guest_outcome *outcome, struct error *err)
+{
+    const struct run_settings *settings = run->settings;
+    const char *term = getenv("TERM");
+    char variable[128];
+    const char *const variables[] = {variable, NULL};
+    struct terminal terminal;
+    struct guest_command command = {
+        .flags = settings->terminal ? AGENT_START_TERMINAL : 0,
+        .arguments = run->invocation->positionals,
+        .variables = settings->terminal ? variables : NULL,
+        .input = settings->no_input ? -1 : STDIN_FILENO,
+        .output = {STDOUT_FILENO, STDERR_FILENO},
+    };
+
+    snprintf(variable, sizeof(variable), "TERM=%.100s", term != NULL ? term : "dumb");
+    terminal_open(&terminal, STDIN_FILENO);
+    if (settings->terminal) {
+        terminal_make_raw(&terminal);
+    }
+    int status = guest_run(run, &command, outcome, err);
+    terminal_restore(&terminal);
+    return status;
+}
+
+/* ---- The machine's end ---- */
+
+/* A disk that stays is left as a system leaves it that is shut down. */
+static int shut_down(struct run *run, struct error *err)
+{
+    int status = 0;
+
+    run_ask_end(run, false);
+    while (status == 0 && !run->ended) {
+        int descriptors[2];
+
+        client_descriptors(&run->watcher, descriptors);
+        struct pollfd watched[] = {{.fd = run->signals.fd, .events = POLLIN},
+                                   {.fd = descriptors[0], .events = POLLIN},
+                                   {.fd = descriptors[1], .events = POLLIN}};
+        poll(watched, 3, STOP_SLICE_MS);
+        if (watched[0].revents != 0 && signals_end(signals_take(&run->signals))) {
+            run_ask_end(run, true);
+        }
+        status = run_handle_watcher(run, err);
+        if (status == 0 && !run->ended && clock_monotonic_ns() >= run->give_up_ns) {
+            status = error_set(err, ERROR_TIMEOUT, ETIMEDOUT, "machine '%s' did not end in time",
+                               run->name);
+        }
+    }
+    return status;
+}
+
+int run_command(struct run *run, int *exit_status, struct error *err)
+{
+    static const char *const ready[] = {
+        "sh", "-c", "[ ! -x /usr/lib/polyvisor/ready ] || exec /usr/lib/polyvisor/ready", NULL};
+    struct guest_outcome outcome;
+    int status = run->settings->image != NULL ? guest_prepare(run, ready, err) : 0;
+
+    if (status == 0) {
+        status = guest_main(run, &outcome, err);
+    }
+    if (status != 0) {
+        if (status != -ERROR_CANCELLED && !run->ended) {
+            show_console(run);
+        }
+        return status;
+    }
+    error_clear(err);
+    *exit_status = guest_exit_status(&outcome, run->invocation->positionals[0], err);
+    if (err->code != ERROR_OK) {
+        output_error(err, run->invocation->globals->json);
+    }
+    return run->settings->persistent && !run->ended ? shut_down(run, err) : 0;
+}

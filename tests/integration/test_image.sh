@@ -1,0 +1,166 @@
+#!/usr/bin/env bash
+# Images: what vmctl image says of files, machines that boot one, commands in fresh machines, cloud-init
+# disks, and builds that cannot be.
+#
+# The default boots a small image that is put together here. With IMAGE_BUILD=1 (make check-image) a
+# Debian image is built, booted, reached by ssh, and made to install a package: several minutes, and the
+# mirror of this machine.
+. "$(dirname "$0")/lib.sh"
+
+export POLYVISOR_IMAGE_DIR=$work/images
+mkdir "$work/empty"
+cd "$work/empty" || exit 1
+tiny=$work/images/tiny.img
+mkdir "$work/images"
+
+is() { # WHAT EXPECTED GOT
+    if [ "$2" = "$3" ]; then ok "$1"; else not_ok "$1" "expected: $2" "got: $3"; fi
+}
+says() { # WHAT STATUS PATTERN COMMAND...: how it fails
+    local what=$1 wanted=$2 pattern=$3 said status
+    shift 3
+    said=$(timeout 120 "$@" 2>&1 </dev/null)
+    status=$?
+    if [ $status -eq "$wanted" ] && grep -qE -- "$pattern" <<<"$said"; then
+        ok "$what"
+    else
+        not_ok "$what" "status $status, expected $wanted; pattern: $pattern" "$said"
+    fi
+}
+scratch_is_empty() {
+    [ -z "$(ls -A "$POLYVISOR_CACHE_DIR/scratch" 2>/dev/null)" ]
+}
+
+# A boot partition with the kernel and the initrd of the tests.
+make_tiny() { # FILE
+    local sectors=163840 part=$1@@1M
+    truncate -s 96M "$1"
+    echo "label: gpt
+start=2048, size=$sectors, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B" | sfdisk -q "$1"
+    mformat -i "$part" -F -T $sectors -H 2048 ::
+    echo "quiet script=commands" >"$work/command-line"
+    printf 'arch=riscv64\ndistribution=none\nsuite=tiny\n' >"$work/words"
+    mcopy -i "$part" "$guest/vmlinux" ::VMLINUX
+    mcopy -i "$part" "$guest/test-initrd.cpio.gz" ::INITRD.IMG
+    mcopy -i "$part" "$work/command-line" ::CMDLINE.TXT
+    mcopy -i "$part" "$work/words" ::IMAGE.INF
+}
+
+# ---- What is said of images ----
+
+is "no images are an empty list" "[]" "$("$vmctl" --json image list)"
+make_tiny "$tiny"
+check "an image is listed" sh -c "'$vmctl' image list | grep -q '^tiny *none tiny *riscv64 *96 MiB'"
+check "and shown by name" sh -c "'$vmctl' image show tiny | grep -q '^Command line:quiet script=commands'"
+check "or by its file, as JSON" sh -c "'$vmctl' --json image show '$tiny' | grep -q '\"arch\": \"riscv64\"'"
+head -c 100000 "$tiny" >"$work/images/cut.img"
+check "a damaged one is listed, too" sh -c "'$vmctl' image list | grep -q '^cut *(damaged)'"
+says "and not booted" 8 'damaged.*\[bad-disk\]' "$vmctl" run --image cut
+check "but removed" "$vmctl" image rm cut
+says "once" 3 'cut.*\[not-found\]' "$vmctl" image rm cut
+says "a name is no path" 2 'not a name' "$vmctl" image rm ../images/tiny
+says "no such image" 3 "no image 'none'.*\[not-found\]" "$vmctl" run --image none
+says "what is no image" 8 'not an image.*bad-disk' "$vmctl" run --image "$guest/fio.img"
+says "of another architecture" 6 'is for riscv64' "$vmctl" run --image tiny --arch arm64
+says "--persistent alone" 2 'needs --image' "$vmctl" run --persistent --kernel "$guest/vmlinux"
+says "user-data that is not there" 3 'not-found' "$vmctl" run --image tiny --cloud-init "$work/none"
+
+# ---- Commands in fresh machines ----
+
+sum=$(sha256sum <"$tiny")
+printf '#cloud-config\nhostname: seeded\n' >"$work/user-data"
+out=$(printf 'one\ntwo\n' | timeout 300 "$vmctl" run --image tiny --cloud-init "$work/user-data" -- sh -c '
+    cat; echo "$1"; ls /sys/class/net | grep -c eth; cat /sys/block/vdb/ro
+    dd if=/dev/vdb bs=1 skip=32808 count=6 2>/dev/null; echo
+    grep -ac "hostname: seeded" /dev/vdb
+    echo changed | dd of=/dev/vda bs=512 seek=1000 conv=notrunc 2>/dev/null; sync
+    echo problem >&2; exit 7' x 'a  b' 2>"$work/err")
+status=$?
+is "a command's exit status is vmctl's" 7 $status
+is "its streams are ours, its words whole; a network, a read-only cloud-init disk" \
+    "$(printf 'one\ntwo\na  b\n1\n1\nCIDATA\n1')" "$out"
+is "standard error apart" problem "$(cat "$work/err")"
+is "what it wrote to its disk is gone" "$sum" "$(sha256sum <"$tiny")"
+check "and so is the machine" nothing_left
+check "and its copy of the disk" scratch_is_empty
+
+cp --sparse=always "$tiny" "$work/own.img"
+timeout 300 "$vmctl" run --image "$work/own.img" --persistent --net none -n -- sh -c '
+    ls /sys/class/net | grep eth; echo kept | dd of=/dev/vda bs=512 seek=1000 conv=notrunc 2>/dev/null; sync' \
+    >"$work/out" 2>&1
+is "a command succeeds; --net none is none" "0 " "$? $(cat "$work/out")"
+is "--persistent keeps what it wrote" kept "$(dd if="$work/own.img" bs=512 skip=1000 count=1 2>/dev/null | head -n 1)"
+timeout 300 "$vmctl" run --image tiny --net none --append "script=words" -n -- sleep 600 >"$work/out" 2>&1 </dev/null
+status=$?
+is "a machine that ends before the command is one's own error" 125 $status
+check "which is said" grep -q 'ended before.*\[crashed\]' "$work/out"
+"$vmctl" run --image tiny --net none -n -- sleep 1000 >"$work/out" 2>&1 &
+client=$!
+copied() { [ -n "$(find "$POLYVISOR_CACHE_DIR/scratch" -name disk.img 2>/dev/null)" ]; }
+wait_for 60 copied
+kill -TERM $client
+wait $client
+status=$?
+check "a signal while it starts ends all" test $status -eq 143 -o $status -eq 125
+check "and leaves nothing" nothing_left
+check "of its disk, either" scratch_is_empty
+
+# ---- Builds that cannot be ----
+
+build=("$vmctl" image build debian:trixie)
+says "what is nothing to build" 2 'debian:trixie' "$vmctl" image build trixie
+says "another distribution" 16 'debian is what there is' "$vmctl" image build fedora:42
+says "another architecture" 16 'no images are built for arm64' "${build[@]}" --arch arm64
+says "a disk too small" 6 'from 1 GiB' "${build[@]}" --size 10M
+says "packages with a space" 2 'not the name of a package' "${build[@]}" --packages "a, b"
+says "a host's name" 2 'not the name of a host' "${build[@]}" --hostname a.b
+says "a key that is not there" 3 'none.pub' "${build[@]}" --ssh-key none.pub
+says "a folder that is not there" 3 'cannot make a file' "${build[@]}" -o none/disk.img
+touch there.img
+says "a file that is there" 4 '--replace' "${build[@]}" -o there.img
+says "a mirror of no use to a guest" 6 'not one that a guest could use' "${build[@]}" --mirror file:/mirror
+# Nobody listens there.
+says "no network" 17 'cannot fetch from.*\[io\]' "${build[@]}" --mirror http://127.0.0.1:1/debian
+check "the hint names the log" sh -c "timeout 60 '$vmctl' image build debian:trixie --mirror http://127.0.0.1:1/d 2>&1 |
+    sed -n 's/.*the log is \([^ ]*\).*/\1/p' | xargs cat | grep -q 127.0.0.1"
+rm -f "$POLYVISOR_CACHE_DIR"/images/build-*.log
+
+# A mirror of our own: what it has is not signed; another never answers.
+mkdir -p "$work/mirror/dists/trixie"
+printf 'Suite: trixie\nCodename: trixie\nArchitectures: riscv64\nComponents: main\nDate: Sat, 01 Jan 2022 00:00:00 UTC\n' \
+    >"$work/mirror/dists/trixie/Release"
+cat >"$work/mirror.py" <<'END'
+import functools, http.server, socket, sys, threading
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=sys.argv[1]))
+mute = socket.create_server(("127.0.0.1", 0))
+print(server.server_port, mute.getsockname()[1], flush=True)
+server.serve_forever()
+END
+python3 "$work/mirror.py" "$work/mirror" >"$work/ports" 2>/dev/null &
+mirror=$!
+disown $mirror
+wait_for 60 test -s "$work/ports"
+read -r port mute <"$work/ports"
+says "a mirror that nobody signed" 15 'not signed by Debian' "${build[@]}" --mirror "http://127.0.0.1:$port"
+says "a suite that is not there" 3 "no Debian suite 'none'" "$vmctl" image build debian:none --mirror "http://127.0.0.1:$port"
+"$vmctl" --json image build debian:trixie --mirror "http://127.0.0.1:$mute" >"$work/out" 2>"$work/err" &
+client=$!
+check "--json has a line a stage" wait_for 60 grep -q '^{"stage": *"lists"}$' "$work/out"
+kill -TERM $client
+wait $client
+is "a signal ends a build" 143 $?
+builders() { pgrep -f "$POLYVISOR_CACHE_DIR/scratch"; }
+no_builders() { ! builders >/dev/null; }
+check "with all it started" wait_for 60 no_builders
+check "and leaves nothing half-made" scratch_is_empty
+is "no image came of all this" "tiny.img" "$(ls "$work/images")"
+kill $mirror
+rm -rf "$POLYVISOR_CACHE_DIR/images"
+
+# ---- The long version ----
+
+[ "${IMAGE_BUILD:-}" ] || exit
+. "$(dirname "${BASH_SOURCE[0]}")/image_debian.sh"
