@@ -340,7 +340,7 @@ void machine_config_build(const struct machine_settings *settings, const char *n
     config->engine = text_or_empty(settings->engine);
     config->irqchip = text_or_empty(settings->irqchip);
     config->cpus = settings->cpus;
-    config->memory_bytes = settings->memory_bytes != 0 ? settings->memory_bytes : MEMORY_DEFAULT;
+    config->memory_bytes = settings->memory_bytes;
     config->perf_map = settings->perf_map;
     for (size_t i = 0; i < settings->disks.count; i++) {
         Polyvisor__DiskConfig *disk = &message->disks[i];

@@ -12,7 +12,6 @@
 #define MACHINE_DISKS_MAX 16
 #define MACHINE_NETS_MAX  8
 #define DISK_QUEUES_MAX   8
-#define MEMORY_DEFAULT    (UINT64_C(512) << 20)
 #define DISK_ARGUMENT     "path=FILE[,readonly][,WORD=VALUE...]"
 
 struct disk_setting {                                      /* owns its texts */
@@ -40,7 +39,7 @@ struct machine_settings {
     char *kernel, *initrd, *firmware; /* absolute or NULL */
     const char *append;
     uint32_t cpus;
-    uint64_t memory_bytes; /* 0: not given */
+    uint64_t memory_bytes;
     struct disk_settings disks;
     struct net_settings nets;
     char *vsock; /* checked, owned; NULL: none */
@@ -92,7 +91,8 @@ extern const struct option_type option_vsock;   /* char * */
         {.name = "memory",                                                                         \
          .type = &option_size,                                                                     \
          .argument = "SIZE",                                                                       \
-         .summary = "guest memory: bytes, or a number with K, M, G or T (default: 512M)",          \
+         .default_value = "512M",                                                                  \
+         .summary = "guest memory: bytes, or a number with K, M, G or T",                          \
          .offset = offsetof(struct machine_settings, memory_bytes)},                               \
         {.name = "disk",                                                                           \
          .type = &option_disk,                                                                     \

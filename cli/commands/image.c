@@ -388,7 +388,7 @@ static int run(const struct invocation *invocation, struct error *err)
 const struct command command_image = {
     .name = "image",
     .summary = "build, list, show or remove images of whole systems",
-    .usage = "[OPTION...] build debian:SUITE | list | show NAME|FILE | rm NAME",
+    .usage = "[OPTION...] build debian:SUITE|list|show NAME|rm NAME",
     .description =
         "build makes a disk with a Debian system that 'vmctl run --image' boots. Packages are "
         "fetched from this machine's own mirror and their signatures verified; they are unpacked "

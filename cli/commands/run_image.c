@@ -9,8 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define IMAGE_MEMORY (UINT64_C(1) << 30)
-
 static int out_of_memory(struct error *err)
 {
     return error_set(err, ERROR_INTERNAL, ENOMEM, "out of memory");
@@ -113,7 +111,6 @@ static int use_image(struct run *run, struct error *err)
         machine->nets.items[0] = strdup("user");
         machine->nets.count = machine->nets.items[0] != NULL;
     }
-    machine->memory_bytes = machine->memory_bytes != 0 ? machine->memory_bytes : IMAGE_MEMORY;
     return status;
 }
 

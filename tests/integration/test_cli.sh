@@ -61,7 +61,7 @@ refuse "a missing argument" 2 usage 'NAME is missing' show
 refuse "too many arguments" 2 usage 'too many arguments' show a b
 refuse "an argument for none" 2 usage 'too many arguments' list a
 refuse "a bad machine name" 2 usage "'../a' is not a machine name" create ../a --kernel /x
-refuse "nothing to boot" 2 usage 'run needs --kernel or --firmware' run
+refuse "nothing to boot" 2 usage 'run needs --image, --kernel or --firmware' run
 refuse "an initrd without kernel" 2 usage '!--initrd needs --kernel' run --firmware /x --initrd /y
 refuse "an unknown architecture" 2 usage "unknown value 'vax'" run --kernel /x --arch vax
 refuse "an unknown engine" 2 usage "unknown value 'magic'" run --kernel /x --engine magic

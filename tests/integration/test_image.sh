@@ -162,5 +162,4 @@ rm -rf "$POLYVISOR_CACHE_DIR/images"
 
 # ---- The long version ----
 
-[ "${IMAGE_BUILD:-}" ] || exit
-. "$(dirname "${BASH_SOURCE[0]}")/image_debian.sh"
+[ -z "${IMAGE_BUILD:-}" ] || . "$top/tests/integration/image_debian.sh"
