@@ -302,6 +302,57 @@ static void release_vsock(void *target)
 const struct option_type option_vsock = {
     .takes_value = true, .parse = parse_vsock, .release = release_vsock};
 
+/* ---- --share, as libshared/share/setting.h says ---- */
+
+static int parse_share(const struct option_spec *option, const char *value, void *target,
+                       struct error *err)
+{
+    struct share_settings *shares = target;
+    struct share_setting setting;
+    int status = share_setting_parse(value, ERROR_USAGE, &setting, err);
+
+    if (status != 0) {
+        return status;
+    }
+    if (shares->count == SHARES_MAX) {
+        return error_set(err, ERROR_CONFIG, 0, "more than %d shares", SHARES_MAX);
+    }
+    char *path = options_absolute_path(option->name, setting.path, err);
+    if (path == NULL) {
+        return err != NULL ? -(int)err->code : -ERROR_USAGE;
+    }
+    if (strlen(path) > SHARE_PATH_MAX) {
+        error_set(err, ERROR_USAGE, 0, "--share: the path is too long: '%.100s'", path);
+        error_hint(err, "at most %d bytes from the root on", SHARE_PATH_MAX);
+        free(path);
+        return -ERROR_USAGE;
+    }
+    strcpy(setting.path, path);
+    free(path);
+    char *text = share_setting_format(&setting);
+    if (text == NULL) {
+        return error_set(err, ERROR_INTERNAL, ENOMEM, "out of memory");
+    }
+    shares->items[shares->count++] = text;
+    return 0;
+}
+
+static void release_shares(void *target)
+{
+    struct share_settings *shares = target;
+
+    for (size_t i = 0; i < shares->count; i++) {
+        free(shares->items[i]);
+    }
+    shares->count = 0;
+}
+
+const struct option_type option_share = {.takes_value = true,
+                                         .collects = true,
+                                         .completion = OPTION_COMPLETE_FILE,
+                                         .parse = parse_share,
+                                         .release = release_shares};
+
 /* ---- The configuration message ---- */
 
 int machine_settings_check(const struct machine_settings *settings, const char *command,
@@ -363,6 +414,8 @@ void machine_config_build(const struct machine_settings *settings, const char *n
     config->n_disks = settings->disks.count;
     config->disks = message->disk_pointers;
     config->vsock = text_or_empty(settings->vsock);
+    config->n_shares = settings->shares.count;
+    config->shares = (char **)settings->shares.items; /* never written through, either */
     config->n_net = settings->nets.count;
     config->net = (char **)settings->nets.items; /* never written through, either */
 }

@@ -78,7 +78,7 @@ static uint64_t uptime_seconds(const Polyvisor__MachineInfo *machine)
 
 static json_t *config_json(const Polyvisor__MachineConfig *config)
 {
-    json_t *disks = json_array(), *nets = json_array();
+    json_t *disks = json_array(), *nets = json_array(), *shares = json_array();
 
     for (size_t i = 0; i < config->n_disks; i++) {
         const Polyvisor__DiskConfig *disk = config->disks[i];
@@ -96,14 +96,18 @@ static json_t *config_json(const Polyvisor__MachineConfig *config)
     for (size_t i = 0; i < config->n_net; i++) {
         json_array_append_new(nets, output_json_text(config->net[i]));
     }
+    for (size_t i = 0; i < config->n_shares; i++) {
+        json_array_append_new(shares, output_json_text(config->shares[i]));
+    }
     return json_pack(
-        "{s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:o, s:o, s:b, s:o, s:o, s:o}", "name",
+        "{s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:o, s:o, s:b, s:o, s:o, s:o, s:o}", "name",
         output_json_text(config->name), "arch", output_json_text(config->arch), "kernel",
         output_json_text(config->kernel), "initrd", output_json_text(config->initrd), "firmware",
         output_json_text(config->firmware), "append", output_json_text(config->append), "cpus",
         (json_int_t)config->cpus, "memory_bytes", (json_int_t)config->memory_bytes, "engine",
         output_json_text(config->engine), "irqchip", output_json_text(config->irqchip), "perf_map",
-        config->perf_map, "disks", disks, "net", nets, "vsock", output_json_text(config->vsock));
+        config->perf_map, "disks", disks, "net", nets, "vsock", output_json_text(config->vsock),
+        "shares", shares);
 }
 
 static json_t *words_json(const char *text)
@@ -279,6 +283,9 @@ static void add_cards(struct output_table *table, const Polyvisor__MachineInfo *
     }
     if (machine->config->vsock[0]) {
         add_line(table, "Vsock:", "%s", machine->config->vsock);
+    }
+    for (size_t i = 0; i < machine->config->n_shares; i++) {
+        add_line(table, i == 0 ? "Shares:" : "", "share%zu: %s", i, machine->config->shares[i]);
     }
 }
 

@@ -46,6 +46,9 @@ void device_descriptors_close(struct device_descriptors *descriptors)
     descriptor_close(&descriptors->backend);
     descriptor_close(&descriptors->console);
     descriptor_close(&descriptors->console_memory);
+    descriptor_close(&descriptors->share_state);
+    descriptor_close(&descriptors->keep_in);
+    descriptor_close(&descriptors->keep_out);
     for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++) {
         descriptor_close(&descriptors->kick[i]);
     }
@@ -83,7 +86,11 @@ static int device_open(struct device *device, const struct device_settings *sett
         return error_set(err, ERROR_CONFIG, 0, "device %s got no console", device->id);
     }
     device->backend = descriptors->backend;
-    descriptors->backend = -1;
+    device->share_state = descriptors->share_state;
+    device->keep_in = descriptors->keep_in;
+    device->keep_out = descriptors->keep_out;
+    descriptors->backend = descriptors->share_state = -1;
+    descriptors->keep_in = descriptors->keep_out = -1;
     int status = mmio ? mmio_device_open(device, descriptors, err)
                       : virtio_device_open(device, descriptors, err);
     if (status == 0 && model->console) {
@@ -116,10 +123,11 @@ struct device *device_create(const struct device_model *model,
     device->model = model;
     device->memory = memory;
     device->base = base;
-    device->backend = -1;
+    device->backend = device->share_state = device->keep_in = device->keep_out = -1;
     device->read_only = settings->read_only;
     device->net = settings->net ? settings->net : "";
     device->vsock = settings->vsock ? settings->vsock : "";
+    device->share = settings->share ? settings->share : "";
     device->link_down = settings->link_down;
     device->disk = settings->disk;
     snprintf(device->id, sizeof(device->id), "%s", settings->id);
@@ -127,7 +135,7 @@ struct device *device_create(const struct device_model *model,
              settings->serial ? settings->serial : "");
 
     int status = device_open(device, settings, descriptors, err);
-    device->net = device->vsock = NULL; /* the caller's */
+    device->net = device->vsock = device->share = NULL; /* the caller's */
     device_descriptors_close(descriptors);
     if (status < 0) {
         device_destroy(device);
@@ -146,6 +154,9 @@ void device_destroy(struct device *device)
     mmio_device_close(device);
     virtio_device_close(device);
     descriptor_close(&device->backend);
+    descriptor_close(&device->share_state);
+    descriptor_close(&device->keep_in);
+    descriptor_close(&device->keep_out);
     free(device);
 }
 

@@ -98,6 +98,7 @@ struct device_model {
     bool needs_backend; /* descriptor `backend` */
     bool network;       /* its backend makes sockets: it keeps the host's network and may use it */
     bool unix_sockets;  /* it connects to Unix sockets in the one folder it is given besides */
+    bool shares_directory; /* it works on files in the one folder it is given, as its owner */
     /* Not NULL: has a console, on descriptor `console`; calls come with the device as context. */
     const struct console_operations *console;
     /* Allocate device->own, set registers or config and features. */
@@ -139,6 +140,7 @@ const struct device_model *device_model_find(const char *kind);
 /* The descriptors of one device; -1 where there is none. The device owns them once created. */
 struct device_descriptors {
     int state, reply, backend, console, console_memory;
+    int share_state, keep_in, keep_out; /* of a shared directory */
     int kick[VIRTIO_QUEUES_MAX];
     int call[VIRTIO_QUEUES_MAX + 1]; /* the one after the last queue: configuration changed */
 };
@@ -162,6 +164,7 @@ struct device_settings {
     const char *serial; /* virtio-blk, cut to 20 bytes */
     const char *net;    /* virtio-net: libshared/net/setting.h */
     const char *vsock;  /* virtio-vsock: libshared/vsock/setting.h */
+    const char *share;  /* virtio-fs: libshared/share/setting.h */
     bool link_down;     /* virtio-net: the cable is pulled */
     struct device_disk disk;
     struct limits limits; /* of models with `limit` */
@@ -177,7 +180,8 @@ struct device {
     struct memory *memory;   /* borrowed */
     char id[48];
     char serial[24];
-    const char *net, *vsock; /* settings of such a device, during init */
+    const char *net, *vsock, *share;    /* settings of such a device, during init */
+    int share_state, keep_in, keep_out; /* descriptors or -1; init may take them */
     bool link_down;
     struct device_disk disk;
     char described[96]; /* for people, by init; may be empty */

@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -41,18 +42,17 @@ struct devd {
     struct memory memory;
     struct device *device;
     struct transport *transport;
-    uint64_t resize_id; /* to answer */
-    bool stopping;
+    uint64_t resize_id;        /* to answer */
+    struct sandbox_user owner; /* of the shared directory */
+    bool stopping, read_only;
 };
 
 static int parse_arguments(struct devd *devd, int argc, char **argv)
 {
     static const struct option options[] = {
-        {"control", required_argument, NULL, 'c'},
-        {"id", required_argument, NULL, 'i'},
-        {"kind", required_argument, NULL, 'k'},
-        {"folder", required_argument, NULL, 'f'},
-        {NULL, 0, NULL, 0},
+        {"control", required_argument, NULL, 'c'}, {"id", required_argument, NULL, 'i'},
+        {"kind", required_argument, NULL, 'k'},    {"folder", required_argument, NULL, 'f'},
+        {"read-only", no_argument, NULL, 'r'},     {NULL, 0, NULL, 0},
     };
     int option;
 
@@ -71,11 +71,29 @@ static int parse_arguments(struct devd *devd, int argc, char **argv)
         case 'f':
             devd->folder = optarg;
             break;
+        case 'r':
+            devd->read_only = true;
+            break;
         default:
             return -EINVAL;
         }
     }
     return devd->control_path && devd->id && devd->kind && optind == argc ? 0 : -EINVAL;
+}
+
+/* A shared directory is worked on as its owner; one of root's by root without privileges. */
+static int find_owner(struct devd *devd, struct error *err)
+{
+    struct stat status;
+
+    for (size_t i = 0; i < devd->descriptors.count; i++) {
+        const struct fdlist_entry *entry = &devd->descriptors.entries[i];
+        if (strcmp(entry->name, "backend") == 0 && fstat(entry->fd, &status) == 0) {
+            devd->owner = (struct sandbox_user){status.st_uid, status.st_gid};
+            return 0;
+        }
+    }
+    return error_set(err, ERROR_CONFIG, 0, "device %s got no directory", devd->id);
 }
 
 /* The folder of the control socket, where all sockets of the machine are. */
@@ -86,8 +104,14 @@ static int isolate(const struct devd *devd, struct error *err)
     const char *const folder[] = {devd->folder, NULL};
     struct sandbox_isolation isolation = {
         .directory = directory,
-        .also = devd->model->network ? NETWORK_FILES : folder,
-        .keep_user = devd->model->unix_sockets, /* they may be for their owner alone */
+        .also = devd->model->network            ? NETWORK_FILES
+                : devd->model->shares_directory ? NULL
+                                                : folder,
+        /* Sockets may be for their owner alone. */
+        .keep_user =
+            devd->model->unix_sockets || (devd->model->shares_directory && devd->owner.uid == 0),
+        .share = devd->model->shares_directory ? devd->folder : NULL,
+        .share_read_only = devd->read_only,
         .network = devd->model->network,
     };
 
@@ -156,6 +180,9 @@ static void take_descriptors(struct devd *devd, struct device_descriptors *descr
     descriptors->backend = take_descriptor(devd, "backend");
     descriptors->console = take_descriptor(devd, "console");
     descriptors->console_memory = take_descriptor(devd, "console-memory");
+    descriptors->share_state = take_descriptor(devd, "share-state");
+    descriptors->keep_in = take_descriptor(devd, "keep-in");
+    descriptors->keep_out = take_descriptor(devd, "keep-out");
     for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++) {
         int fd = fdlist_take(&devd->descriptors, "kick.%u", i);
         descriptors->kick[i] = fd < 0 ? -1 : fd;
@@ -219,6 +246,7 @@ static int create_device(struct devd *devd, const Polyvisor__DeviceConfigure *co
         .restart = configure->restart,
         .net = configure->net,
         .vsock = configure->vsock,
+        .share = configure->share,
         .link_down = configure->link_down,
         .disk = disk_settings(configure->disk),
     };
@@ -251,9 +279,10 @@ static int create_device(struct devd *devd, const Polyvisor__DeviceConfigure *co
 
 static enum sandbox_job job_of(const struct device_model *model)
 {
-    return model->network        ? SANDBOX_NETWORK
-           : model->unix_sockets ? SANDBOX_UNIX_SOCKETS
-                                 : SANDBOX_DEVICE;
+    return model->network            ? SANDBOX_NETWORK
+           : model->unix_sockets     ? SANDBOX_UNIX_SOCKETS
+           : model->shares_directory ? SANDBOX_SHARES
+                                     : SANDBOX_DEVICE;
 }
 
 /* Wait for the configuration, follow it, answer. */
@@ -267,7 +296,8 @@ static int configure_device(struct devd *devd, struct error *err)
     }
     int status = create_device(devd, configure, err);
     if (status == 0) {
-        status = sandbox_seal(job_of(devd->model), err);
+        status = sandbox_seal(job_of(devd->model),
+                              devd->model->shares_directory ? &devd->owner : NULL, err);
     }
     if (status < 0) {
         char component[sizeof(err->component)];
@@ -395,7 +425,8 @@ static int live(struct devd *devd, struct error *err)
     if (fdlist_inherit(&devd->descriptors) < 0) {
         return error_set(err, ERROR_CONFIG, 0, "the inherited descriptors are not as announced");
     }
-    int status = isolate(devd, err);
+    int status = devd->model->shares_directory ? find_owner(devd, err) : 0;
+    status = status < 0 ? status : isolate(devd, err);
     status = status < 0 ? status : limit_resources(devd->model, err);
     if (status < 0) {
         return status;
@@ -425,7 +456,7 @@ int main(int argc, char **argv)
     error_clear(&err);
     if (parse_arguments(&devd, argc, argv) < 0) {
         fprintf(stderr, "usage: devd --control SOCKET --id ID --kind KIND [--folder FOLDER] "
-                        "(started by vmmd)\n");
+                        "[--read-only] (started by vmmd)\n");
         return error_exit_status(ERROR_USAGE);
     }
     snprintf(name, sizeof(name), "devd/%s", devd.id);

@@ -591,7 +591,7 @@ int service_configure(struct service *service, const Polyvisor__JitConfigure *co
         return -(int)err->code;
     }
     /* No machine has been heard yet. */
-    if (sandbox_seal(SANDBOX_COMPILER, err) < 0) {
+    if (sandbox_seal(SANDBOX_COMPILER, NULL, err) < 0) {
         return -(int)err->code;
     }
     if (service->cache) {

@@ -11,6 +11,7 @@
 #include "vmmd/vsock.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -65,14 +66,21 @@ static const struct machine_device_kind device_vsock = {
     .pci_slot = 30,
 };
 
-#define DISK_SLOT 3u
-#define NET_SLOT  (DISK_SLOT + CONFIG_DISKS_MAX)
+static const struct machine_device_kind device_share = {
+    .id = "share",
+    .kind = "virtio-fs",
+    .is_virtio = true,
+};
+
+#define SHARE_SLOT 27u /* of the first; the others take those of the last disks */
+#define DISK_SLOT  3u
+#define NET_SLOT   (DISK_SLOT + CONFIG_DISKS_MAX)
 
 _Static_assert(sizeof(device_fixed) / sizeof(device_fixed[0]) + 1 + CONFIG_DISKS_MAX +
-                       CONFIG_NETS_MAX ==
+                       CONFIG_NETS_MAX + SHARES_MAX ==
                    DEVICES_MAX,
                "room for every device");
-_Static_assert(NET_SLOT + CONFIG_NETS_MAX <= 30, "a slot for every device");
+_Static_assert(NET_SLOT + CONFIG_NETS_MAX <= SHARE_SLOT, "a slot for every device");
 
 static void device_init(struct machine_device *device, const struct machine_device_kind *kind,
                         const char *id, const char *directory)
@@ -83,6 +91,7 @@ static void device_init(struct machine_device *device, const struct machine_devi
     snprintf(device->id, sizeof(device->id), "%s", id);
     device->state_fd = device->reply_fd = device->backend_fd = device->console_fd = -1;
     device->console_memory_fd = -1;
+    device->share_fds = (struct share_descriptors){-1, -1, -1, -1};
     memset(device->kick_fds, -1, sizeof(device->kick_fds));
     memset(device->call_fds, -1, sizeof(device->call_fds));
     snprintf(device->control_path, DEVICE_PATH_MAX, "%s/%s.sock", directory, device->id);
@@ -131,6 +140,13 @@ size_t machine_device_plan(struct machine_device *devices, const Polyvisor__Mach
         device_init_numbered(device, &device_disk, i, DISK_SLOT, directory);
         device->disk = config->disks[i];
         device->queue_count = disk_queue_count(device->disk, config->cpus);
+    }
+    for (size_t i = 0; i < config->n_shares && count < DEVICES_MAX; i++) {
+        struct machine_device *device = &devices[count++];
+        device_init_numbered(device, &device_share, i, 0, directory);
+        device->pci_slot = i == 0 ? SHARE_SLOT : NET_SLOT - (unsigned)i;
+        device->share = config->shares[i];
+        device->queue_count = share_queue_count(config->cpus);
     }
     for (size_t i = 0; i < config->n_net && count < DEVICES_MAX; i++) {
         struct machine_device *device = &devices[count++];
@@ -258,7 +274,21 @@ const char *machine_device_model(const struct machine_device *device)
 
 bool machine_device_folder(const struct machine_device *device, char *folder, size_t size)
 {
+    bool read_only;
+
+    if (device->share) {
+        return share_folder(device->share, folder, size, &read_only);
+    }
     return device->vsock && vsock_folder(device->vsock, folder, size);
+}
+
+bool machine_device_read_only(const struct machine_device *device)
+{
+    char folder[PATH_MAX];
+    bool read_only = false;
+
+    return device->share && share_folder(device->share, folder, sizeof(folder), &read_only) &&
+           read_only;
 }
 
 void machine_device_prepare(struct machine_device *device)
@@ -287,6 +317,9 @@ int machine_device_open(struct machine_device *device, struct event_base *base, 
             return device->backend_fd;
         }
     }
+    if (device->share) {
+        return share_open(device->share, &device->share_fds, err);
+    }
     if (device->vsock) {
         device->backend_fd = vsock_listen(device->vsock, err);
         return device->backend_fd < 0 ? device->backend_fd : 0;
@@ -311,6 +344,7 @@ void machine_device_close(struct machine_device *device)
         device->backend_fd = -1;
     }
     device_close_fd(&device->backend_fd);
+    share_close(&device->share_fds);
     device_close_fd(&device->console_memory_fd);
     link_destroy(device->link);
     device->link = NULL;
@@ -396,7 +430,12 @@ int machine_device_list_own(const struct machine_device *device, struct fdlist *
 
     result = result ? result : device_list_fd(list, backend, "", "backend");
     result = result ? result : device_list_fd(list, device->console_fd, "", "console");
-    return result ? result : device_list_fd(list, device->console_memory_fd, "", "console-memory");
+    result =
+        result ? result : device_list_fd(list, device->console_memory_fd, "", "console-memory");
+    result = result ? result : device_list_fd(list, device->share_fds.directory, "", "backend");
+    result = result ? result : device_list_fd(list, device->share_fds.state, "", "share-state");
+    result = result ? result : device_list_fd(list, device->share_fds.keep_in, "", "keep-in");
+    return result ? result : device_list_fd(list, device->share_fds.keep_out, "", "keep-out");
 }
 
 int machine_device_list_vcpu(const struct machine_device *device, struct fdlist *list)

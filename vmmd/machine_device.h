@@ -6,23 +6,26 @@
  * Every machine has, in this order: serial0, rtc0 (plain MMIO), rng0 in PCI slot 1, console0 in
  * slot 2, power0 in slot 31 (the last, out of the way of what is numbered), then disk0 and on from
  * slot 3, and net0 and on from slot 19: a guest names its interfaces by their slots, and a further
- * disk shall not rename them. vsock0, where there is one, is in slot 30.
+ * disk shall not rename them. share0 is in slot 27, further shares are in slot 18 and down; vsock0,
+ * where there is one, is in slot 30.
  */
 #ifndef POLYVISOR_VMMD_MACHINE_DEVICE_H
 #define POLYVISOR_VMMD_MACHINE_DEVICE_H
 
 #include "libshared/base/error.h"
 #include "libshared/ipc/fdlist.h"
+#include "libshared/share/setting.h"
 #include "proto/control.pb-c.h"
 #include "vmmd/child.h"
 #include "vmmd/link.h"
 #include "vmmd/network.h"
+#include "vmmd/share.h"
 #include "vmmd/validate.h"
 #include <stdbool.h>
 #include <stddef.h>
 
 #define DEVICE_QUEUES_MAX (2 * NET_QUEUES_MAX + 1)
-#define DEVICES_MAX       (6 + CONFIG_DISKS_MAX + CONFIG_NETS_MAX)
+#define DEVICES_MAX       (6 + CONFIG_DISKS_MAX + CONFIG_NETS_MAX + SHARES_MAX)
 #define DEVICE_PATH_MAX   108 /* sun_path */
 
 struct machine_device_kind {
@@ -43,6 +46,8 @@ struct machine_device {
     const Polyvisor__DiskConfig *disk;              /* of the machine's configuration, or NULL */
     const char *net;                                /* likewise: a network card's setting */
     const char *vsock;                              /* likewise */
+    const char *share;                              /* likewise: a shared directory's */
+    struct share_descriptors share_fds;             /* what it needs */
     struct link *link;                              /* of a card that is linked to another */
     bool link_down;                                 /* the card's cable was pulled */
     char description[96];                           /* its process's, for people */
@@ -84,6 +89,8 @@ int machine_device_open(struct machine_device *device, struct event_base *base, 
 const char *machine_device_model(const struct machine_device *device);
 /* The folder that its process sees besides the machine's own. False: there is none. */
 bool machine_device_folder(const struct machine_device *device, char *folder, size_t size);
+/* Whether it may only read there. */
+bool machine_device_read_only(const struct machine_device *device);
 /* Its process is about to be started (again). */
 void machine_device_prepare(struct machine_device *device);
 void machine_device_close(struct machine_device *device);

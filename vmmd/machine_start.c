@@ -142,7 +142,7 @@ struct machine_process {
     const struct child_protocol *protocol;
     const struct child_callbacks *callbacks;
     void *owner;
-    char *argv[10]; /* NULL at the end */
+    char *argv[11]; /* NULL at the end */
     struct fdlist list;
 };
 
@@ -202,6 +202,7 @@ static int machine_spawn_device(struct machine_device *device, struct spawn_gate
     if (machine_device_folder(device, folder, sizeof(folder))) {
         process.argv[7] = "--folder";
         process.argv[8] = folder;
+        process.argv[9] = machine_device_read_only(device) ? "--read-only" : NULL;
     }
 
     snprintf(role, sizeof(role), "devd/%s", device->id);
@@ -281,6 +282,9 @@ static int machine_configure_device(struct machine_device *device, bool restart)
     }
     if (device->vsock) {
         configure.vsock = (char *)device->vsock;
+    }
+    if (device->share) {
+        configure.share = (char *)device->share;
     }
     request.body_case = POLYVISOR__DEVICE_REQUEST__BODY_CONFIGURE;
     request.configure = &configure;

@@ -19,6 +19,11 @@
 /* Where the new root is put together. Any directory does; every host has this one. */
 #define STAGE "/tmp"
 
+bool sandbox_confines(void)
+{
+    return !sandbox_unconfined() && !SANDBOX_SANITIZED;
+}
+
 bool sandbox_unconfined(void)
 {
     const char *text = getenv("POLYVISOR_UNCONFINED");
@@ -153,6 +158,7 @@ static int bind_path(int fd, const char *path)
 /* What is to stay in view, opened before it goes out of sight. */
 struct kept {
     int directory;
+    int share; /* or -1 */
     int files[FILES_MAX];
     unsigned count;
 };
@@ -160,6 +166,13 @@ struct kept {
 static int open_kept(const struct sandbox_isolation *isolation, struct kept *kept)
 {
     kept->count = 0;
+    kept->share = -1;
+    if (isolation->share) {
+        kept->share = open(isolation->share, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (kept->share < 0) {
+            return -1;
+        }
+    }
     kept->directory = open(isolation->directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (kept->directory < 0) {
         return -1;
@@ -174,6 +187,9 @@ static int open_kept(const struct sandbox_isolation *isolation, struct kept *kep
 static void close_kept(const struct kept *kept)
 {
     close(kept->directory);
+    if (kept->share >= 0) {
+        close(kept->share);
+    }
     for (unsigned i = 0; i < kept->count; i++) {
         if (kept->files[i] >= 0) {
             close(kept->files[i]);
@@ -181,8 +197,41 @@ static void close_kept(const struct kept *kept)
     }
 }
 
+/* The share and the links. */
+static int bind_share(const struct sandbox_isolation *isolation, int share)
+{
+    struct mount_attr attributes = {.attr_set =
+                                        MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC};
+    char source[32];
+
+    if (mkdir("." SANDBOX_SHARE, 0755) < 0 || mkdir("." SANDBOX_LINKS, 0755) < 0) {
+        return -1;
+    }
+    snprintf(source, sizeof(source), "/proc/self/fd/%d", share);
+    /* With what is mounted below it: the kernel lets nobody uncover that. The device does not go
+     * there (RESOLVE_NO_XDEV). */
+    if (mount(source, "." SANDBOX_SHARE, NULL, MS_BIND | MS_REC, NULL) < 0 ||
+        mount("/proc/self/fd", "." SANDBOX_LINKS, NULL, MS_BIND, NULL) < 0) {
+        return -1;
+    }
+    if (isolation->share_read_only) {
+        attributes.attr_set |= MOUNT_ATTR_RDONLY;
+    }
+    if (mount_setattr(AT_FDCWD, "." SANDBOX_SHARE, AT_RECURSIVE, &attributes, sizeof(attributes)) <
+        0) {
+        if (errno != ENOSYS) {
+            return -1;
+        }
+        log_warning("this host's kernel cannot restrict mounts: the share is as its file system");
+    }
+    return 0;
+}
+
 static int fill_root(const struct sandbox_isolation *isolation, const struct kept *kept)
 {
+    if (kept->share >= 0 && bind_share(isolation, kept->share) < 0) {
+        return -1;
+    }
     if (make_parents(isolation->directory, true) < 0 ||
         bind_at(kept->directory, isolation->directory) < 0) {
         return -1;

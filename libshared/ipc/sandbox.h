@@ -20,6 +20,7 @@
 
 #include "libshared/base/error.h"
 #include <stdbool.h>
+#include <sys/types.h>
 
 struct sandbox_isolation {
     const char *directory;   /* absolute; all of the file system that is left, readable, writable */
@@ -27,18 +28,37 @@ struct sandbox_isolation {
                                 at the end; may be NULL. Those that do not exist are left out. */
     bool keep_user; /* root stays root, for the sake of files that it owns, without capabilities */
     bool network;   /* keep the host's network */
+    /* Absolute, or NULL: a folder that is seen as SANDBOX_SHARE, with all that is mounted below it,
+     * without devices, programs and set-id bits; and beside it, as SANDBOX_LINKS, the links to the
+     * process's own descriptors. */
+    const char *share;
+    bool share_read_only;
+};
+
+#define SANDBOX_SHARE         "/polyvisor-share"
+#define SANDBOX_LINKS         "/polyvisor-links"
+#define SANDBOX_LINKS_OUTSIDE "/proc/self/fd" /* where there is no file system of its own */
+
+/* Whom a process that is root becomes. */
+struct sandbox_user {
+    uid_t uid;
+    gid_t gid;
 };
 
 enum sandbox_job {
-    SANDBOX_DEVICE,    /* descriptors it has, memory without execution, threads */
-    SANDBOX_NETWORK,   /* the same, and sockets */
+    SANDBOX_DEVICE,       /* descriptors it has, memory without execution, threads */
+    SANDBOX_NETWORK,      /* the same, and sockets */
     SANDBOX_UNIX_SOCKETS, /* the same as a device, and Unix sockets to connect */
-    SANDBOX_PROCESSOR, /* vcpud */
-    SANDBOX_COMPILER,  /* jitd: descriptors it has, files in its directory */
+    SANDBOX_SHARES,       /* the same as a device, and files in what is left of the file system */
+    SANDBOX_PROCESSOR,    /* vcpud */
+    SANDBOX_COMPILER,     /* jitd: descriptors it has, files in its directory */
 };
 
 /* 0, or a negative error code with *err set. */
 int sandbox_isolate(const struct sandbox_isolation *isolation, struct error *err);
-int sandbox_seal(enum sandbox_job job, struct error *err);
+/* `user`: NULL for nobody. */
+int sandbox_seal(enum sandbox_job job, const struct sandbox_user *user, struct error *err);
+/* Whether they do anything: POLYVISOR_UNCONFINED and sanitizers turn them off. */
+bool sandbox_confines(void);
 
 #endif

@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -29,18 +30,21 @@ static int failed(struct error *err, const char *what, int cause)
 
 /* --- privileges ------------------------------------------------------------------------------ */
 
-/* Root becomes nobody, and loses its capabilities with that; the C library does it for all threads.
- * Others lost theirs when they were isolated. */
-static int drop_privileges(struct error *err)
+/* Root becomes nobody (or whom it was told), and loses its capabilities with that; the C library
+ * does it for all threads. Others lost theirs when they were isolated. */
+static int drop_privileges(const struct sandbox_user *user, struct error *err)
 {
+    const struct sandbox_user nobody = {NOBODY, NOBODY};
+
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct present[2] = {{0}};
 
     if (geteuid() != 0 || syscall(SYS_capget, &header, present) < 0 || !present[0].effective) {
         return 0;
     }
-    if (setgroups(0, NULL) < 0 || setresgid(NOBODY, NOBODY, NOBODY) < 0 ||
-        setresuid(NOBODY, NOBODY, NOBODY) < 0) {
+    user = user ? user : &nobody;
+    if (setgroups(0, NULL) < 0 || setresgid(user->gid, user->gid, user->gid) < 0 ||
+        setresuid(user->uid, user->uid, user->uid) < 0) {
         if (errno == EPERM || errno == EINVAL) { /* one user is all there is in this container */
             log_warning("the process stays root: %s", strerror(errno));
             return 0;
@@ -245,6 +249,44 @@ static int allow_unix_sockets(scmp_filter_ctx filter)
     return result ? result : seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(connect), 0);
 }
 
+/* By directories and descriptors that it has. */
+static const int SHARES[] = {
+    SCMP_SYS(openat),          SCMP_SYS(openat2),  SCMP_SYS(statx),      SCMP_SYS(readlinkat),
+    SCMP_SYS(symlinkat),       SCMP_SYS(linkat),   SCMP_SYS(mkdirat),    SCMP_SYS(renameat2),
+    SCMP_SYS(utimensat),       SCMP_SYS(fstatfs),  SCMP_SYS(getdents64), SCMP_SYS(syncfs),
+    SCMP_SYS(setxattr),        SCMP_SYS(getxattr), SCMP_SYS(listxattr),  SCMP_SYS(removexattr),
+    SCMP_SYS(copy_file_range), SCMP_SYS(renameat), /* the C library's renameat2 without flags */
+};
+
+/* Files without set-id bits, no devices. Removing is for directories that it has: what nanomsg
+ * wants to remove by its path is pretended, as for the others. */
+static int allow_shares(scmp_filter_ctx filter)
+{
+    const mode_t types[] = {S_IFREG, S_IFIFO, S_IFSOCK};
+    int result = ALLOW_LIST(filter, SHARES);
+
+    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]) && result == 0; i++) {
+        result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mknodat), 1,
+                                  SCMP_A2(SCMP_CMP_MASKED_EQ, S_IFMT | S_ISUID, types[i]));
+    }
+    if (result == 0) {
+        result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(fchmodat), 1,
+                                  SCMP_A2(SCMP_CMP_MASKED_EQ, S_ISUID, 0));
+    }
+    if (result == 0) {
+        result = seccomp_rule_add(
+            filter, SCMP_ACT_ALLOW, SCMP_SYS(unlinkat), 1,
+            SCMP_A0(SCMP_CMP_MASKED_EQ, UINT32_C(0x80000000), 0)); /* not AT_FDCWD */
+    }
+    if (result == 0) {
+        result = seccomp_rule_add(
+            filter, SCMP_ACT_ERRNO(ENOENT), SCMP_SYS(unlinkat), 1,
+            SCMP_A0(SCMP_CMP_MASKED_EQ, UINT32_C(0x80000000), UINT32_C(0x80000000)));
+    }
+    int older = seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOENT), SCMP_SYS(unlink), 0);
+    return result || older == -EDOM ? result : older;
+}
+
 static int fill_filter(scmp_filter_ctx filter, enum sandbox_job job)
 {
     int result = ALLOW_LIST(filter, COMMON);
@@ -262,7 +304,9 @@ static int fill_filter(scmp_filter_ctx filter, enum sandbox_job job)
         result = allow_unix_sockets(filter);
     }
     if (result == 0) {
-        result = job == SANDBOX_COMPILER ? ALLOW_LIST(filter, FILES) : pretend_unlinked(filter);
+        result = job == SANDBOX_COMPILER ? ALLOW_LIST(filter, FILES)
+                 : job == SANDBOX_SHARES ? allow_shares(filter)
+                                         : pretend_unlinked(filter);
     }
     return result;
 }
@@ -285,11 +329,11 @@ static int load_filter(enum sandbox_job job, struct error *err)
     return result ? failed(err, "a filter for system calls", -result) : 0;
 }
 
-int sandbox_seal(enum sandbox_job job, struct error *err)
+int sandbox_seal(enum sandbox_job job, const struct sandbox_user *user, struct error *err)
 {
-    if (sandbox_unconfined() || SANDBOX_SANITIZED) {
+    if (!sandbox_confines()) {
         return 0;
     }
-    int result = drop_privileges(err);
+    int result = drop_privileges(user, err);
     return result < 0 ? result : load_filter(job, err);
 }

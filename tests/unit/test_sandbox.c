@@ -38,7 +38,7 @@ static int confined(enum sandbox_job job, attempt *try)
                                               .keep_user = job == SANDBOX_COMPILER,
                                               .network = job == SANDBOX_NETWORK};
         struct error err;
-        if (sandbox_isolate(&isolation, &err) < 0 || sandbox_seal(job, &err) < 0) {
+        if (sandbox_isolate(&isolation, &err) < 0 || sandbox_seal(job, NULL, &err) < 0) {
             fprintf(stderr, "%s\n", err.message);
             _exit(200);
         }

@@ -46,5 +46,5 @@ int confine_process(const char *control_path, struct error *err)
 
 int confine_seal(struct error *err)
 {
-    return sandbox_seal(SANDBOX_PROCESSOR, err);
+    return sandbox_seal(SANDBOX_PROCESSOR, NULL, err);
 }
