@@ -91,7 +91,7 @@ static void device_init(struct machine_device *device, const struct machine_devi
     snprintf(device->id, sizeof(device->id), "%s", id);
     device->state_fd = device->reply_fd = device->backend_fd = device->console_fd = -1;
     device->console_memory_fd = -1;
-    device->share_fds = (struct share_descriptors){-1, -1, -1, -1};
+    device->share_fds = (struct shared_directory){-1, -1, -1, -1};
     memset(device->kick_fds, -1, sizeof(device->kick_fds));
     memset(device->call_fds, -1, sizeof(device->call_fds));
     snprintf(device->control_path, DEVICE_PATH_MAX, "%s/%s.sock", directory, device->id);
@@ -146,7 +146,7 @@ size_t machine_device_plan(struct machine_device *devices, const Polyvisor__Mach
         device_init_numbered(device, &device_share, i, 0, directory);
         device->pci_slot = i == 0 ? SHARE_SLOT : NET_SLOT - (unsigned)i;
         device->share = config->shares[i];
-        device->queue_count = share_queue_count(config->cpus);
+        device->queue_count = shared_directory_queue_count(config->cpus);
     }
     for (size_t i = 0; i < config->n_net && count < DEVICES_MAX; i++) {
         struct machine_device *device = &devices[count++];
@@ -277,7 +277,7 @@ bool machine_device_folder(const struct machine_device *device, char *folder, si
     bool read_only;
 
     if (device->share) {
-        return share_folder(device->share, folder, size, &read_only);
+        return shared_directory_path(device->share, folder, size, &read_only);
     }
     return device->vsock && vsock_folder(device->vsock, folder, size);
 }
@@ -287,8 +287,8 @@ bool machine_device_read_only(const struct machine_device *device)
     char folder[PATH_MAX];
     bool read_only = false;
 
-    return device->share && share_folder(device->share, folder, sizeof(folder), &read_only) &&
-           read_only;
+    return device->share &&
+           shared_directory_path(device->share, folder, sizeof(folder), &read_only) && read_only;
 }
 
 void machine_device_prepare(struct machine_device *device)
@@ -318,7 +318,7 @@ int machine_device_open(struct machine_device *device, struct event_base *base, 
         }
     }
     if (device->share) {
-        return share_open(device->share, &device->share_fds, err);
+        return shared_directory_open(device->share, &device->share_fds, err);
     }
     if (device->vsock) {
         device->backend_fd = vsock_listen(device->vsock, err);
@@ -344,7 +344,7 @@ void machine_device_close(struct machine_device *device)
         device->backend_fd = -1;
     }
     device_close_fd(&device->backend_fd);
-    share_close(&device->share_fds);
+    shared_directory_close(&device->share_fds);
     device_close_fd(&device->console_memory_fd);
     link_destroy(device->link);
     device->link = NULL;

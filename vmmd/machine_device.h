@@ -19,7 +19,7 @@
 #include "vmmd/child.h"
 #include "vmmd/link.h"
 #include "vmmd/network.h"
-#include "vmmd/share.h"
+#include "vmmd/shared_directory.h"
 #include "vmmd/validate.h"
 #include <stdbool.h>
 #include <stddef.h>
@@ -47,7 +47,7 @@ struct machine_device {
     const char *net;                                /* likewise: a network card's setting */
     const char *vsock;                              /* likewise */
     const char *share;                              /* likewise: a shared directory's */
-    struct share_descriptors share_fds;             /* what it needs */
+    struct shared_directory share_fds;              /* what it needs */
     struct link *link;                              /* of a card that is linked to another */
     bool link_down;                                 /* the card's cable was pulled */
     char description[96];                           /* its process's, for people */

@@ -5,7 +5,7 @@
 #include "vmmd/disk.h"
 #include "vmmd/message.h"
 #include "vmmd/network.h"
-#include "vmmd/share.h"
+#include "vmmd/shared_directory.h"
 #include "vmmd/storage.h"
 #include "vmmd/vsock.h"
 #include <inttypes.h>
@@ -288,7 +288,7 @@ int config_validate_form(Polyvisor__MachineConfig *config, const char *directory
     if (!result && config->vsock[0]) {
         result = vsock_check(config->vsock, err);
     }
-    return result ? result : share_check(config, err);
+    return result ? result : shared_directory_check(config, err);
 }
 
 int config_validate(Polyvisor__MachineConfig *config, const char *directory, struct error *err)
@@ -299,5 +299,5 @@ int config_validate(Polyvisor__MachineConfig *config, const char *directory, str
     result = result ? result : config_check_image_files(config, err);
     result = result ? result : config_check_disk_files(config, err);
     result = result ? result : network_check_host(config, err);
-    return result ? result : share_check_host(config, err);
+    return result ? result : shared_directory_check_host(config, err);
 }

@@ -49,7 +49,10 @@ holder=$!
 "$vmctl" console m <"$work/m.in" >"$work/m.out" 2>/dev/null &
 wait_for 120 answered 1
 ok "a machine with shares starts"
-shown() { "$vmctl" show m | grep -q "share0: $share:tag,cache=auto,uid=0,gid=0" && "$vmctl" --json show m | grep -q "$work/readonly:/ro,readonly"; }
+shown() {
+    "$vmctl" show m >"$work/shown" && "$vmctl" --json show m >>"$work/shown" &&
+        grep -q "share0: $share:tag,cache=auto,uid=0,gid=0" "$work/shown" && grep -q "$work/readonly:/ro,readonly" "$work/shown"
+}
 check "show tells of them" shown
 check "the guest mounts them by their tags" ask "mkdir -p /s /r; mount -t virtiofs tag /s && mount -t virtiofs /ro /r"
 

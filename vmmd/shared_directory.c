@@ -1,4 +1,4 @@
-#include "vmmd/share.h"
+#include "vmmd/shared_directory.h"
 
 #include "libshared/mem/memory.h"
 #include "libshared/share/setting.h"
@@ -24,7 +24,7 @@ static int check_one(const char *text, struct share_setting *setting, struct err
     return result;
 }
 
-int share_check(const Polyvisor__MachineConfig *config, struct error *err)
+int shared_directory_check(const Polyvisor__MachineConfig *config, struct error *err)
 {
     struct share_setting setting, other;
 
@@ -72,7 +72,7 @@ static int open_directory(const char *text, struct error *err)
     return fd;
 }
 
-int share_check_host(const Polyvisor__MachineConfig *config, struct error *err)
+int shared_directory_check_host(const Polyvisor__MachineConfig *config, struct error *err)
 {
     for (size_t i = 0; i < config->n_shares; i++) {
         int fd = open_directory(config->shares[i], err);
@@ -92,7 +92,7 @@ static void close_one(int *fd)
     *fd = -1;
 }
 
-void share_close(struct share_descriptors *share)
+void shared_directory_close(struct shared_directory *share)
 {
     close_one(&share->directory);
     close_one(&share->state);
@@ -113,7 +113,7 @@ static int open_state(void)
     return fd;
 }
 
-static int open_keep(struct share_descriptors *share)
+static int open_keep(struct shared_directory *share)
 {
     const int bytes = KEEP_BUFFER;
     int ends[2];
@@ -129,9 +129,9 @@ static int open_keep(struct share_descriptors *share)
     return 0;
 }
 
-int share_open(const char *text, struct share_descriptors *share, struct error *err)
+int shared_directory_open(const char *text, struct shared_directory *share, struct error *err)
 {
-    *share = (struct share_descriptors){-1, -1, -1, -1};
+    *share = (struct shared_directory){-1, -1, -1, -1};
     share->directory = open_directory(text, err);
     if (share->directory < 0) {
         return share->directory;
@@ -139,13 +139,13 @@ int share_open(const char *text, struct share_descriptors *share, struct error *
     share->state = open_state();
     int result = share->state < 0 ? share->state : open_keep(share);
     if (result < 0) {
-        share_close(share);
+        shared_directory_close(share);
         return error_set(err, ERROR_IO, -result, "cannot set up a share: %s", strerror(-result));
     }
     return 0;
 }
 
-bool share_folder(const char *text, char *folder, size_t size, bool *read_only)
+bool shared_directory_path(const char *text, char *folder, size_t size, bool *read_only)
 {
     struct share_setting setting;
 
@@ -157,7 +157,7 @@ bool share_folder(const char *text, char *folder, size_t size, bool *read_only)
     return true;
 }
 
-unsigned share_queue_count(unsigned cpus)
+unsigned shared_directory_queue_count(unsigned cpus)
 {
     return 1 + (cpus < SHARE_QUEUES_MAX - 1 ? cpus : SHARE_QUEUES_MAX - 1);
 }
