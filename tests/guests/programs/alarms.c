@@ -45,13 +45,15 @@ static int64_t monotonic_seconds(void)
 
 static void *read_clock(void *argument)
 {
-    int64_t first = clock_seconds(), start = monotonic_seconds(), last = first;
+    /* A reading may take seconds when the device is replaced meanwhile: it tells a time between. */
+    int64_t before = monotonic_seconds(), first = clock_seconds(), after = monotonic_seconds();
+    int64_t last = first;
     (void)argument;
 
     while (!stop) {
-        int64_t least = first + monotonic_seconds() - start - 2;
+        int64_t least = first + monotonic_seconds() - after - 2;
         int64_t now = clock_seconds();
-        int64_t most = first + monotonic_seconds() - start + 2; /* it may have taken long */
+        int64_t most = first + monotonic_seconds() - before + 2;
         if (now < last || now < least || now > most) {
             wrong_reads++;
             fprintf(stderr, "the clock says %lld after %lld, expected %lld to %lld\n",
