@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -285,6 +286,26 @@ static enum sandbox_job job_of(const struct device_model *model)
                                      : SANDBOX_DEVICE;
 }
 
+/* A process that stands ready for the day on which another dies waits until vmmd wants it, under
+ * another name. False: it never will. */
+static bool await_turn(struct devd *devd)
+{
+    int fd = take_descriptor(devd, "standby");
+    ssize_t length;
+    char byte;
+
+    if (fd < 0) {
+        return true;
+    }
+    prctl(PR_SET_NAME, "devd-standby");
+    do {
+        length = read(fd, &byte, 1);
+    } while (length < 0 && errno == EINTR);
+    prctl(PR_SET_NAME, "devd");
+    close(fd);
+    return length == 1;
+}
+
 /* Wait for the configuration, follow it, answer. */
 static int configure_device(struct devd *devd, struct error *err)
 {
@@ -428,7 +449,7 @@ static int live(struct devd *devd, struct error *err)
     int status = devd->model->shares_directory ? find_owner(devd, err) : 0;
     status = status < 0 ? status : isolate(devd, err);
     status = status < 0 ? status : limit_resources(devd->model, err);
-    if (status < 0) {
+    if (status < 0 || !await_turn(devd)) {
         return status;
     }
     devd->control = device_control_open(devd->control_path, err);

@@ -354,6 +354,7 @@ void machine_device_configured(struct child *child, const struct error *err,
         device->ready = true;
         child_heartbeat_start(child);
         machine_event(machine, "device-restarted", child->role, "pid %ld", (long)child->pid);
+        machine_keep_spare(device);
         machine_wake(machine); /* a key may have to be pressed */
     }
 }

@@ -20,6 +20,7 @@
 #include "vmmd/link.h"
 #include "vmmd/network.h"
 #include "vmmd/shared_directory.h"
+#include "vmmd/spare.h"
 #include "vmmd/validate.h"
 #include <stdbool.h>
 #include <stddef.h>
@@ -66,11 +67,12 @@ struct machine_device {
     /* Its process; kept by machine.c and recovery.c. */
     struct machine *machine;
     struct child child;
-    bool ready;       /* answered its configuration */
-    bool stopping;    /* was asked to stop */
-    bool failed;      /* given up */
-    bool stuck;       /* vcpud waits to hear of the end of its process */
-    bool key_pressed; /* of this process, since the guest was last asked to power off */
+    struct spare spare; /* from its first death on */
+    bool ready;         /* answered its configuration */
+    bool stopping;      /* was asked to stop */
+    bool failed;        /* given up */
+    bool stuck;         /* vcpud waits to hear of the end of its process */
+    bool key_pressed;   /* of this process, since the guest was last asked to power off */
     struct error error;
     unsigned deaths;                 /* in a row */
     unsigned restarts;               /* since the machine was started */

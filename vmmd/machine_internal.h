@@ -15,6 +15,8 @@ int machine_launch(struct machine *machine, struct error *err);
 void machine_release(struct machine *machine);
 /* Start a device's process again, after its death. 0 or a negative code. */
 int machine_relaunch_device(struct machine_device *device, struct error *err);
+/* A device that has died and is well again: have a spare ready in case that it dies once more. */
+void machine_keep_spare(struct machine_device *device);
 
 /* Whether its engine makes use of jitd, and there may be one. */
 bool machine_wants_compiler(const struct machine *machine);

@@ -91,6 +91,7 @@ static void recovery_restart(struct machine_device *device, uint64_t now)
     device->restart_ns = 0;
     if (device->deaths > RECOVERY_DEATHS_MAX) {
         device->failed = true;
+        spare_discard(&device->spare);
         machine_device_show_failed(device, true);
         machine_event(device->machine, "device-failed", device->id,
                       "gave up after %u deaths in a row", device->deaths);

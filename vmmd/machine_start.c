@@ -143,8 +143,18 @@ struct machine_process {
     const struct child_callbacks *callbacks;
     void *owner;
     char *argv[11]; /* NULL at the end */
+    char folder[PATH_MAX];
     struct fdlist list;
 };
+
+/* Where its program is, into `path` of PATH_MAX bytes. 0 or negative errno. */
+static int machine_find_program(const struct machine *machine, const char *program, char *path)
+{
+    if ((size_t)snprintf(path, PATH_MAX, "%s/%s", machine->host->programs, program) >= PATH_MAX) {
+        return -ENAMETOOLONG;
+    }
+    return access(path, X_OK) < 0 ? -errno : 0;
+}
 
 /* Fork it and attach `child` to it. The gate keeps it from running yet. */
 static int machine_spawn(const struct machine *machine, struct spawn_gate *gate,
@@ -155,14 +165,9 @@ static int machine_spawn(const struct machine *machine, struct spawn_gate *gate,
     pid_t pid;
     int pidfd;
 
-    if ((size_t)snprintf(path, sizeof(path), "%s/%s", machine->host->programs, process->program) >=
-        sizeof(path)) {
-        return -ENAMETOOLONG;
-    }
-    if (access(path, X_OK) < 0) {
-        return -errno;
-    }
-    int result = spawn_process(gate, path, process->argv, &process->list, &pid, &pidfd);
+    int result = machine_find_program(machine, process->program, path);
+    result =
+        result ? result : spawn_process(gate, path, process->argv, &process->list, &pid, &pidfd);
     if (result) {
         return result;
     }
@@ -185,9 +190,10 @@ static int machine_spawn_vcpu(struct machine *machine, struct spawn_gate *gate)
     return result ? result : machine_spawn(machine, gate, &process, "vcpud", &machine->vcpu);
 }
 
-static int machine_spawn_device(struct machine_device *device, struct spawn_gate *gate)
+/* Points into `device` and into itself. 0 or negative errno. */
+static int machine_describe_device(struct machine_device *device, struct machine_process *process)
 {
-    struct machine_process process = {
+    *process = (struct machine_process){
         .program = "devd",
         .control_path = device->control_path,
         .protocol = &child_protocol_device,
@@ -196,18 +202,39 @@ static int machine_spawn_device(struct machine_device *device, struct spawn_gate
         .argv = {"devd", "--control", device->control_path, "--id", device->id, "--kind",
                  (char *)machine_device_model(device)},
     };
-    char role[sizeof(device->child.role)], folder[PATH_MAX];
-    int result = machine_list_device(device, &process.list);
-
-    if (machine_device_folder(device, folder, sizeof(folder))) {
-        process.argv[7] = "--folder";
-        process.argv[8] = folder;
-        process.argv[9] = machine_device_read_only(device) ? "--read-only" : NULL;
+    if (machine_device_folder(device, process->folder, sizeof(process->folder))) {
+        process->argv[7] = "--folder";
+        process->argv[8] = process->folder;
+        process->argv[9] = machine_device_read_only(device) ? "--read-only" : NULL;
     }
+    return machine_list_device(device, &process->list);
+}
+
+static int machine_spawn_device(struct machine_device *device, struct spawn_gate *gate)
+{
+    struct machine_process process;
+    char role[sizeof(device->child.role)];
+    int result = machine_describe_device(device, &process);
 
     snprintf(role, sizeof(role), "devd/%s", device->id);
     machine_device_prepare(device);
     return result ? result : machine_spawn(device->machine, gate, &process, role, &device->child);
+}
+
+void machine_keep_spare(struct machine_device *device)
+{
+    struct machine_process process;
+    char path[PATH_MAX];
+
+    if (device->spare.pid) {
+        return;
+    }
+    int result = machine_describe_device(device, &process);
+    result = result ? result : machine_find_program(device->machine, process.program, path);
+    result = result ? result : spare_start(&device->spare, path, process.argv, &process.list);
+    if (result) { /* then the next one is started when it is needed */
+        log_warning("%s: no spare process: %s", device->id, strerror(-result));
+    }
 }
 
 bool machine_wants_compiler(const struct machine *machine)
@@ -337,7 +364,7 @@ int machine_launch(struct machine *machine, struct error *err)
     return result;
 }
 
-int machine_relaunch_device(struct machine_device *device, struct error *err)
+static int machine_relaunch_anew(struct machine_device *device)
 {
     struct spawn_gate gate;
     int result = spawn_gate_open(&gate);
@@ -351,6 +378,35 @@ int machine_relaunch_device(struct machine_device *device, struct error *err)
         }
         spawn_gate_close(&gate);
     }
+    return result;
+}
+
+/* By the spare, which is written down before it goes on, like any other. */
+static int machine_relaunch_spare(struct machine_device *device, pid_t pid, int pidfd, int pipe_fd)
+{
+    char role[sizeof(device->child.role)];
+
+    snprintf(role, sizeof(role), "devd/%s", device->id);
+    machine_device_prepare(device);
+    int result =
+        child_attach(&device->child, device->machine->host->base, &child_protocol_device,
+                     &machine_device_callbacks, device, role, pid, pidfd, device->control_path);
+    result = result ? result : machine_configure_device(device, true);
+    if (!result) {
+        machine_save(device->machine);
+    }
+    spare_release(pipe_fd); /* or it would wait; one that failed is killed */
+    return result;
+}
+
+int machine_relaunch_device(struct machine_device *device, struct error *err)
+{
+    pid_t pid;
+    int pidfd, pipe_fd;
+    int result = spare_take(&device->spare, &pid, &pidfd, &pipe_fd)
+                     ? machine_relaunch_spare(device, pid, pidfd, pipe_fd)
+                     : machine_relaunch_anew(device);
+
     if (result) {
         child_release(&device->child);
         return error_set(err, ERROR_IO, -result, "cannot start devd for '%s': %s", device->id,
@@ -376,6 +432,7 @@ void machine_release(struct machine *machine)
     for (size_t i = 0; i < machine->device_count; i++) {
         struct machine_device *device = &machine->devices[i];
         child_release(&device->child);
+        spare_discard(&device->spare);
         machine_device_close(device);
         /* A process that was killed leaves its sockets. */
         unlink(device->control_path);

@@ -19,7 +19,7 @@
 /* A peer that is not up yet is tried again this often: a daemon is ready a few milliseconds after
  * its start, and nobody should wait nanomsg's usual 100 ms for it. */
 #define CHANNEL_RECONNECT_MS     2
-#define CHANNEL_RECONNECT_MAX_MS 8
+#define CHANNEL_RECONNECT_MAX_MS 2
 
 struct channel_frame {
     uint32_t magic;

@@ -71,6 +71,12 @@ class Events(threading.Thread):
                     return None
                 self.changed.wait(left)
 
+    def hung(self, machine):
+        """How often vmmd ended a process because it did not answer, not because it was stopped."""
+        with self.changed:
+            return sum(event["kind"] == "hung" and event["machine"] == machine and
+                       "stopped" not in event["detail"] for event in self.seen)
+
     def count(self, kind, machine):
         with self.changed:
             return sum(event["kind"] == kind and event["machine"] == machine for event in self.seen)
@@ -83,9 +89,11 @@ def process_of(machine, device):
             try:
                 with open(f"/proc/{pid}/cmdline", "rb") as file:
                     words = file.read().decode().split("\0")
+                with open(f"/proc/{pid}/comm") as file:
+                    standby = file.read() == "devd-standby\n"
             except OSError:
                 continue
-            if f"/vms/{machine}/{device}.sock" in " ".join(words):
+            if not standby and f"/vms/{machine}/{device}.sock" in " ".join(words):
                 return int(pid)
     return 0
 

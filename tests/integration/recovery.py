@@ -7,6 +7,7 @@ Started by test_recovery.sh, which has a vmmd running. Usage:
 
 Prints lines for tests/run, and figures as "# ..." lines.
 """
+import json
 import mmap
 import os
 import random
@@ -14,16 +15,19 @@ import re
 import signal
 import statistics
 import struct
+import subprocess
 import sys
 import threading
 import time
 
 from machines import PATIENCE, Console, Events, Shell, begin, check, failed, process_of, vmctl
 
-GUEST, WORK = sys.argv[3], sys.argv[4]
+VMCTL, GUEST, WORK = sys.argv[1], sys.argv[3], sys.argv[4]
 KILLS, STOPS, KINDS = int(sys.argv[5]), int(sys.argv[6]), sys.argv[7:]
 MACHINE = "recovery"
 DISK = os.environ.get("DISK", "")  # how disks are opened: ",cache=none,aio=threads"
+OPTIONS = os.environ.get("OPTIONS", "").split()  # of vmctl create: "--irqchip plic"
+TOGETHER = int(os.environ.get("TOGETHER", "1"))  # how often all devices are struck at the same instant
 
 
 class Load:
@@ -253,29 +257,41 @@ class Serial(Stream):
 LOADS = {"serial": (Serial,), "console": (VirtioConsole,), "disk": (Fio, Sectors), "rng": (Randomness,), "rtc": (Alarms,)}
 
 
+def serving(device):
+    """The process that serves the device now, not its spare; 0 between two of them."""
+    for process in json.loads(vmctl("--json", "show", MACHINE))["processes"]:
+        if process["role"] == f"devd/{device}":
+            return process["pid"]
+    return 0
+
+
 class Killer:
     """Kills the processes of one kind of device, one after the other, at random moments."""
 
     def __init__(self, kind, devices, events):
         self.kind, self.devices, self.events = kind, devices, events
-        self.times, self.lost = [], []
+        self.times, self.stop_times, self.lost = [], [], []
         self.random = random.Random()
 
     def strike(self, number, device):
         """`number` ends the device's process; then it waits for the next one."""
-        pid = process_of(MACHINE, device)
+        pid = serving(device)
         if pid == 0:
             return
         mark = self.events.mark()
         start = time.monotonic()
-        os.kill(pid, number)
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            return
         if number == signal.SIGKILL and self.random.random() < 0.15:
             self.strike_successor(device, pid)
         event = self.events.wait(mark, "device-restarted", f"devd/{device}", 60, MACHINE)
         if event is None:
             self.lost.append(device)
-        elif number == signal.SIGKILL:
-            self.times.append((event["heard"] - start) * 1000)
+        else:
+            times = self.times if number == signal.SIGKILL else self.stop_times
+            times.append((event["heard"] - start) * 1000)
 
     def strike_successor(self, device, old):
         """The next process is killed, too, while it starts."""
@@ -298,8 +314,32 @@ class Killer:
     def judge(self):
         check(f"{self.kind}: {KILLS} killed and {STOPS} stopped processes are replaced", not self.lost, str(self.lost))
         if self.times:
-            print(f"# {self.kind}: {len(self.times)} deaths, service again after {statistics.median(self.times):.0f} ms "
-                  f"(median), {max(self.times):.0f} ms (most), {sum(t > 100 for t in self.times)} over 100 ms")
+            print_times(f"{self.kind}: {len(self.times)} deaths", self.times)
+        if self.stop_times:
+            print_times(f"{self.kind}: {len(self.stop_times)} stopped", self.stop_times)
+
+
+def print_times(what, times):
+    times = sorted(times)
+    print(f"# {what}, service again after {statistics.median(times):.0f} ms (median), "
+          f"{times[(99 * len(times) - 1) // 100]:.0f} (99 of 100), {times[-1]:.0f} (most), "
+          f"{sum(t > 100 for t in times)} over 100 ms")
+
+
+def strike_all(number, devices, events):
+    """All processes at the same instant, while the guest uses all of them: deadlines must not add up."""
+    mark = events.mark()
+    processes = {device: serving(device) for device in devices}
+    for pid in processes.values():
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
+    counted = subprocess.run([VMCTL, "stats", MACHINE], stdout=subprocess.DEVNULL, check=False)
+    check(f"vcpud answers while all devices are struck (signal {number})", counted.returncode == 0)
+    lost = [device for device in devices
+            if not events.wait(mark, "device-restarted", f"devd/{device}", PATIENCE, MACHINE)]
+    check(f"all processes are replaced (signal {number})", not lost, str(lost))
 
 
 def in_parallel(functions):
@@ -321,7 +361,7 @@ def main():
     begin(sys.argv[1], int(sys.argv[2]))
     events = Events()
     vmctl("create", MACHINE, "--kernel", f"{GUEST}/vmlinux", "--initrd", f"{GUEST}/test-initrd.cpio.gz", "--memory", "256M",
-          "--cpus", "2", "--append", "quiet script=commands", *(option for load in loads for option in load.options))
+          "--cpus", "2", "--append", "quiet script=commands", *OPTIONS, *(option for load in loads for option in load.options))
     vmctl("start", MACHINE)
     shell = Shell(MACHINE)
     shell.answer()
@@ -331,6 +371,10 @@ def main():
     time.sleep(1)
     killers = [Killer(kind, [d for load in LOADS[kind] for d in load.devices], events) for kind in KINDS]
     in_parallel([killer.run for killer in killers])
+    devices = [device for killer in killers for device in killer.devices]
+    for _ in range(TOGETHER):
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            strike_all(number, devices, events)
     for load in sorted(loads, key=lambda load: load.name != "serial"):
         load.stop(shell)
     shell.ask("touch /tmp/stop")
@@ -344,6 +388,7 @@ def main():
     check("the guest's kernel has nothing to say", not said, "\n    ".join(said[:20]))
     check("no device was given up", events.count("device-failed", MACHINE) == 0)
     check("no call of the guest missed its deadline", events.count("device-timeout", MACHINE) == 0)
+    check("nothing but the stopped devices was taken for hung", events.hung(MACHINE) == 0)
     vmctl("kill", MACHINE)
     vmctl("rm", MACHINE)
     events.process.terminate()

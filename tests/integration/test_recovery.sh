@@ -4,8 +4,9 @@
 #
 #   test_recovery.sh [KIND...]    disk, serial, console, rng, rtc; all of them at once if none is named
 #
-# KILLS and STOPS say how often, for each kind: KILLS=200 STOPS=20 is the long proof. DISK= adds settings to
-# the disks: DISK=,cache=none
+# KILLS and STOPS say how often, for each kind: KILLS=200 STOPS=20 is the long proof; TOGETHER how often all are
+# struck at the same instant. DISK= adds settings to the disks, OPTIONS= to the machine: DISK=,cache=none
+# OPTIONS="--irqchip plic"
 . "$(dirname "$0")/lib.sh"
 
 kills=${KILLS:-10} stops=${STOPS:-1}

@@ -337,15 +337,64 @@ START_TEST(a_device_that_keeps_dying_is_given_up)
 }
 END_TEST
 
+static void kill_and_await(const char *role)
+{
+    kill(pid_of(role), SIGKILL);
+    await_event("device-restarted");
+    ck_assert_int_eq(ask_wait("one", 1), ERROR_OK); /* it has done what follows the event, too */
+}
+
 START_TEST(a_killed_device_is_restarted_and_descriptors_stay_level)
 {
     ck_assert_int_eq(ask_create("one", ""), ERROR_OK);
     ck_assert_int_eq(ask_start("one", false), ERROR_OK);
-    int before = count_descriptors();
-    kill(pid_of("devd/console0"), SIGKILL);
-    await_event("device-restarted");
+    kill_and_await("devd/console0");
+    int before = count_descriptors(); /* from now on with a spare */
+    kill_and_await("devd/console0");
     ck_assert_int_eq(count_descriptors(), before);
     ck_assert_int_eq(ask_stop("one", 0), ERROR_OK);
+}
+END_TEST
+
+/* A child of the supervisor that is none of the machine's processes, or 0. */
+static pid_t find_spare(void)
+{
+    char path[64];
+    int pid, spare = 0;
+
+    snprintf(path, sizeof(path), "/proc/%d/task/%d/children", supervisor_pid, supervisor_pid);
+    FILE *children = fopen(path, "r");
+    ck_assert_ptr_nonnull(children);
+    while (fscanf(children, "%d", &pid) == 1) {
+        bool known = false;
+        for (size_t i = 0; i < machine()->n_processes; i++) {
+            known |= machine()->processes[i]->pid == (uint32_t)pid;
+        }
+        spare = known ? spare : pid;
+    }
+    fclose(children);
+    return spare;
+}
+
+/* Who died once has a process ready that takes its place, and then another. */
+START_TEST(a_spare_takes_the_place_of_a_device_that_died_before)
+{
+    ck_assert_int_eq(ask_create("one", ""), ERROR_OK);
+    ck_assert_int_eq(ask_start("one", false), ERROR_OK);
+    ck_assert_int_eq(find_spare(), 0);
+    kill_and_await("devd/rng0");
+    pid_t spare = find_spare();
+    ck_assert_int_ne(spare, 0);
+    kill_and_await("devd/rng0");
+    ck_assert_int_eq(pid_of("devd/rng0"), spare);
+    /* One that died itself is none. */
+    spare = find_spare();
+    ck_assert_int_ne(spare, 0);
+    ck_assert_int_eq(kill(spare, SIGKILL), 0);
+    kill_and_await("devd/rng0");
+    ck_assert_int_ne(pid_of("devd/rng0"), spare);
+    ck_assert_int_eq(ask_stop("one", 0), ERROR_OK);
+    ck_assert_int_eq(find_spare(), 0);
 }
 END_TEST
 
@@ -611,6 +660,7 @@ int main(int argc, char **argv)
         a_device_that_keeps_dying_is_given_up,
         a_killed_device_is_restarted_and_descriptors_stay_level,
         a_device_that_is_killed_often_is_not_given_up,
+        a_spare_takes_the_place_of_a_device_that_died_before,
         a_stuck_device_is_replaced,
         a_stuck_device_that_was_given_up_is_gone,
         a_long_request_does_not_hold_up_others,

@@ -11,6 +11,7 @@
 #include "libshared/ipc/fdlist.h"
 #include "proto/device.pb-c.h"
 #include "proto/vcpu.pb-c.h"
+#include "vmmd/spare.h"
 #include <nanomsg/pair.h>
 #include <poll.h>
 #include <signal.h>
@@ -240,15 +241,30 @@ static int fake_devd(struct channel *channel, const char *id)
     return 4;
 }
 
+/* A spare waits for its turn. False: there is none for it. */
+static bool fake_turn(void)
+{
+    int fd = fdlist_take(&fake_descriptors, SPARE_DESCRIPTOR);
+    char byte;
+
+    return fd < 0 || read(fd, &byte, 1) == 1;
+}
+
 static int fake_main(int argc, char **argv, const char *name)
 {
     bool is_vcpu = !strcmp(name, "vcpud");
 
     fake_path = argc > 2 ? argv[2] : argc > 1 ? argv[1] : "";
+    if (fdlist_inherit(&fake_descriptors)) {
+        return 1;
+    }
+    if (!fake_turn()) {
+        return 0;
+    }
     struct channel *channel =
         channel_bind(is_vcpu ? CHANNEL_VCPU : CHANNEL_DEVICE, NN_PAIR, fake_path);
 
-    if (!channel || fdlist_inherit(&fake_descriptors)) {
+    if (!channel) {
         return 1;
     }
     int status = is_vcpu ? fake_vcpud(channel) : fake_devd(channel, argv[4]);

@@ -1,0 +1,36 @@
+/*
+ * A process that stands ready to take the place of a device's: it has its program, its libraries
+ * and its confinement, and waits for a byte before it binds its control socket. A device gets one
+ * once it has died, because what died once may die again: nobody who never needs one pays for it.
+ *
+ * A spare belongs to one device and has inherited the device's descriptors; it knows nothing of the
+ * guest. It is written down nowhere: when vmmd ends, so does the pipe that it reads, and it leaves.
+ */
+#ifndef POLYVISOR_VMMD_SPARE_H
+#define POLYVISOR_VMMD_SPARE_H
+
+#include "libshared/ipc/fdlist.h"
+#include <stdbool.h>
+#include <sys/types.h>
+
+/* The name under which it inherits the pipe. */
+#define SPARE_DESCRIPTOR "standby"
+
+struct spare {
+    pid_t pid; /* 0: there is none */
+    int pidfd;
+    int pipe_fd; /* ours to write */
+};
+
+/* Start one; `list` is what the device's process inherits. 0 or negative errno. */
+int spare_start(struct spare *spare, const char *program, char *const argv[],
+                const struct fdlist *list);
+/* The spare, which is nobody's now, in *pid and *pidfd, and in *pipe_fd what it waits for: see
+ * spare_release. False when there is none that is fit. */
+bool spare_take(struct spare *spare, pid_t *pid, int *pidfd, int *pipe_fd);
+/* Let one that was taken go on. Closes the pipe. */
+void spare_release(int pipe_fd);
+/* End it, if there is one. */
+void spare_discard(struct spare *spare);
+
+#endif
