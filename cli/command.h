@@ -26,6 +26,7 @@
     X(link)                                                                                        \
     X(disk)                                                                                        \
     X(image)                                                                                       \
+    X(balloon)                                                                                     \
     X(stats)                                                                                       \
     X(disas)                                                                                       \
     X(device)                                                                                      \

@@ -1,6 +1,7 @@
 #include "cli/machine_options.h"
 
 #include "cli/values.h"
+#include "libshared/balloon/setting.h"
 #include "libshared/net/setting.h"
 #include "libshared/vsock/setting.h"
 
@@ -293,14 +294,40 @@ static int parse_vsock(const struct option_spec *option, const char *value, void
     return 0;
 }
 
-static void release_vsock(void *target)
+static void release_text(void *target)
 {
     free(*(char **)target);
     *(char **)target = NULL;
 }
 
 const struct option_type option_vsock = {
-    .takes_value = true, .parse = parse_vsock, .release = release_vsock};
+    .takes_value = true, .parse = parse_vsock, .release = release_text};
+
+/* ---- --balloon, as libshared/balloon/setting.h says ---- */
+
+static int parse_balloon(const struct option_spec *option, const char *value, void *target,
+                         struct error *err)
+{
+    struct balloon_setting setting;
+    char text[BALLOON_SETTING_MAX];
+    int status = balloon_setting_parse(value, ERROR_USAGE, &setting, err);
+
+    (void)option;
+    if (status != 0) {
+        return status;
+    }
+    balloon_setting_format(&setting, text);
+    char *copy = strdup(text);
+    if (copy == NULL) {
+        return error_set(err, ERROR_INTERNAL, ENOMEM, "out of memory");
+    }
+    free(*(char **)target);
+    *(char **)target = copy;
+    return 0;
+}
+
+const struct option_type option_balloon = {
+    .takes_value = true, .parse = parse_balloon, .release = release_text};
 
 /* ---- --share, as libshared/share/setting.h says ---- */
 
@@ -413,6 +440,7 @@ void machine_config_build(const struct machine_settings *settings, const char *n
     }
     config->n_disks = settings->disks.count;
     config->disks = message->disk_pointers;
+    config->balloon = text_or_empty(settings->balloon);
     config->vsock = text_or_empty(settings->vsock);
     config->n_shares = settings->shares.count;
     config->shares = (char **)settings->shares.items; /* never written through, either */

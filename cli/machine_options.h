@@ -50,6 +50,7 @@ struct machine_settings {
     struct net_settings nets;
     char *vsock; /* checked, owned; NULL: none */
     struct share_settings shares;
+    char *balloon; /* checked, owned; NULL: vmmd decides */
     const char *engine;
     const char *irqchip; /* "auto", "plic", "aia" */
     bool perf_map;
@@ -58,6 +59,7 @@ struct machine_settings {
 extern const struct option_type option_disk;    /* struct disk_settings */
 extern const struct option_type option_net;     /* struct net_settings */
 extern const struct option_type option_machine; /* const char *: the irqchip */
+extern const struct option_type option_balloon; /* char * */
 extern const struct option_type option_vsock;   /* char * */
 extern const struct option_type option_share;   /* struct share_settings */
 
@@ -142,6 +144,15 @@ extern const struct option_type option_share;   /* struct share_settings */
                     "nothing. uid=N and gid=N: to whom your files belong in the guest, root if "   \
                     "not given",                                                                   \
          .offset = offsetof(struct machine_settings, shares)},                                     \
+        {.name = "balloon",                                                                        \
+         .type = &option_balloon,                                                                  \
+         .argument = "off|on[,memory=SIZE][,deflate-on-oom=on|off][,reporting=on|off]",            \
+         .default_value = "on",                                                                    \
+         .summary = "whether the guest can give memory back while it runs ('vmctl balloon'): "     \
+                    "memory=SIZE is what it has from its start on; deflate-on-oom: it takes some " \
+                    "back before it kills a process for want of it; reporting: it gives free "     \
+                    "pages back by itself",                                                        \
+         .offset = offsetof(struct machine_settings, balloon)},                                    \
         {.name = "engine",                                                                         \
          .type = &option_choice,                                                                   \
          .argument = "ENGINE",                                                                     \

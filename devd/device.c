@@ -128,6 +128,8 @@ struct device *device_create(const struct device_model *model,
     device->net = settings->net ? settings->net : "";
     device->vsock = settings->vsock ? settings->vsock : "";
     device->share = settings->share ? settings->share : "";
+    device->balloon = settings->balloon ? settings->balloon : "";
+    device->memory_kept = settings->memory_kept;
     device->link_down = settings->link_down;
     device->disk = settings->disk;
     snprintf(device->id, sizeof(device->id), "%s", settings->id);
@@ -135,7 +137,7 @@ struct device *device_create(const struct device_model *model,
              settings->serial ? settings->serial : "");
 
     int status = device_open(device, settings, descriptors, err);
-    device->net = device->vsock = device->share = NULL; /* the caller's */
+    device->net = device->vsock = device->share = device->balloon = NULL; /* the caller's */
     device_descriptors_close(descriptors);
     if (status < 0) {
         device_destroy(device);
@@ -254,6 +256,15 @@ int device_resize(struct device *device, uint64_t bytes, bool shrink, device_res
         return error_set(err, ERROR_UNSUPPORTED, 0, "device %s is no disk", device->id);
     }
     return device->model->resize(device, bytes, shrink, resized, context, err);
+}
+
+int device_balloon(struct device *device, const struct device_balloon_order *order, uint64_t id,
+                   device_balloon_fn *done, void *context, struct error *err)
+{
+    if (!device->model->balloon) {
+        return error_set(err, ERROR_UNSUPPORTED, 0, "device %s is no balloon", device->id);
+    }
+    return device->model->balloon(device, order, id, done, context, err);
 }
 
 void device_on_notice(struct device *device,

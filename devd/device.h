@@ -85,6 +85,29 @@ struct virtio_operations {
 /* The end of a resize: err is NULL on success. */
 typedef void device_resized_fn(void *context, const struct error *err);
 
+#define DEVICE_BALLOON_TAGS 16 /* of statistics (Virtual I/O Device 1.2, 5.5.6.4) */
+
+struct device_balloon_order {
+    bool set; /* make the balloon `target_bytes` large */
+    uint64_t target_bytes;
+    bool statistics; /* answer once the guest has told new ones */
+};
+
+struct device_balloon_report {
+    bool driver;                    /* the guest has one */
+    bool deflate_on_oom, reporting; /* it does that */
+    uint64_t target_bytes, actual_bytes;
+    uint64_t inflated_bytes, deflated_bytes; /* all that ever was */
+    uint64_t released_bytes,
+        reported_bytes; /* what the host got back of inflated, reported pages */
+    uint64_t values[DEVICE_BALLOON_TAGS];
+    uint32_t known;  /* a bit for each value that the guest told */
+    uint64_t age_ms; /* since it did */
+};
+
+typedef void device_balloon_fn(void *context, uint64_t id,
+                               const struct device_balloon_report *report);
+
 /* What a device tells unasked. */
 enum device_notice {
     DEVICE_NOTICE_BACKEND_ERROR = 1, /* the host failed a request */
@@ -118,6 +141,10 @@ struct device_model {
      * or later; or a negative code. NULL: it has no size. */
     int (*resize)(struct device *device, uint64_t bytes, bool shrink, device_resized_fn *resized,
                   void *context, struct error *err);
+    /* Change the balloon or ask the guest. 0: `done` is called once with `id`, now or later; or a
+     * negative code. It is the same function and context at each call. NULL: it is none. */
+    int (*balloon)(struct device *device, const struct device_balloon_order *order, uint64_t id,
+                   device_balloon_fn *done, void *context, struct error *err);
     unsigned open_files; /* descriptors it may need; 0: the usual */
     /* Press and release the machine's power key; a repetition is harmless. 0, or a negative code
      * when the guest does not listen. NULL: the device has no such key. */
@@ -160,12 +187,14 @@ struct device_disk {    /* virtio-blk */
 };
 
 struct device_settings {
-    const char *id;     /* "disk0" */
-    const char *serial; /* virtio-blk, cut to 20 bytes */
-    const char *net;    /* virtio-net: libshared/net/setting.h */
-    const char *vsock;  /* virtio-vsock: libshared/vsock/setting.h */
-    const char *share;  /* virtio-fs: libshared/share/setting.h */
-    bool link_down;     /* virtio-net: the cable is pulled */
+    const char *id;       /* "disk0" */
+    const char *serial;   /* virtio-blk, cut to 20 bytes */
+    const char *net;      /* virtio-net: libshared/net/setting.h */
+    const char *vsock;    /* virtio-vsock: libshared/vsock/setting.h */
+    const char *share;    /* virtio-fs: libshared/share/setting.h */
+    const char *balloon;  /* virtio-balloon: libshared/balloon/setting.h */
+    uint64_t memory_kept; /* bytes at the beginning of memory that are not the guest's to give */
+    bool link_down;       /* virtio-net: the cable is pulled */
     struct device_disk disk;
     struct limits limits; /* of models with `limit` */
     bool read_only;
@@ -180,8 +209,9 @@ struct device {
     struct memory *memory;   /* borrowed */
     char id[48];
     char serial[24];
-    const char *net, *vsock, *share;    /* settings of such a device, during init */
-    int share_state, keep_in, keep_out; /* descriptors or -1; init may take them */
+    const char *net, *vsock, *share, *balloon; /* settings of such a device, during init */
+    int share_state, keep_in, keep_out;        /* descriptors or -1; init may take them */
+    uint64_t memory_kept;
     bool link_down;
     struct device_disk disk;
     char described[96]; /* for people, by init; may be empty */
@@ -222,6 +252,9 @@ int device_set_link(struct device *device, bool up, struct error *err);
 /* Resize its backend: as the model's `resize`. */
 int device_resize(struct device *device, uint64_t bytes, bool shrink, device_resized_fn *resized,
                   void *context, struct error *err);
+/* As the model's `balloon`. */
+int device_balloon(struct device *device, const struct device_balloon_order *order, uint64_t id,
+                   device_balloon_fn *done, void *context, struct error *err);
 /* Have device_notice call `noticed`. */
 void device_on_notice(struct device *device,
                       void (*noticed)(void *context, enum device_notice notice, const char *text),

@@ -46,6 +46,16 @@ void device_control_answer(struct device_control *control, uint64_t id, const st
     device_control_send(control, &reply, failure);
 }
 
+void device_control_answer_balloon(struct device_control *control, uint64_t id,
+                                   Polyvisor__DeviceBalloonReport *report)
+{
+    Polyvisor__DeviceReply reply = POLYVISOR__DEVICE_REPLY__INIT;
+
+    reply.id = id;
+    reply.balloon = report;
+    device_control_send(control, &reply, NULL);
+}
+
 void device_control_notice(struct device_control *control, Polyvisor__DeviceNoticeKind notice,
                            const char *text)
 {
@@ -193,6 +203,12 @@ static void device_control_request(struct device_control *control,
         break;
     case POLYVISOR__DEVICE_REQUEST__BODY_RESIZE:
         if (control->operations->resize(control->context, request->id, request->resize, &err) < 0) {
+            device_control_answer(control, request->id, &err);
+        }
+        break;
+    case POLYVISOR__DEVICE_REQUEST__BODY_BALLOON:
+        if (control->operations->balloon(control->context, request->id, request->balloon, &err) <
+            0) {
             device_control_answer(control, request->id, &err);
         }
         break;

@@ -34,6 +34,9 @@ struct device_control_operations {
     /* 0: device_control_answer(id) follows; or a negative code to answer. */
     int (*resize)(void *context, uint64_t id, const Polyvisor__DeviceResize *resize,
                   struct error *err);
+    /* 0: device_control_answer_balloon(id) follows; or a negative code to answer. */
+    int (*balloon)(void *context, uint64_t id, const Polyvisor__DeviceBalloon *order,
+                   struct error *err);
 };
 
 /* From now on serve from the event loop. `operations` must outlive the control. 0 or -ENOMEM. */
@@ -42,6 +45,9 @@ int device_control_serve(struct device_control *control, struct event_base *base
 /* Answer request `id`; failure is NULL for success. */
 void device_control_answer(struct device_control *control, uint64_t id,
                            const struct error *failure);
+/* The same for one that asked for the balloon. */
+void device_control_answer_balloon(struct device_control *control, uint64_t id,
+                                   Polyvisor__DeviceBalloonReport *report);
 /* Tell vmmd something unasked. Lost when vmmd is not there. */
 void device_control_notice(struct device_control *control, Polyvisor__DeviceNoticeKind notice,
                            const char *text);

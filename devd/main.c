@@ -248,6 +248,8 @@ static int create_device(struct devd *devd, const Polyvisor__DeviceConfigure *co
         .net = configure->net,
         .vsock = configure->vsock,
         .share = configure->share,
+        .balloon = configure->balloon,
+        .memory_kept = configure->memory_kept,
         .link_down = configure->link_down,
         .disk = disk_settings(configure->disk),
     };
@@ -388,12 +390,54 @@ static int resize(void *context, uint64_t id, const Polyvisor__DeviceResize *how
     return status;
 }
 
+static void balloon_reported(void *context, uint64_t id, const struct device_balloon_report *report)
+{
+    struct devd *devd = context;
+    Polyvisor__DeviceBalloonReport message = POLYVISOR__DEVICE_BALLOON_REPORT__INIT;
+    uint32_t tags[DEVICE_BALLOON_TAGS];
+    uint64_t values[DEVICE_BALLOON_TAGS];
+
+    message.driver = report->driver;
+    message.deflate_on_oom = report->deflate_on_oom;
+    message.reporting = report->reporting;
+    message.target_bytes = report->target_bytes;
+    message.actual_bytes = report->actual_bytes;
+    message.inflated_bytes = report->inflated_bytes;
+    message.deflated_bytes = report->deflated_bytes;
+    message.released_bytes = report->released_bytes;
+    message.reported_bytes = report->reported_bytes;
+    message.age_ms = report->age_ms;
+    message.tags = tags;
+    message.values = values;
+    for (unsigned tag = 0; tag < DEVICE_BALLOON_TAGS; tag++) {
+        if (report->known & 1u << tag) {
+            tags[message.n_tags++] = tag;
+            values[message.n_values++] = report->values[tag];
+        }
+    }
+    device_control_answer_balloon(devd->control, id, &message);
+}
+
+static int balloon(void *context, uint64_t id, const Polyvisor__DeviceBalloon *wanted,
+                   struct error *err)
+{
+    struct devd *devd = context;
+    const struct device_balloon_order order = {
+        .set = wanted->set,
+        .target_bytes = wanted->target_bytes,
+        .statistics = wanted->statistics,
+    };
+
+    return device_balloon(devd->device, &order, id, balloon_reported, devd, err);
+}
+
 static const struct device_control_operations CONTROL_OPERATIONS = {
     .stop = stop,
     .power_key = power_key,
     .set_link = set_link,
     .set_limits = set_limits,
     .resize = resize,
+    .balloon = balloon,
 };
 
 static void terminate(evutil_socket_t number, short what, void *context)

@@ -1,4 +1,4 @@
-#include "vmmd/control.h"
+#include "vmmd/control_internal.h"
 
 #include "libshared/base/log.h"
 #include "libshared/ipc/channel.h"
@@ -70,7 +70,7 @@ static void request_free(struct request *request)
     free(request);
 }
 
-static void request_send(struct request *request, Polyvisor__Response *response)
+void request_send(struct request *request, Polyvisor__Response *response)
 {
     struct channel_route *route = request->route;
 
@@ -85,7 +85,7 @@ static void request_send(struct request *request, Polyvisor__Response *response)
     request_free(request);
 }
 
-static void request_fail(struct request *request, struct error *err)
+void request_fail(struct request *request, struct error *err)
 {
     Polyvisor__Response response = POLYVISOR__RESPONSE__INIT;
     Polyvisor__Error error;
@@ -179,6 +179,16 @@ static bool request_wait(struct request *request, enum request_wait wait, struct
     return true;
 }
 
+uint64_t request_serial(const struct request *request)
+{
+    return request->serial;
+}
+
+void request_wait_process(struct request *request, uint32_t timeout_ms)
+{
+    request_wait(request, REQUEST_PROCESS, NULL, timeout_ms);
+}
+
 static bool request_is_done(const struct request *request, const struct machine *machine)
 {
     bool runs = machine->state == POLYVISOR__MACHINE_STATE__MACHINE_RUNNING;
@@ -246,8 +256,7 @@ void control_socket_ended(struct control_socket *control)
 
 /* ---- the requests ---- */
 
-/* The machine of that name; NULL when the request was refused for it. */
-static struct machine *control_machine(struct request *request, const char *name)
+struct machine *control_machine(struct request *request, const char *name)
 {
     struct machine *machine = supervisor_find(request->control->supervisor, name);
     struct error err;
@@ -445,10 +454,8 @@ static struct request *control_find_request(struct control_socket *control, uint
     return request;
 }
 
-/* The request that a process of the machine was asked for; NULL when its time was over, or when the
- * error was its answer. */
-static struct request *control_asked(const struct machine *machine, const struct error *error,
-                                     uint64_t serial)
+struct request *control_asked(const struct machine *machine, const struct error *error,
+                              uint64_t serial)
 {
     struct control_socket *control = supervisor_control(machine->host->context);
 
@@ -667,6 +674,7 @@ static const struct {
     {POLYVISOR__REQUEST__BODY_LINK, control_link, false},
     {POLYVISOR__REQUEST__BODY_DEVICE_LIMIT, control_device_limit, false},
     {POLYVISOR__REQUEST__BODY_DISK_RESIZE, control_disk_resize, true},
+    {POLYVISOR__REQUEST__BODY_BALLOON, control_balloon, true},
 };
 
 /* ---- the socket ---- */

@@ -122,6 +122,10 @@ int machine_set_limits(struct machine *machine, const char *id, const char *word
 int machine_resize_disk(struct machine *machine, const Polyvisor__DiskResizeRequest *resize,
                         child_reply_fn *reply, uint64_t context, struct error *err);
 
+/* Change the balloon, or ask about it; `reply` as for child_request, with a balloon report. */
+int machine_balloon(struct machine *machine, const Polyvisor__BalloonRequest *wanted,
+                    child_reply_fn *reply, uint64_t context, struct error *err);
+
 /* No processes: created, stopped or crashed. */
 bool machine_is_idle(const struct machine *machine);
 /* Memory that it was promised and has not touched. */

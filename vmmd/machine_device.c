@@ -5,6 +5,7 @@
 #include "libshared/mem/memory.h"
 #include "libshared/mmio/channel.h"
 #include "libshared/virtio/state.h"
+#include "vmmd/balloon.h"
 #include "vmmd/disk.h"
 #include "vmmd/storage.h"
 #include "vmmd/tap.h"
@@ -72,11 +73,20 @@ static const struct machine_device_kind device_share = {
     .is_virtio = true,
 };
 
+/* Inflate, deflate, statistics, reports; and one more for drivers that count otherwise. */
+static const struct machine_device_kind device_balloon = {
+    .id = "balloon0",
+    .kind = "virtio-balloon",
+    .is_virtio = true,
+    .queue_count = 5,
+    .pci_slot = 29,
+};
+
 #define SHARE_SLOT 27u /* of the first; the others take those of the last disks */
 #define DISK_SLOT  3u
 #define NET_SLOT   (DISK_SLOT + CONFIG_DISKS_MAX)
 
-_Static_assert(sizeof(device_fixed) / sizeof(device_fixed[0]) + 1 + CONFIG_DISKS_MAX +
+_Static_assert(sizeof(device_fixed) / sizeof(device_fixed[0]) + 2 + CONFIG_DISKS_MAX +
                        CONFIG_NETS_MAX + SHARES_MAX ==
                    DEVICES_MAX,
                "room for every device");
@@ -134,6 +144,12 @@ size_t machine_device_plan(struct machine_device *devices, const Polyvisor__Mach
         device_init(device, &device_vsock, device_vsock.id, directory);
         device->pci_slot = device->kind->pci_slot;
         device->vsock = config->vsock;
+    }
+    if (balloon_present(config)) {
+        struct machine_device *device = &devices[count++];
+        device_init(device, &device_balloon, device_balloon.id, directory);
+        device->pci_slot = device->kind->pci_slot;
+        device->balloon = config->balloon;
     }
     for (size_t i = 0; i < config->n_disks && count < DEVICES_MAX; i++) {
         struct machine_device *device = &devices[count++];

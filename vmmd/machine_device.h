@@ -7,7 +7,7 @@
  * slot 2, power0 in slot 31 (the last, out of the way of what is numbered), then disk0 and on from
  * slot 3, and net0 and on from slot 19: a guest names its interfaces by their slots, and a further
  * disk shall not rename them. share0 is in slot 27, further shares are in slot 18 and down; vsock0,
- * where there is one, is in slot 30.
+ * where there is one, is in slot 30, balloon0 in slot 29.
  */
 #ifndef POLYVISOR_VMMD_MACHINE_DEVICE_H
 #define POLYVISOR_VMMD_MACHINE_DEVICE_H
@@ -26,7 +26,7 @@
 #include <stddef.h>
 
 #define DEVICE_QUEUES_MAX (2 * NET_QUEUES_MAX + 1)
-#define DEVICES_MAX       (6 + CONFIG_DISKS_MAX + CONFIG_NETS_MAX + SHARES_MAX)
+#define DEVICES_MAX       (7 + CONFIG_DISKS_MAX + CONFIG_NETS_MAX + SHARES_MAX)
 #define DEVICE_PATH_MAX   108 /* sun_path */
 
 struct machine_device_kind {
@@ -49,6 +49,7 @@ struct machine_device {
     const char *vsock;                              /* likewise */
     const char *share;                              /* likewise: a shared directory's */
     struct shared_directory share_fds;              /* what it needs */
+    const char *balloon;                            /* likewise */
     struct link *link;                              /* of a card that is linked to another */
     bool link_down;                                 /* the card's cable was pulled */
     char description[96];                           /* its process's, for people */

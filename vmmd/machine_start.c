@@ -3,6 +3,7 @@
 #include "libshared/mem/memory.h"
 #include "proto/device.pb-c.h"
 #include "proto/vcpu.pb-c.h"
+#include "vmmd/balloon.h"
 #include "vmmd/disk.h"
 #include "vmmd/machine_internal.h"
 #include "vmmd/record.h"
@@ -306,6 +307,10 @@ static int machine_configure_device(struct machine_device *device, bool restart)
     if (device->net) {
         configure.net = (char *)device->net;
         configure.link_down = device->link_down;
+    }
+    if (device->balloon) {
+        configure.balloon = (char *)device->balloon;
+        configure.memory_kept = balloon_memory_kept(machine->firmware_fd);
     }
     if (device->vsock) {
         configure.vsock = (char *)device->vsock;

@@ -1,6 +1,7 @@
 #include "vmmd/validate.h"
 
 #include "libshared/ipc/runtime.h"
+#include "vmmd/balloon.h"
 #include "vmmd/budget.h"
 #include "vmmd/disk.h"
 #include "vmmd/message.h"
@@ -282,6 +283,7 @@ int config_validate_form(Polyvisor__MachineConfig *config, const char *directory
     result = result ? result : config_check_cpus(config, err);
     result = result ? result : config_check_memory_size(config, err);
     result = result ? result : config_check_append(config, err);
+    result = result ? result : balloon_complete(config, err);
     result = result ? result : config_check_image_paths(config, err);
     result = result ? result : config_check_disk_paths(config, err);
     result = result ? result : network_complete(config, directory, err);

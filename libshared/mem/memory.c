@@ -115,3 +115,21 @@ void memory_device_wrote(struct memory *memory, uint64_t address, uint64_t size)
         atomic_fetch_add(&memory->codemap->device_wrote, 1);
     }
 }
+
+int64_t memory_release(struct memory *memory, uint64_t address, uint64_t size)
+{
+    const uintptr_t mask = (uintptr_t)sysconf(_SC_PAGESIZE) - 1;
+    uintptr_t start = (uintptr_t)memory_pointer(memory, address, size);
+
+    if (!start || size == 0) {
+        return 0;
+    }
+    uintptr_t first = (start + mask) & ~mask, end = (start + size) & ~mask;
+    if (first >= end) {
+        return 0;
+    }
+    /* Through the mapping, so that no descriptor of the memory need be kept for it. */
+    int cause = madvise((void *)first, end - first, MADV_REMOVE) == 0 ? 0 : errno;
+    memory_device_wrote(memory, address + (first - start), end - first); /* perhaps a part of it */
+    return cause ? -cause : (int64_t)(end - first);
+}

@@ -36,9 +36,9 @@ struct memory_codemap_head {
 };
 
 struct memory_region {
-    uint64_t base; /* guest-physical, page-aligned */
-    uint64_t size; /* bytes, page-aligned */
-    uint8_t *host; /* MAP_SHARED mapping of the memfd */
+    uint64_t base;       /* guest-physical, page-aligned */
+    uint64_t size;       /* bytes, page-aligned */
+    uint8_t *host;       /* MAP_SHARED mapping of the memfd */
     uint64_t first_page; /* index of its first byte in the code map */
 };
 
@@ -89,5 +89,11 @@ static inline _Atomic uint8_t *memory_page_flags(const struct memory *memory, ui
 /* For device processes: report that [address, address + size) was written. Call after the bytes
  * are in place and before the completion becomes visible to the guest. */
 void memory_device_wrote(struct memory *memory, uint64_t address, uint64_t size);
+
+/* For device processes: give the host back what whole pages of [address, address + size) take; from
+ * then on they read as zero, and take memory again when they are written. All mappings of all
+ * processes stay valid. It is a write, and reported as one. Returns the bytes of the pages, 0 when
+ * the range is not RAM or holds no whole page of the host, or negative errno. */
+int64_t memory_release(struct memory *memory, uint64_t address, uint64_t size);
 
 #endif

@@ -7,7 +7,8 @@
 #define QUEUE_BYTES 0x4000u
 
 static struct fuzz_host host;
-static const char *const kinds[] = {"virtio-blk", "virtio-console", "virtio-rng", "virtio-input"};
+static const char *const kinds[] = {"virtio-blk", "virtio-console", "virtio-rng", "virtio-input",
+                                    "virtio-balloon"};
 static const char *kind;
 
 static struct virtio_state *state(void)
@@ -173,12 +174,21 @@ static void resized(void *context, const struct error *err)
     (void)context, (void)err;
 }
 
+static void ballooned(void *context, uint64_t id, const struct device_balloon_report *report)
+{
+    (void)context, (void)id, (void)report;
+}
+
 static void op_control(struct fuzz_input *input)
 {
     uint8_t how = (uint8_t)fuzz_take(input, 1);
     struct error err;
 
-    if (how & 1) {
+    if (how & 4) {
+        const struct device_balloon_order order = {
+            .set = how & 1, .target_bytes = fuzz_number(input), .statistics = how & 2};
+        device_balloon(host.device, &order, how, ballooned, NULL, &err);
+    } else if (how & 1) {
         device_power_key(host.device, &err);
     } else {
         device_resize(host.device, fuzz_number(input) % 0x40000, how & 2, resized, NULL, &err);

@@ -113,7 +113,7 @@ START_TEST(a_machine_lives_and_ends_by_itself)
     ck_assert_int_eq(machine()->state, POLYVISOR__MACHINE_STATE__MACHINE_CREATED);
     ck_assert_int_eq(ask_start("one", true), ERROR_OK);
     ck_assert_int_eq(machine()->state, POLYVISOR__MACHINE_STATE__MACHINE_READY);
-    ck_assert_int_eq(machine()->n_processes, 6);
+    ck_assert_int_eq(machine()->n_processes, 7);
     ck_assert(strstr(machine()->console_path, "/vms/one/serial0.console.sock") != NULL);
     ck_assert_int_eq(access(machine()->console_path, F_OK), 0);
     ck_assert_int_eq(ask_start("one", false), ERROR_OK);
@@ -408,7 +408,7 @@ START_TEST(a_device_that_is_killed_often_is_not_given_up)
         await_event("device-restarted");
         ck_assert_int_eq(ask_wait("one", 1), ERROR_OK);
     }
-    ck_assert_int_eq(machine()->n_processes, 6);
+    ck_assert_int_eq(machine()->n_processes, 7);
     ck_assert_int_eq(ask_stop("one", 0), ERROR_OK);
 }
 END_TEST

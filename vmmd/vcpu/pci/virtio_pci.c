@@ -41,10 +41,14 @@ static const struct virtio_kind {
     const char *name;
     uint32_t type, class_code;
 } KINDS[] = {
-    {"virtio-net", VIRTIO_ID_NET, 0x020000},         {"virtio-blk", VIRTIO_ID_BLOCK, 0x010000},
-    {"virtio-console", VIRTIO_ID_CONSOLE, 0x078000}, {"virtio-rng", VIRTIO_ID_RNG, 0x00ff00},
-    {"virtio-input", VIRTIO_ID_INPUT, 0x098000},     {"virtio-vsock", VIRTIO_ID_VSOCK, 0x028000},
+    {"virtio-net", VIRTIO_ID_NET, 0x020000},
+    {"virtio-blk", VIRTIO_ID_BLOCK, 0x010000},
+    {"virtio-console", VIRTIO_ID_CONSOLE, 0x078000},
+    {"virtio-rng", VIRTIO_ID_RNG, 0x00ff00},
+    {"virtio-input", VIRTIO_ID_INPUT, 0x098000},
+    {"virtio-vsock", VIRTIO_ID_VSOCK, 0x028000},
     {"virtio-fs", VIRTIO_ID_FS, 0x018000},
+    {"virtio-balloon", VIRTIO_ID_BALLOON, 0x00ff00},
 };
 
 static void count(_Atomic uint64_t *counter)
