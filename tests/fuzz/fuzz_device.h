@@ -131,11 +131,23 @@ static inline void fuzz_turn(struct fuzz_host *host)
     event_base_loop(host->base, EVLOOP_NONBLOCK);
 }
 
+/* A console that nobody has written to. */
+static inline void fuzz_clear_console(struct fuzz_host *host)
+{
+    const uint32_t head[] = {CONSOLE_MEMORY_MAGIC, CONSOLE_MEMORY_VERSION};
+    static const uint8_t nothing[640];
+
+    fuzz_require(pwrite(host->console_fd, nothing, sizeof(nothing), 0) == sizeof(nothing) &&
+                     pwrite(host->console_fd, head, sizeof(head), 0) == sizeof(head),
+                 "console memory");
+}
+
 /* Leave nothing of this input to the next. */
 static inline void fuzz_end(struct fuzz_host *host)
 {
     device_destroy(host->device);
     host->device = NULL;
+    fuzz_clear_console(host);
     if (host->client >= 0) {
         close(host->client);
         host->client = -1;
@@ -145,15 +157,41 @@ static inline void fuzz_end(struct fuzz_host *host)
     }
 }
 
+/* What a predecessor left of the console is damaged: its head and seats, mostly. */
+static inline void fuzz_damage_console(struct fuzz_host *host, struct fuzz_input *input)
+{
+    uint64_t value = fuzz_number(input);
+    uint16_t at = (uint16_t)(8 + fuzz_take(input, 2) % 632);
+
+    pwrite(host->console_fd, &value, fuzz_take(input, 1) & 1 ? 8 : 4, at & ~3);
+}
+
+/* A greeting: of a stranger, or of somebody who has been here before. */
+static inline struct console_hello fuzz_hello(struct fuzz_input *input)
+{
+    uint8_t how = (uint8_t)fuzz_take(input, 1);
+
+    return (struct console_hello){
+        .magic = how < 250 ? CONSOLE_MAGIC : how,
+        .flags = how & 15,
+        .id = how >> 4 & 3,
+        .output = fuzz_number(input),
+        .input = fuzz_number(input),
+    };
+}
+
 /* The console's client does something. */
 static inline void fuzz_client(struct fuzz_host *host, struct fuzz_input *input)
 {
     uint8_t bytes[512];
-    const struct console_hello hello = {.magic = CONSOLE_MAGIC, .flags = CONSOLE_LOSSLESS};
+    struct console_hello hello = {.magic = CONSOLE_MAGIC, .flags = CONSOLE_LOSSLESS};
     uint8_t what = (uint8_t)fuzz_take(input, 1);
 
     if (host->client < 0 || what < 16) {
         fuzz_connect(host);
+        if (what & 2) {
+            hello = fuzz_hello(input);
+        }
         if (what & 1) {
             send(host->client, &hello, sizeof(hello), MSG_NOSIGNAL);
         }

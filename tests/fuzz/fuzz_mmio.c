@@ -58,6 +58,9 @@ static void op_restart(struct fuzz_input *input)
     uint16_t at = (uint16_t)fuzz_take(input, 2);
 
     device_destroy(host.device);
+    if (at >= 0xfff0) {
+        fuzz_damage_console(&host, input);
+    }
     if (at < sizeof(channel()->device_state)) {
         channel()->device_state[at] = (uint8_t)fuzz_take(input, 1);
     }

@@ -150,6 +150,8 @@ static void op_restart(struct fuzz_input *input)
         queue->next_order += how & 7;
     } else if (how < 96) {
         queue->used_order += how & 7;
+    } else if (how >= 240) {
+        fuzz_damage_console(&host, input);
     }
     fuzz_start(&host, kind, true);
     if (!host.device) {

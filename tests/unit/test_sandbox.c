@@ -277,6 +277,10 @@ int main(void)
 {
     const int forbidden_count = sizeof(forbidden) / sizeof(forbidden[0]);
     const int allowed_count = sizeof(allowed) / sizeof(allowed[0]);
+    if (SANDBOX_SANITIZED) {
+        puts("skip - confinement: a program with sanitizers does not confine itself");
+        return EXIT_SUCCESS;
+    }
     Suite *suite = suite_create("sandbox");
     TCase *tests = tcase_create("confined");
     tcase_add_unchecked_fixture(tests, set_up, tear_down);
@@ -289,9 +293,7 @@ int main(void)
     tcase_add_test(tests, test_compiler_has_its_directory);
     tcase_add_test(tests, test_nothing_else_is_in_view);
     tcase_add_test(tests, test_failure_is_told);
-    if (!SANDBOX_SANITIZED) {
-        suite_add_tcase(suite, tests);
-    }
+    suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
     int failures = srunner_ntests_failed(runner);
