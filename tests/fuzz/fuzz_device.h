@@ -131,6 +131,53 @@ static inline void fuzz_turn(struct fuzz_host *host)
     event_base_loop(host->base, EVLOOP_NONBLOCK);
 }
 
+/* All limits of time pass: what waits for one is called. */
+#define FUZZ_LATE_MAX 64
+struct fuzz_late {
+    struct event *events[FUZZ_LATE_MAX];
+    unsigned count;
+};
+
+static inline int fuzz_find_late(const struct event_base *base, const struct event *event,
+                                 void *context)
+{
+    struct fuzz_late *late = context;
+    struct timeval when;
+
+    (void)base;
+    if (late->count < FUZZ_LATE_MAX && event_pending(event, EV_TIMEOUT, &when)) {
+        late->events[late->count++] = (struct event *)event;
+    }
+    return 0;
+}
+
+static inline void fuzz_late(struct fuzz_host *host)
+{
+    struct fuzz_late late = {.count = 0};
+
+    event_base_foreach_event(host->base, fuzz_find_late, &late);
+    for (unsigned i = 0; i < late.count; i++) {
+        event_active(late.events[i], EV_TIMEOUT, 0);
+    }
+    fuzz_turn(host);
+}
+
+/* Limits of traffic, few and many, tight and wide. */
+static inline struct limits fuzz_limits(struct fuzz_input *input)
+{
+    struct limits limits = {0};
+    uint8_t how = (uint8_t)fuzz_take(input, 1);
+
+    for (unsigned i = 0; i < LIMIT_KINDS * LIMIT_DIRECTIONS; i++) {
+        struct limit *limit = &limits.of[i / LIMIT_DIRECTIONS][i % LIMIT_DIRECTIONS];
+        if (how >> i & 1) {
+            limit->rate = fuzz_number(input) % (LIMIT_RATE_MAX + 1);
+            limit->burst = limit->rate && how & 0x80 ? fuzz_number(input) % LIMIT_BURST_MAX : 0;
+        }
+    }
+    return limits;
+}
+
 /* A console that nobody has written to. */
 static inline void fuzz_clear_console(struct fuzz_host *host)
 {

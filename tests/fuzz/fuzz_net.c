@@ -5,6 +5,7 @@
  */
 #include "devd/net/card.h"
 #include "libshared/net/link.h"
+#include "tests/fuzz/fuzz_clock.h"
 #include "tests/fuzz/fuzz_device.h"
 #include <sched.h>
 
@@ -242,9 +243,25 @@ static void op_restart(struct fuzz_input *input)
     }
 }
 
+/* Traffic is limited from now on, or time passes. */
+static void op_limit(struct fuzz_input *input)
+{
+    uint8_t how = (uint8_t)fuzz_take(input, 1);
+    struct limits limits = {0};
+    struct error err;
+
+    if (how < 128) {
+        limits = how ? fuzz_limits(input) : limits;
+        device_set_limits(host.device, &limits, &err);
+    } else {
+        fuzz_pass_ms((int)(fuzz_number(input) % 100000));
+        fuzz_late(&host);
+    }
+}
+
 static void (*const operations[])(struct fuzz_input *) = {
-    op_describe, op_offer,    op_frame, op_peer,    op_drain,
-    op_command,  op_activate, op_link,  op_restart, op_offer,
+    op_describe, op_offer, op_frame,   op_peer,  op_drain, op_command,
+    op_activate, op_link,  op_restart, op_offer, op_limit,
 };
 
 static void open_everything(void)

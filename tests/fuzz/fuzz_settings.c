@@ -1,12 +1,13 @@
 /*
  * What people write: command lines of a machine, from vmctl's parsers through the message to what
- * vmmd makes of it; and the settings of network cards and vsocks, which come back from their text
- * unchanged.
+ * vmmd makes of it; and the settings of network cards, vsocks and limits, which come back from
+ * their text unchanged.
  */
 #include "cli/machine_options.h"
 #include "cli/suggest.h"
 #include "cli/values.h"
 #include "libshared/ipc/runtime.h"
+#include "libshared/limit/setting.h"
 #include "libshared/net/setting.h"
 #include "libshared/vsock/setting.h"
 #include "tests/fuzz/fuzz_input.h"
@@ -118,6 +119,30 @@ static void vsock(struct fuzz_input *input)
     free(written);
 }
 
+static void limits(struct fuzz_input *input)
+{
+    enum limit_device device = fuzz_pick(input, 2) ? LIMIT_NET : LIMIT_DISK;
+    struct limits set, again;
+    char text[TEXT_MAX], written[LIMIT_TEXT_MAX];
+    struct error err;
+
+    error_clear(&err);
+    memset(&set, 0, sizeof(set));
+    memset(&again, 0, sizeof(again));
+    take_text(input, text, sizeof(text));
+    int status = limits_parse(device, text, ERROR_CONFIG, &set, &err);
+    if (status != 0) {
+        check_error(&err, status);
+        fuzz_require(memcmp(&set, &again, sizeof(set)) == 0, "all words are taken, or none");
+        return;
+    }
+    limits_format(device, &set, written, sizeof(written));
+    fuzz_require(strlen(written) < sizeof(written) - 1, "limits have room");
+    fuzz_require(limits_parse(device, written, ERROR_CONFIG, &again, &err) == 0 &&
+                     memcmp(&set, &again, sizeof(set)) == 0,
+                 "what was written says the same");
+}
+
 /* vmctl packs the settings, vmmd unpacks and checks them. */
 static void configure(const struct machine_settings *settings, const char *name)
 {
@@ -179,7 +204,7 @@ static void command_line(struct fuzz_input *input)
     options_release(&scope);
 }
 
-static void (*const kinds[])(struct fuzz_input *) = {command_line, net, values, vsock};
+static void (*const kinds[])(struct fuzz_input *) = {command_line, net, values, vsock, limits};
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {

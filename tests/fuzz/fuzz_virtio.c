@@ -2,6 +2,7 @@
  * A hostile driver of every virtio device: any descriptors, rings, configuration writes, resets,
  * and device processes that are replaced in between with a state that was tampered with.
  */
+#include "tests/fuzz/fuzz_clock.h"
 #include "tests/fuzz/fuzz_device.h"
 
 #define QUEUE_BYTES 0x4000u
@@ -150,6 +151,8 @@ static void op_restart(struct fuzz_input *input)
         queue->next_order += how & 7;
     } else if (how < 96) {
         queue->used_order += how & 7;
+    } else if (how >= 224 && how < 240) {
+        state()->limits[how % VIRTIO_LIMITS] = fuzz_number(input);
     } else if (how >= 240) {
         fuzz_damage_console(&host, input);
     }
@@ -197,9 +200,25 @@ static void op_control(struct fuzz_input *input)
     }
 }
 
+/* Traffic is limited from now on, or time passes. */
+static void op_limit(struct fuzz_input *input)
+{
+    uint8_t how = (uint8_t)fuzz_take(input, 1);
+    struct limits limits = {0};
+    struct error err;
+
+    if (how < 128) {
+        limits = how ? fuzz_limits(input) : limits;
+        device_set_limits(host.device, &limits, &err);
+    } else {
+        fuzz_pass_ms((int)(fuzz_number(input) % 100000));
+        fuzz_late(&host);
+    }
+}
+
 static void (*const operations[])(struct fuzz_input *) = {
     op_describe, op_offer,  op_write, op_block_header, op_reset,   op_activate,
-    op_config,   op_client, op_turn,  op_restart,      op_control,
+    op_config,   op_client, op_turn,  op_restart,      op_control, op_limit,
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)

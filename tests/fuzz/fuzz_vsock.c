@@ -265,36 +265,10 @@ static void op_turn(struct fuzz_input *input)
 
 /* ---- Time, and the device's life ---- */
 
-#define LATE_MAX 64
-
-struct late {
-    struct event *events[LATE_MAX];
-    unsigned count;
-};
-
-static int find_late(const struct event_base *base, const struct event *event, void *context)
-{
-    struct late *late = context;
-    struct timeval when;
-
-    (void)base;
-    if (late->count < LATE_MAX && event_pending(event, EV_TIMEOUT, &when)) {
-        late->events[late->count++] = (struct event *)event;
-    }
-    return 0;
-}
-
-/* All limits of time pass. */
 static void op_late(struct fuzz_input *input)
 {
-    struct late late = {.count = 0};
-
     (void)input;
-    event_base_foreach_event(host.base, find_late, &late);
-    for (unsigned i = 0; i < late.count; i++) {
-        event_active(late.events[i], EV_TIMEOUT, 0);
-    }
-    fuzz_turn(&host);
+    fuzz_late(&host);
 }
 
 static void note(void *context)

@@ -88,6 +88,10 @@ mkdir -p "$work/tree/a/b" && echo one >"$work/tree/a/1" && echo two >"$work/tree
 check "a tree to the guest" cpx -r "$work/tree" m:/tmp/tree
 check "and back" cpx -r m:/tmp/tree "$work/tree2"
 check "the same" diff -r "$work/tree" "$work/tree2"
+gx -n m -- sh -c 'mkdir /tmp/odd && mknod /tmp/odd/disk b 8 0 && echo >/tmp/odd/program && chmod 6755 /tmp/odd/program'
+cpx -r m:/tmp/odd "$work/odd" 2>/dev/null
+check "a guest's tree brings no device, and no program that runs as another user" \
+    test -f "$work/odd/program" -a ! -b "$work/odd/disk" -a -z "$(find "$work/odd" -perm /6000)"
 cpx m:/no/such "$work/none" 2>"$work/err"; check "what is not there is an error" test $? -ne 0 -a ! -e "$work/none"
 check "which names it" grep -q /no/such "$work/err"
 cpx "$data" "$work/x" 2>/dev/null; is "two files of the host" 2 $?
