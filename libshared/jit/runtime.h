@@ -15,7 +15,7 @@
  *   instruction's) and return: the outer loop goes on.
  *
  * `tlb` and `tlb_mask` (in bytes) are cpu->tlb_data and its mask; reload them after any call of
- * load, store or a helper. (The other functions say no when the table has become another one.)
+ * load, store or a helper. (The other functions leave the table where it is.)
  * Host floating-point flags are sticky guest flags: they may be collected at any call.
  */
 #ifndef POLYVISOR_JIT_RUNTIME_H

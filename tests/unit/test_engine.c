@@ -1,4 +1,5 @@
 /* One CPU: control flow, exact counts, faults, memory corners, address spaces, waiting. */
+#include "libshared/jit/runtime.h"
 #include "tests/unit/engine_toy.h"
 
 #define SIZE64 3u
@@ -441,6 +442,35 @@ START_TEST(tables_grow_and_stay_right)
 }
 END_TEST
 
+/* Compiled code goes on with the table that it knew before it asked. */
+START_TEST(tables_stay_while_compiled_code_asks)
+{
+    toy_start(1, _i);
+    struct cpu *cpu = toy.cpus[0];
+    for (unsigned i = 0; i < 32; i++) {
+        toy_map(5, 0x100000 + i * 0x20000, TOY_RAM_BASE + 0x10000, 0x20000, 7);
+    }
+    toy_of(cpu)->root = 5;
+    toy_switch(cpu);
+    const struct tlb_entry *table = cpu->tlb_data;
+    for (unsigned i = 0; i < 16 * 1024; i++) {
+        uint64_t va = 0x100000 + i % 1024 * 4096;
+        uint64_t host = (uint64_t)(uintptr_t)toy_ram(TOY_RAM_BASE + 0x10000 + va % 0x20000);
+        ck_assert_uint_eq(cpu->runtime->reach(cpu, va, 16, REACH_READ | REACH_WRITE), host);
+        ck_assert_uint_eq(cpu->runtime->translate(cpu, va, SIZE64, 0), host);
+        ck_assert_uint_ne(cpu->runtime->page_is(cpu, va, host), 0);
+        ck_assert_ptr_eq(cpu->tlb_data, table);
+    }
+    uint64_t value = 0;
+    for (unsigned i = 0; i < 1024; i++) {
+        value |= cpu->runtime->load(cpu, 0x100000 + i * 4096, SIZE64);
+    }
+    ck_assert_uint_eq(value, 0);
+    ck_assert_ptr_ne(cpu->tlb_data, table);
+    toy_finish();
+}
+END_TEST
+
 START_TEST(block_modes_are_kept_apart)
 {
     toy_start(1, _i);
@@ -595,6 +625,7 @@ int main(void)
     toy_add(tests, flushing_one_page_of_a_large_leaf_drops_all);
     toy_add(tests, remapped_code_is_not_run_from_the_jump_cache);
     toy_add(tests, tables_grow_and_stay_right);
+    toy_add(tests, tables_stay_while_compiled_code_asks);
     toy_add(tests, block_modes_are_kept_apart);
     toy_add(tests, single_steps);
     toy_add(tests, a_closed_loop_can_be_left);

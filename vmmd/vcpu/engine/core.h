@@ -85,6 +85,7 @@ struct engine_cpu {
 
     struct mmu_context contexts[ENGINE_CONTEXTS];
     struct mmu_context *data, *execute;
+    bool tables_stay; /* compiled code holds the table's address: it must not grow now; owner */
     uint64_t context_clock;
     pthread_mutex_t tlb_lock; /* tables may be replaced / are scanned */
 

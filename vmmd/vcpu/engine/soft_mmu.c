@@ -548,7 +548,7 @@ static uint64_t grant_write(struct engine_cpu *self, struct tlb_entry *entry, ui
 
 static void consider_growth(struct engine_cpu *self, struct mmu_context *context)
 {
-    if (++context->fills < context->entries) {
+    if (++context->fills < context->entries || self->tables_stay) {
         return;
     }
     uint64_t insns = self->cpu->retired - context->window;

@@ -28,18 +28,17 @@ static CODE_SLOW void runtime_store(struct cpu *cpu, uint64_t va, uint64_t value
     }
 }
 
-/* The host address, or NULL without leaving an exception: who asks does without. So it does when
- * the data TLB has moved, since compiled code goes on with the table that it knows. */
+/* The host address, or NULL without leaving an exception: who asks does without. Either way
+ * compiled code goes on with the table that it knows, and so do those to whom it leaves. */
 static uint8_t *resolve_quietly(struct cpu *cpu, uint64_t va, enum cpu_access access)
 {
-    const struct tlb_entry *table = cpu->tlb_data;
-    uint64_t mask = cpu->tlb_data_mask;
+    struct engine_cpu *self = engine_cpu_of(cpu);
     struct mmu_page page;
-    if (!mmu_resolve(engine_cpu_of(cpu), va, access, &page)) {
+    self->tables_stay = true;
+    bool found = mmu_resolve(self, va, access, &page);
+    self->tables_stay = false;
+    if (!found) {
         cpu->exception = 0;
-        return NULL;
-    }
-    if (cpu->tlb_data != table || cpu->tlb_data_mask != mask) {
         return NULL;
     }
     return access == CPU_ACCESS_WRITE && page.watched ? NULL : page.host;
