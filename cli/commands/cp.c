@@ -4,9 +4,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/capability.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -168,7 +170,8 @@ static int file_from_guest(const struct copy *copy, struct error *err)
 
 /* ---- Folders: what tar makes at one end, tar takes at the other ---- */
 
-/* Start tar of the host with one end of a pipe, and return the other; -1 on error. */
+/* Start tar of the host with one end of a pipe, and return the other; -1 on error. One that takes
+ * what a guest sends makes no device files, whoever runs it: there they would be the host's. */
 static int start_tar(char *const *arguments, bool writes, pid_t *child, struct error *err)
 {
     int ends[2];
@@ -182,6 +185,9 @@ static int start_tar(char *const *arguments, bool writes, pid_t *child, struct e
         sigset_t none;
         sigemptyset(&none);
         sigprocmask(SIG_SETMASK, &none, NULL);
+        if (!writes) {
+            prctl(PR_CAPBSET_DROP, CAP_MKNOD, 0, 0, 0); /* fails for who has none anyway */
+        }
         dup2(ends[writes], writes ? STDOUT_FILENO : STDIN_FILENO);
         execvp("tar", arguments);
         fprintf(stderr, "tar: %s\n", strerror(errno));
@@ -232,7 +238,10 @@ static int folder_to_guest(const struct copy *copy, struct error *err)
 static int folder_from_guest(const struct copy *copy, struct error *err)
 {
     const char *const there[] = {"tar", "-C", copy->from, "-cf", "-", ".", NULL};
-    char *const here[] = {"tar", "-C", (char *)copy->to, "-xf", "-", NULL};
+    /* The guest's idea of owners and of set-user bits is not the host's, also for root. */
+    char *const here[] = {
+        "tar", "--no-same-owner", "--no-same-permissions", "-C", (char *)copy->to, "-xf", "-",
+        NULL};
     pid_t child;
 
     if (mkdir(copy->to, 0777) < 0 && errno != EEXIST) {
@@ -301,8 +310,9 @@ const struct command command_cp = {
     .description =
         "Copies one file in either direction; it appears whole or not at all. Into a folder, it "
         "keeps its name; to the host's '-' means standard output. With -r what is in the first "
-        "folder is put into the second, which is made. The guest must run polyvisor-agent, and the "
-        "machine must have a vsock.\n",
+        "folder is put into the second, which is made; a guest's files come without owners, "
+        "set-user bits and devices. The guest must run polyvisor-agent, and the machine must have "
+        "a vsock.\n",
     .options = options,
     .settings_size = sizeof(struct cp_settings),
     .positional = POSITIONAL_FILE,
