@@ -34,11 +34,22 @@ $(ESCAPE_DEVD): $(call objects,tests/escape/device.c tests/escape/escapes.c devd
 	@mkdir -p $(@D)
 	$(QUIET_LD)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS) $(LIBS_DEVD)
 
+# A vcpud and a jitd that try to get out once they have confined themselves.
+ESCAPE_DAEMONS := $(BUILD)/tests/escape/vcpud $(if $(WITHOUT_LLVM),,$(BUILD)/tests/escape/jitd)
+SEALED_OBJECTS := $(call objects,tests/escape/sealed.c tests/escape/escapes.c)
+$(BUILD)/tests/escape/vcpud: $(call objects,vmmd/vcpu/main.c) $(SEALED_OBJECTS) $(LIB_VCPU) $(LIB_SHARED)
+$(BUILD)/tests/escape/jitd: $(call objects,jitd/main.c) $(SEALED_OBJECTS) $(LIB_JITD) $(LIB_SHARED)
+$(BUILD)/tests/escape/vcpud: LIBS += $(LIBS_VCPU)
+$(BUILD)/tests/escape/jitd: LIBS += $(LIBS_JITD)
+$(ESCAPE_DAEMONS):
+	@mkdir -p $(@D)
+	$(QUIET_LD)$(CC) $(LDFLAGS) -Wl,--wrap=sandbox_seal -o $@ $^ $(LIBS)
+
 -include tools/lockstep.mk
 
 .PHONY: tests unit check check-image
 unit: $(UNIT_PROGRAMS)
-tests: all unit $(JIT_DOUBLES) $(ESCAPE_DEVD) $(LOCKSTEP_PROGRAMS) guests test-guests
+tests: all unit $(JIT_DOUBLES) $(ESCAPE_DEVD) $(ESCAPE_DAEMONS) $(LOCKSTEP_PROGRAMS) guests test-guests
 
 check:
 	@$(MAKE) --no-print-directory deps

@@ -142,7 +142,8 @@ static const int SOCKETS[] = {
     SCMP_SYS(socketpair), SCMP_SYS(sendmmsg), SCMP_SYS(recvmmsg),
 };
 
-/* In the one directory that is left of the file system. */
+/* In the one directory that is left of the file system. Not fchmod: who keeps its user may own what
+ * its descriptors lead to outside of it, /dev/null for one. */
 static const int FILES[] = {
     SCMP_SYS(open),      SCMP_SYS(openat),     SCMP_SYS(rename),     SCMP_SYS(renameat),
     SCMP_SYS(renameat2), SCMP_SYS(unlink),     SCMP_SYS(unlinkat),   SCMP_SYS(mkdir),
@@ -150,7 +151,7 @@ static const int FILES[] = {
     SCMP_SYS(access),    SCMP_SYS(faccessat),  SCMP_SYS(faccessat2), SCMP_SYS(getdents64),
     SCMP_SYS(flock),     SCMP_SYS(link),       SCMP_SYS(linkat),     SCMP_SYS(utimensat),
     SCMP_SYS(readlink),  SCMP_SYS(readlinkat), SCMP_SYS(getcwd),     SCMP_SYS(statfs),
-    SCMP_SYS(fstatfs),   SCMP_SYS(fchmod),
+    SCMP_SYS(fstatfs),
 };
 
 static int allow_list(scmp_filter_ctx filter, const int *calls, size_t count)
@@ -297,10 +298,10 @@ static int fill_filter(scmp_filter_ctx filter, enum sandbox_job job)
     if (result == 0 && job == SANDBOX_DEVICE) {
         result = ALLOW_LIST(filter, RINGS);
     }
-    if (result == 0 && (job == SANDBOX_NETWORK || job == SANDBOX_COMPILER)) {
+    if (result == 0 && job == SANDBOX_NETWORK) {
         result = ALLOW_LIST(filter, SOCKETS);
     }
-    if (result == 0 && job == SANDBOX_UNIX_SOCKETS) {
+    if (result == 0 && (job == SANDBOX_UNIX_SOCKETS || job == SANDBOX_COMPILER)) {
         result = allow_unix_sockets(filter);
     }
     if (result == 0) {

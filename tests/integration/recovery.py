@@ -210,7 +210,9 @@ class Stream(Load):
                 self.received += 1
 
     def type(self):
-        while not self.stopping.wait(0.005):
+        # Each character of the serial port takes the guest a few register reads, which cost milliseconds where
+        # the host is busy: faster typing would leave it no time for anything else.
+        while not self.stopping.wait(0.04):
             self.console.say(text_of("in", self.sent))
             self.sent += 1
         self.console.say("end")

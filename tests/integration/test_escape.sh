@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# A device that was taken over: a real devd, started and confined as any other, whose random number
-# device tries every way out (tests/escape/) and tells the guest how that went.
+# Processes that were taken over, started and confined by the real vmmd as any other: a devd whose
+# random number device tries every way out (tests/escape/) and tells the guest how that went; a vcpud
+# and a jitd that try as soon as they have confined themselves, and tell vmmd's log.
 . "$(dirname "$0")/lib.sh"
 
 real_bin=$bin
 bin=$work/bin
 vmctl=$bin/vmctl
 mkdir -p "$bin"
-for program in vmmd vcpud jitd vmctl; do
+for program in vmmd vmctl; do
     ln "$real_bin/$program" "$bin/$program" 2>/dev/null || cp "$real_bin/$program" "$bin/$program"
 done
-cp "$top/$build/tests/escape/devd" "$bin/devd"
+cp "$top/$build/tests/escape"/* "$bin/"
 
 daemon_start
 "$vmctl" create box --kernel "$guest/vmlinux" --initrd "$guest/test-initrd.cpio.gz" --memory 160M \
@@ -36,6 +37,33 @@ if "$vmctl" show box | grep -q 'devd/rng0 .*seccomp'; then
     [ -z "$other" ] || echo "$other"
 else
     echo "skip - none succeeded (this build or host has no filters)"
+fi
+
+# What a daemon said: into $work/PROGRAM.escapes, or nothing where there are no filters.
+told_by() { # PROGRAM
+    grep -aq "^$1: escapes" "$work/vmmd.log"
+}
+answers_of() { # PROGRAM
+    grep -a "^$1: escape [0-9]" "$work/vmmd.log" | sed "s/^$1: escape [0-9]* of [0-9]*: //" >"$work/$1.escapes"
+    test "$(wc -l <"$work/$1.escapes")" = "$count"
+}
+if "$vmctl" show box | grep -q 'vcpud .*seccomp'; then
+    check "vcpud tried each of them" wait_for 60 answers_of vcpud
+    other=$(grep -vE '^(1|38) ' "$work/vcpud.escapes")
+    check "all were refused before they were tried" test -z "$other"
+    [ -z "$other" ] || echo "$other"
+fi
+if [ -x "$bin/jitd" ] && wait_for 60 told_by jitd && ! grep -aq '^jitd: escapes: no filter' "$work/vmmd.log"; then
+    check "jitd tried each of them" wait_for 60 answers_of jitd
+    # It has its own root, which cannot be written, and the sockets of its machines. The rest either
+    # is refused (1, 38), or leads nowhere: no such file, not there to be written, no directory, no socket.
+    worked=$(sed -n 's/^0 //p' "$work/jitd.escapes" | sort | tr '\n' ';')
+    check "it has its empty root and Unix sockets" test "$worked" = "make a Unix socket;open the root directory;"
+    other=$(grep -vE '^(0|1|38) |^(2 open|30 (create|rename)|20 list a directory|88 connect)' "$work/jitd.escapes")
+    check "all else was refused, or led nowhere" test -z "$other"
+    [ -z "$other" ] || echo "$other"
+else
+    echo "skip - jitd's attempts (this build or host has no filters, or no jitd)"
 fi
 check "the machine goes on" test "$("$vmctl" show box | sed -nE 's/^State: *//p')" = running
 check "so does the device" sh -c "'$vmctl' device list box | grep -q 'rng0 .*running *0 '"

@@ -214,6 +214,9 @@ START_TEST(test_compiler_has_its_directory)
     ck_assert_int_ne(confined(SANDBOX_COMPILER, open_password_file), 0);
     ck_assert_int_eq(confined(SANDBOX_COMPILER, open_what_stays), 0);
     ck_assert_int_ne(confined(SANDBOX_COMPILER, make_process), 0);
+    ck_assert_int_eq(confined(SANDBOX_COMPILER, make_unix_socket), 0);
+    ck_assert_int_ne(confined(SANDBOX_COMPILER, make_socket), 0);
+    ck_assert_int_ne(confined(SANDBOX_COMPILER, change_mode), 0); /* of a device of the host's */
     ck_assert_int_ne(confined(SANDBOX_COMPILER, map_executable), 0);
 }
 END_TEST
