@@ -353,7 +353,9 @@ void machine_device_configured(struct child *child, const struct error *err,
     } else if (machine->state != POLYVISOR__MACHINE_STATE__MACHINE_STOPPING) {
         device->ready = true;
         child_heartbeat_start(child);
-        machine_event(machine, "device-restarted", child->role, "pid %ld", (long)child->pid);
+        machine_event(machine, "device-restarted", child->role,
+                      "pid %ld, %llu ms after the end of the last one", (long)child->pid,
+                      (unsigned long long)(clock_monotonic_ns() - device->died_ns) / 1000000);
         machine_keep_spare(device);
         machine_wake(machine); /* a key may have to be pressed */
     }

@@ -79,6 +79,7 @@ struct machine_device {
     unsigned restarts;               /* since the machine was started */
     unsigned revivals;               /* of these, while it ended */
     uint64_t started_ns, restart_ns; /* clock_monotonic_ns; restart_ns 0: no restart is due */
+    uint64_t died_ns;                /* when the end of the last process was noticed */
 };
 
 /* Describe the devices of `config` whose sockets are in `directory`. The number of devices (at

@@ -272,7 +272,7 @@ class Killer:
 
     def __init__(self, kind, devices, events):
         self.kind, self.devices, self.events = kind, devices, events
-        self.times, self.stop_times, self.lost = [], [], []
+        self.times, self.stop_times, self.own_times, self.lost = [], [], [], []
         self.random = random.Random()
 
     def strike(self, number, device):
@@ -294,6 +294,8 @@ class Killer:
         else:
             times = self.times if number == signal.SIGKILL else self.stop_times
             times.append((event["heard"] - start) * 1000)
+            within = re.search(r", (\d+) ms after", event["detail"])
+            self.own_times.append(int(within[1]) if within else 0)
 
     def strike_successor(self, device, old):
         """The next process is killed, too, while it starts."""
@@ -319,6 +321,8 @@ class Killer:
             print_times(f"{self.kind}: {len(self.times)} deaths", self.times)
         if self.stop_times:
             print_times(f"{self.kind}: {len(self.stop_times)} stopped", self.stop_times)
+        if self.own_times:
+            print_times(f"{self.kind}: of both, from when vmmd saw the end", self.own_times)
 
 
 def print_times(what, times):

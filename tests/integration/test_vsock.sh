@@ -2,7 +2,7 @@
 # Sockets between guest and host: both directions, many at once, refusals, and the death of the device.
 . "$(dirname "$0")/lib.sh"
 
-mib=4 many=20 kills=10
+mib=4 many=20 kills=${KILLS:-10}
 slow_build && mib=1 many=5 kills=3
 data=$work/data socket=$work/v.sock
 head -c "${mib}M" /dev/urandom >"$data"
