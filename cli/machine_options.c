@@ -49,6 +49,8 @@ static const struct disk_word {
     {"werror=", "report|enospc|wait", offsetof(struct disk_setting, werror)},
     {"packed=", "on|off", offsetof(struct disk_setting, packed)},
     {"serial=", NULL, offsetof(struct disk_setting, serial)},
+    {"backing-format=", "raw|qcow2", offsetof(struct disk_setting, backing_format)},
+    {"backing=", NULL, offsetof(struct disk_setting, backing)},
 };
 
 static bool is_choice(const char *choices, const char *value)
@@ -97,6 +99,11 @@ static int parse_disk_word(const char *word, struct disk_setting *disk, struct e
         free(disk->path);
         disk->path = options_absolute_path("disk", word + 5, err);
         return disk->path != NULL ? 0 : -ERROR_USAGE;
+    }
+    if (strncmp(word, "backing=", 8) == 0) {
+        free(disk->backing);
+        disk->backing = options_absolute_path("disk", word + 8, err);
+        return disk->backing != NULL ? 0 : -ERROR_USAGE;
     }
     if (strcmp(word, "readonly") == 0 || strcmp(word, "readonly=on") == 0) {
         disk->read_only = true;
@@ -434,6 +441,8 @@ void machine_config_build(const struct machine_settings *settings, const char *n
         limits_format(LIMIT_DISK, &settings->disks.items[i].limits, message->limits[i],
                       sizeof(message->limits[i]));
         disk->limits = message->limits[i];
+        disk->backing = text_or_empty(settings->disks.items[i].backing);
+        disk->backing_format = text_or_empty(settings->disks.items[i].backing_format);
         disk->queues = settings->disks.items[i].queues;
         disk->read_only = settings->disks.items[i].read_only;
         message->disk_pointers[i] = disk;

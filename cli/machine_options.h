@@ -18,6 +18,7 @@
 struct disk_setting {                                      /* owns its texts */
     char *path;                                            /* absolute */
     char *format, *cache, *aio, *werror, *packed, *serial; /* NULL: vmmd decides */
+    char *backing, *backing_format;                        /* likewise; the first is absolute */
     struct limits limits;
     uint32_t queues; /* 0: likewise */
     bool read_only;
@@ -116,9 +117,10 @@ extern const struct option_type option_share;   /* struct share_settings */
              "while "                                                                              \
              "the host has no space, or until it succeeds. aio=auto|threads. packed=on|off: "      \
              "whether packed rings are offered. bps=N, iops=N and others limit its traffic: see "  \
-             "'vmctl device --help'. format=raw: without "                                         \
-             "it an "                                                                              \
-             "image that looks like another than raw is refused",                                  \
+             "'vmctl device --help'. format=raw|qcow2: if not given, qcow2 when the file's name "  \
+             "ends so, else raw. Backing files of a qcow2 image must be below its folder, or "     \
+             "below that of backing=FOLDER; backing-format=raw|qcow2 is of those whose image "     \
+             "does not say",                                                                       \
          .offset = offsetof(struct machine_settings, disks)},                                      \
         {.name = "net",                                                                            \
          .type = &option_net,                                                                      \

@@ -49,6 +49,9 @@ void device_descriptors_close(struct device_descriptors *descriptors)
     descriptor_close(&descriptors->share_state);
     descriptor_close(&descriptors->keep_in);
     descriptor_close(&descriptors->keep_out);
+    for (unsigned i = 0; i < BLOCK_BACKINGS_MAX; i++) {
+        descriptor_close(&descriptors->backings[i]);
+    }
     for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++) {
         descriptor_close(&descriptors->kick[i]);
     }
@@ -72,6 +75,20 @@ static int device_open_console(struct device *device, struct device_descriptors 
     return 0;
 }
 
+static int device_take_backings(struct device *device, struct device_descriptors *descriptors,
+                                struct error *err)
+{
+    for (unsigned i = 0; i < device->disk.backing_count; i++) {
+        if (descriptors->backings[i] < 0) {
+            return error_set(err, ERROR_CONFIG, 0, "device %s got no backing file %u", device->id,
+                             i);
+        }
+        device->disk.backings[i].fd = descriptors->backings[i];
+        descriptors->backings[i] = -1;
+    }
+    return 0;
+}
+
 /* The class's state first: the model's init fills it in. */
 static int device_open(struct device *device, const struct device_settings *settings,
                        struct device_descriptors *descriptors, struct error *err)
@@ -91,8 +108,11 @@ static int device_open(struct device *device, const struct device_settings *sett
     device->keep_out = descriptors->keep_out;
     descriptors->backend = descriptors->share_state = -1;
     descriptors->keep_in = descriptors->keep_out = -1;
-    int status = mmio ? mmio_device_open(device, descriptors, err)
+    int status = device_take_backings(device, descriptors, err);
+    if (status == 0) {
+        status = mmio ? mmio_device_open(device, descriptors, err)
                       : virtio_device_open(device, descriptors, err);
+    }
     if (status == 0 && model->console) {
         status = device_open_console(device, descriptors, err);
     }
@@ -132,6 +152,9 @@ struct device *device_create(const struct device_model *model,
     device->memory_kept = settings->memory_kept;
     device->link_down = settings->link_down;
     device->disk = settings->disk;
+    for (unsigned i = 0; i < BLOCK_BACKINGS_MAX; i++) {
+        device->disk.backings[i].fd = -1;
+    }
     snprintf(device->id, sizeof(device->id), "%s", settings->id);
     snprintf(device->serial, sizeof(device->serial), "%s",
              settings->serial ? settings->serial : "");
@@ -159,6 +182,9 @@ void device_destroy(struct device *device)
     descriptor_close(&device->share_state);
     descriptor_close(&device->keep_in);
     descriptor_close(&device->keep_out);
+    for (unsigned i = 0; i < BLOCK_BACKINGS_MAX; i++) {
+        descriptor_close(&device->disk.backings[i].fd);
+    }
     free(device);
 }
 

@@ -8,6 +8,7 @@
 #ifndef POLYVISOR_DEVD_DEVICE_H
 #define POLYVISOR_DEVD_DEVICE_H
 
+#include "devd/block/block.h"
 #include "devd/console.h"
 #include "libshared/base/error.h"
 #include "libshared/limit/setting.h"
@@ -169,7 +170,8 @@ struct device_descriptors {
     int state, reply, backend, console, console_memory;
     int share_state, keep_in, keep_out; /* of a shared directory */
     int kick[VIRTIO_QUEUES_MAX];
-    int call[VIRTIO_QUEUES_MAX + 1]; /* the one after the last queue: configuration changed */
+    int call[VIRTIO_QUEUES_MAX + 1];  /* the one after the last queue: configuration changed */
+    int backings[BLOCK_BACKINGS_MAX]; /* what lies under a disk's image, nearest first */
 };
 
 /* What becomes of a write that the host fails. */
@@ -184,6 +186,10 @@ struct device_disk {    /* virtio-blk */
     bool threads;       /* no io_uring */
     bool split_rings;   /* no packed virtqueues */
     enum device_write_error write_error;
+    enum block_format format;
+    /* What lies under the image: their formats; the device puts in the descriptors. */
+    struct block_image backings[BLOCK_BACKINGS_MAX];
+    unsigned backing_count;
 };
 
 struct device_settings {

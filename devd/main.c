@@ -179,6 +179,10 @@ static void take_descriptors(struct devd *devd, struct device_descriptors *descr
     descriptors->state = take_descriptor(devd, "state");
     descriptors->reply = take_descriptor(devd, "reply");
     descriptors->backend = take_descriptor(devd, "backend");
+    for (unsigned i = 0; i < BLOCK_BACKINGS_MAX; i++) {
+        int fd = fdlist_take(&devd->descriptors, "backing.%u", i);
+        descriptors->backings[i] = fd < 0 ? -1 : fd;
+    }
     descriptors->console = take_descriptor(devd, "console");
     descriptors->console_memory = take_descriptor(devd, "console-memory");
     descriptors->share_state = take_descriptor(devd, "share-state");
@@ -199,6 +203,12 @@ static void take_descriptors(struct devd *devd, struct device_descriptors *descr
     devd->descriptors.count = 0;
 }
 
+static enum block_format block_format(Polyvisor__DiskFormat format)
+{
+    return format == POLYVISOR__DISK_FORMAT__DISK_FORMAT_QCOW2 ? BLOCK_FORMAT_QCOW2
+                                                               : BLOCK_FORMAT_RAW;
+}
+
 static struct device_disk disk_settings(const Polyvisor__DeviceDisk *disk)
 {
     static const enum device_write_error errors[] = {
@@ -214,6 +224,13 @@ static struct device_disk disk_settings(const Polyvisor__DeviceDisk *disk)
         settings.split_rings = disk->split_rings;
         if ((unsigned)disk->write_error < sizeof(errors) / sizeof(errors[0])) {
             settings.write_error = errors[disk->write_error];
+        }
+        settings.format = block_format(disk->format);
+        while (settings.backing_count < disk->n_backings &&
+               settings.backing_count < BLOCK_BACKINGS_MAX) {
+            settings.backings[settings.backing_count].format =
+                block_format(disk->backings[settings.backing_count]);
+            settings.backing_count++;
         }
     }
     return settings;

@@ -43,8 +43,10 @@ LIBS := -levent -levent_pthreads -lnanomsg -lprotobuf-c -lfdt -ljansson -lxxhash
 LIBS_CLI := -larchive
 # Only vcpud disassembles host code (and the tests, which are linked with all of it).
 LIBS_VCPU := -lcapstone
+# Compressed parts of disk images: devd and vmctl.
+LIBS_IMAGES := -lz -lzstd
 # Only devd has a network's router in it, and disks.
-LIBS_DEVD := -lslirp -luring
+LIBS_DEVD := -lslirp -luring $(LIBS_IMAGES)
 # Only jitd, and the tests of what it makes, are linked with LLVM.
 LLVM := /usr/lib/llvm-19
 LIBS_JITD := -L$(LLVM)/lib -Wl,--as-needed -lLLVM-19 -Wl,--no-as-needed
@@ -63,6 +65,7 @@ $(BUILD)/bin/jitd: $(call objects,jitd/main.c) $(LIB_JITD) $(LIB_SHARED)
 $(BUILD)/bin/vmctl: $(call objects,cli/main.c) $(LIB_CLI) $(LIB_SHARED)
 
 $(BUILD)/bin/vcpud: LIBS += $(LIBS_VCPU)
+$(BUILD)/bin/vmctl: LIBS += $(LIBS_IMAGES)
 $(BUILD)/bin/jitd: LIBS += $(LIBS_JITD)
 $(BUILD)/bin/devd: LIBS += $(LIBS_DEVD)
 $(BUILD)/bin/vmctl: LIBS += $(LIBS_CLI)

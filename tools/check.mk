@@ -27,6 +27,12 @@ $(BUILD)/tests/jitd/%: $(BUILD)/obj/tests/jitd/%.o $(BUILD)/obj/jitd/main.o $(LI
 	$(QUIET_LD)$(CC) $(LDFLAGS) -o $@ $(filter-out $(if $(findstring garbage,$@),%/main.o),$(filter %.o,$^)) \
 	    $(filter %.a,$^) $(LIBS)
 
+# qcow2 images by command line.
+QCOW2_TOOL := $(BUILD)/tests/qcow2/tool
+$(QCOW2_TOOL): $(BUILD)/obj/tests/qcow2/tool.o $(LIB_SHARED)
+	@mkdir -p $(@D)
+	$(QUIET_LD)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS) $(LIBS_IMAGES)
+
 # A devd whose random number device is one that tries to get out.
 ESCAPE_DEVD := $(BUILD)/tests/escape/devd
 $(ESCAPE_DEVD): $(call objects,tests/escape/device.c tests/escape/escapes.c devd/main.c) \
@@ -49,7 +55,7 @@ $(ESCAPE_DAEMONS):
 
 .PHONY: tests unit check check-image
 unit: $(UNIT_PROGRAMS)
-tests: all unit $(JIT_DOUBLES) $(ESCAPE_DEVD) $(ESCAPE_DAEMONS) $(LOCKSTEP_PROGRAMS) guests test-guests
+tests: all unit $(QCOW2_TOOL) $(JIT_DOUBLES) $(ESCAPE_DEVD) $(ESCAPE_DAEMONS) $(LOCKSTEP_PROGRAMS) guests test-guests
 
 check:
 	@$(MAKE) --no-print-directory deps

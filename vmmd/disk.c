@@ -2,6 +2,7 @@
 
 #include "libshared/limit/setting.h"
 #include "vmmd/message.h"
+#include "vmmd/storage.h"
 #include <string.h>
 
 static const struct disk_cache {
@@ -101,6 +102,21 @@ int disk_complete(Polyvisor__DiskConfig *disk, struct error *err)
     if (strcmp(disk->packed, "on") && strcmp(disk->packed, "off")) {
         return disk_refuse("packed", disk->packed, "use on or off", err);
     }
+    if (disk->format[0] && strcmp(disk->format, "raw") && strcmp(disk->format, "qcow2")) {
+        error_set(err, ERROR_UNSUPPORTED, 0, "disk format '%.40s' is not supported", disk->format);
+        error_hint(err, "convert it: qemu-img convert -O qcow2 '%.100s' disk.qcow2", disk->path);
+        return -ERROR_UNSUPPORTED;
+    }
+    if (disk->backing_format[0] && strcmp(disk->backing_format, "raw") &&
+        strcmp(disk->backing_format, "qcow2")) {
+        return disk_refuse("backing-format", disk->backing_format, "use raw or qcow2", err);
+    }
+    if (!strcmp(storage_disk_format(disk), "qcow2") && disk_is_direct(disk)) {
+        error_set(err, ERROR_UNSUPPORTED, 0, "cache=%s is for raw disks, not for '%.120s'",
+                  disk->cache, disk->path);
+        error_hint(err, "use cache=writeback or cache=writethrough");
+        return -ERROR_UNSUPPORTED;
+    }
     if (disk->queues > DISK_QUEUES_MAX) {
         return error_set(err, ERROR_CONFIG, 0, "a disk with %u queues wanted, the most is %d",
                          disk->queues, DISK_QUEUES_MAX);
@@ -130,5 +146,7 @@ void disk_describe(const Polyvisor__DiskConfig *disk, Polyvisor__DeviceDisk *mes
     message->write_through = cache && cache->write_through;
     message->threads = !strcmp(disk->aio, "threads");
     message->split_rings = !strcmp(disk->packed, "off");
+    message->format = !strcmp(disk->format, "qcow2") ? POLYVISOR__DISK_FORMAT__DISK_FORMAT_QCOW2
+                                                     : POLYVISOR__DISK_FORMAT__DISK_FORMAT_RAW;
     message->write_error = error ? error->what : disk_errors[0].what;
 }

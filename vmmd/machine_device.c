@@ -328,7 +328,7 @@ int machine_device_open(struct machine_device *device, struct event_base *base, 
                          strerror(-result));
     }
     if (device->disk) {
-        device->backend_fd = storage_open_disk(device->disk, err);
+        device->backend_fd = storage_open_disk(device->disk, &device->chain, err);
         if (device->backend_fd < 0) {
             return device->backend_fd;
         }
@@ -359,6 +359,7 @@ void machine_device_close(struct machine_device *device)
         vsock_close(device->vsock, device->backend_fd);
         device->backend_fd = -1;
     }
+    disk_chain_close(&device->chain);
     device_close_fd(&device->backend_fd);
     shared_directory_close(&device->share_fds);
     device_close_fd(&device->console_memory_fd);
@@ -445,6 +446,9 @@ int machine_device_list_own(const struct machine_device *device, struct fdlist *
     int backend = device->link ? link_device_fd(device->link) : device->backend_fd;
 
     result = result ? result : device_list_fd(list, backend, "", "backend");
+    for (unsigned i = 1; i < device->chain.count && !result; i++) {
+        result = fdlist_add(list, device->chain.layers[i].fd, "backing.%u", i - 1);
+    }
     result = result ? result : device_list_fd(list, device->console_fd, "", "console");
     result =
         result ? result : device_list_fd(list, device->console_memory_fd, "", "console-memory");

@@ -13,6 +13,7 @@
 #define POLYVISOR_VMMD_MACHINE_DEVICE_H
 
 #include "libshared/base/error.h"
+#include "libshared/disk/chain.h"
 #include "libshared/ipc/fdlist.h"
 #include "libshared/share/setting.h"
 #include "proto/control.pb-c.h"
@@ -59,6 +60,7 @@ struct machine_device {
     unsigned pci_slot;                              /* 0 for plain MMIO */
     int state_fd, reply_fd, backend_fd, console_fd; /* -1 where there is none */
     int console_memory_fd;
+    struct disk_chain chain; /* what lies under a disk's image */
     int kick_fds[DEVICE_QUEUES_MAX];
     int call_fds[DEVICE_QUEUES_MAX + 1];
     char control_path[DEVICE_PATH_MAX];   /* of its process */

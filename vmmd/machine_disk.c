@@ -72,7 +72,7 @@ int machine_resize_disk(struct machine *machine, const Polyvisor__DiskResizeRequ
 
     if (machine_is_idle(machine)) {
         error_set(err, ERROR_STATE, 0, "machine '%s' does not run", machine->config->name);
-        error_hint(err, "the disk of one that does not is any file: truncate -s SIZE FILE");
+        error_hint(err, "of one that does not, resize the file: vmctl disk resize FILE SIZE");
         return -ERROR_STATE;
     }
     struct machine_device *device = disk_find(machine, resize->disk, err);

@@ -286,6 +286,7 @@ static int machine_configure_device(struct machine_device *device, bool restart)
     Polyvisor__DeviceConfigure configure = POLYVISOR__DEVICE_CONFIGURE__INIT;
     const struct machine *machine = device->machine;
     Polyvisor__DeviceDisk disk;
+    Polyvisor__DiskFormat backings[DISK_LAYERS_MAX];
     char serial[32], limits[LIMIT_TEXT_MAX];
 
     snprintf(serial, sizeof(serial), "polyvisor-%s", device->id);
@@ -302,6 +303,12 @@ static int machine_configure_device(struct machine_device *device, bool restart)
         configure.read_only = device->disk->read_only;
         configure.serial = device->disk->serial[0] ? device->disk->serial : serial;
         disk_describe(device->disk, &disk);
+        for (unsigned i = 1; i < device->chain.count; i++) {
+            backings[disk.n_backings++] = device->chain.layers[i].qcow2
+                                              ? POLYVISOR__DISK_FORMAT__DISK_FORMAT_QCOW2
+                                              : POLYVISOR__DISK_FORMAT__DISK_FORMAT_RAW;
+        }
+        disk.backings = backings;
         configure.disk = &disk;
     }
     if (device->net) {

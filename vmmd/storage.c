@@ -1,7 +1,7 @@
 #include "vmmd/storage.h"
 
+#include "libshared/disk/image_lock.h"
 #include "vmmd/disk.h"
-#include "vmmd/image_lock.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -64,21 +64,28 @@ static const char *storage_detect_format(int fd)
     return NULL;
 }
 
+const char *storage_disk_format(const Polyvisor__DiskConfig *disk)
+{
+    const char *end = strrchr(disk->path, '.');
+
+    /* A guest can write any header to its disk; the name of the file is the user's. */
+    return disk->format[0] ? disk->format : end && !strcmp(end, ".qcow2") ? "qcow2" : "raw";
+}
+
 static int storage_check_format(int fd, const Polyvisor__DiskConfig *disk, struct error *err)
 {
-    if (!strcmp(disk->format, "raw")) {
+    if (disk->format[0] || strcmp(storage_disk_format(disk), "raw")) {
         return 0; /* the user says so: a guest may keep any bytes on its disk */
-    }
-    if (disk->format[0]) {
-        error_set(err, ERROR_UNSUPPORTED, 0, "disk format '%s' is not supported", disk->format);
-        error_hint(err, "convert it: qemu-img convert -O raw '%s' disk.raw", disk->path);
-        return -ERROR_UNSUPPORTED;
     }
     const char *detected = storage_detect_format(fd);
     if (detected) {
-        error_set(err, ERROR_UNSUPPORTED, 0,
-                  "disk '%s' looks like a %s image, only raw is supported", disk->path, detected);
-        error_hint(err, "convert it with qemu-img convert -O raw, or say format=raw if it is raw");
+        bool known = !strcmp(detected, "qcow2");
+        error_set(err, ERROR_UNSUPPORTED, 0, "disk '%s' looks like a %s image and has no format",
+                  disk->path, detected);
+        error_hint(err, "say format=%s%s",
+                   known ? "qcow2, or format=raw when the guest wrote that"
+                         : "raw if it is raw, or convert it with",
+                   known ? "" : " qemu-img convert -O qcow2");
         return -ERROR_UNSUPPORTED;
     }
     return 0;
@@ -155,34 +162,54 @@ static int storage_open_flags(const Polyvisor__DiskConfig *disk)
     return flags | (disk_is_direct(disk) ? O_DIRECT : 0);
 }
 
-int storage_open_disk(const Polyvisor__DiskConfig *disk, struct error *err)
+/* Lock the image and open what lies under it. */
+static int storage_open_chain(int fd, const Polyvisor__DiskConfig *disk, struct disk_chain *chain,
+                              struct error *err)
+{
+    const struct disk_chain_settings settings = {.folder = disk->backing,
+                                                 .backing_format = disk->backing_format};
+    int result = image_lock(fd, disk->path, disk->read_only, err);
+
+    if (result || strcmp(storage_disk_format(disk), "qcow2")) {
+        return result;
+    }
+    return disk_chain_open(chain, fd, disk->path, &settings, err);
+}
+
+static int storage_check_disk(int fd, const Polyvisor__DiskConfig *disk, struct error *err)
 {
     struct stat status;
-    int fd = open(disk->path, storage_open_flags(disk));
-    int result;
 
+    if (fstat(fd, &status) < 0) {
+        return error_set(err, ERROR_IO, errno, "cannot look at disk '%s': %s", disk->path,
+                         strerror(errno));
+    }
+    if (S_ISDIR(status.st_mode)) {
+        return storage_open_error(disk, EISDIR, err);
+    }
+    if (!S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode)) {
+        return error_set(err, ERROR_DISK, 0, "disk '%s' is neither a file nor a block device",
+                         disk->path);
+    }
+    if (!disk->read_only && storage_write_protected(&status)) {
+        return storage_open_error(disk, EACCES, err);
+    }
+    int result = storage_check_format(fd, disk, err);
+    /* Of an image with a format, the size is in its header, and devd's to check. */
+    bool raw = !strcmp(storage_disk_format(disk), "raw");
+    return result || !raw ? result : storage_check_size(fd, &status, disk->path, err);
+}
+
+int storage_open_disk(const Polyvisor__DiskConfig *disk, struct disk_chain *chain,
+                      struct error *err)
+{
+    memset(chain, 0, sizeof(*chain));
+    int fd = open(disk->path, storage_open_flags(disk));
     if (fd < 0) {
         return storage_open_error(disk, errno, err);
     }
-    if (fstat(fd, &status) < 0) {
-        result = error_set(err, ERROR_IO, errno, "cannot look at disk '%s': %s", disk->path,
-                           strerror(errno));
-    } else if (S_ISDIR(status.st_mode)) {
-        result = storage_open_error(disk, EISDIR, err);
-    } else if (!S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode)) {
-        result = error_set(err, ERROR_DISK, 0, "disk '%s' is neither a file nor a block device",
-                           disk->path);
-    } else if (!disk->read_only && storage_write_protected(&status)) {
-        result = storage_open_error(disk, EACCES, err);
-    } else {
-        result = storage_check_format(fd, disk, err);
-        if (!result) {
-            result = storage_check_size(fd, &status, disk->path, err);
-        }
-        if (!result) {
-            result = image_lock(fd, disk->path, disk->read_only, err);
-        }
-    }
+    int result = storage_check_disk(fd, disk, err);
+    result = result ? result : storage_open_chain(fd, disk, chain, err);
     if (result) {
         close(fd);
         return result;

@@ -235,10 +235,8 @@ static int config_check_disk_paths(Polyvisor__MachineConfig *config, struct erro
     for (size_t i = 0; i < config->n_disks; i++) {
         Polyvisor__DiskConfig *disk = config->disks[i];
         int result = config_check_path("disk", disk->path, ERROR_DISK, err);
-        if (!result && disk->format[0] && strcmp(disk->format, "raw")) {
-            result = error_set(err, ERROR_UNSUPPORTED, 0, "disk format '%.40s' is not supported",
-                               disk->format);
-            error_hint(err, "convert it: qemu-img convert -O raw '%.100s' disk.raw", disk->path);
+        if (!result && disk->backing[0]) {
+            result = config_check_path("folder of backing files", disk->backing, ERROR_DISK, err);
         }
         result = result ? result : disk_complete(disk, err);
         if (result) {
@@ -252,18 +250,20 @@ static int config_check_disk_paths(Polyvisor__MachineConfig *config, struct erro
 static int config_check_disk_files(Polyvisor__MachineConfig *config, struct error *err)
 {
     int fds[CONFIG_DISKS_MAX];
+    struct disk_chain chain;
     size_t count = 0;
     int result = 0;
 
     while (!result && count < config->n_disks) {
         Polyvisor__DiskConfig *disk = config->disks[count];
-        int fd = storage_open_disk(disk, err);
+        int fd = storage_open_disk(disk, &chain, err);
         if (fd < 0) {
             result = fd;
             break;
         }
+        disk_chain_close(&chain); /* readers share */
         fds[count++] = fd;
-        if (!disk->format[0] && message_set_string(&disk->format, "raw") < 0) {
+        if (!disk->format[0] && message_set_string(&disk->format, storage_disk_format(disk)) < 0) {
             result = error_set(err, ERROR_INTERNAL, 0, "out of memory");
         }
     }

@@ -1,45 +1,87 @@
-/* vmctl disk: the disks of a running machine. */
+/* vmctl disk: image files, and the disks of a running machine. */
 #include "cli/commands/machine_request.h"
+#include "cli/disk_image.h"
 #include "cli/output.h"
 #include "cli/values.h"
 
 #include <string.h>
 
-struct disk_options {
-    bool shrink;
-};
-
 static const struct option_spec disk_options[] = {
+    {.name = "size",
+     .type = &option_size,
+     .argument = "SIZE",
+     .summary = "create: how large the disk is; over a backing file, that one's size if not given",
+     .offset = offsetof(struct disk_options, size)},
+    {.name = "format",
+     .type = &option_choice,
+     .argument = "FORMAT",
+     .choices = "raw|qcow2",
+     .summary = "what the file is; without it, qcow2 when its name ends in .qcow2, else raw",
+     .offset = offsetof(struct disk_options, format)},
+    {.name = "backing",
+     .type = &option_text,
+     .argument = "FILE",
+     .summary = "create: what the disk contains until it is written; seen from the new file's "
+                "folder, and never written to",
+     .offset = offsetof(struct disk_options, backing)},
+    {.name = "backing-format",
+     .type = &option_choice,
+     .argument = "FORMAT",
+     .choices = "raw|qcow2",
+     .summary = "create: what the backing file is",
+     .offset = offsetof(struct disk_options, backing_format)},
+    {.name = "cluster-size",
+     .type = &option_size,
+     .argument = "SIZE",
+     .summary = "create: how much of a qcow2 disk is allocated at once, 512 to 2M; 64K if not "
+                "given",
+     .offset = offsetof(struct disk_options, cluster_bytes)},
+    {.name = "chain",
+     .type = &option_flag,
+     .summary = "info: the backing files, too",
+     .offset = offsetof(struct disk_options, chain)},
+    {.name = "repair",
+     .type = &option_choice,
+     .argument = "WHAT",
+     .choices = "leaks|all",
+     .summary = "check: give back clusters that nothing uses; with all, set wrong counts, too",
+     .offset = offsetof(struct disk_options, repair)},
     {.name = "shrink",
      .type = &option_flag,
-     .summary = "let the disk become smaller; what lies beyond its new end is lost",
+     .summary = "resize: let the disk become smaller; what lies beyond its new end is lost",
      .offset = offsetof(struct disk_options, shrink)},
     {.name = NULL},
 };
 
-static int run(const struct invocation *invocation, struct error *err)
+static int parse_bytes(const char *text, uint64_t *bytes, struct error *err)
+{
+    if (value_parse_size(text, bytes) == 0 && *bytes != 0) {
+        return 0;
+    }
+    error_set(err, ERROR_USAGE, 0, "'%.40s' is no size", text);
+    error_hint(err, "bytes, or a number with K, M, G or T: 20G");
+    return -ERROR_USAGE;
+}
+
+/* Of a running machine. */
+static int resize_running(const struct invocation *invocation, struct error *err)
 {
     const struct disk_options *options = invocation->settings;
     Polyvisor__DiskResizeRequest resize = POLYVISOR__DISK_RESIZE_REQUEST__INIT;
     Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
     Polyvisor__Response *response = NULL;
 
-    if (strcmp(invocation->positionals[0], "resize") != 0) {
-        error_set(err, ERROR_USAGE, 0, "'disk %.40s' is unknown", invocation->positionals[0]);
-        error_hint(err, "vmctl disk resize NAME DISK SIZE");
-        return -ERROR_USAGE;
-    }
-    if (value_parse_size(invocation->positionals[3], &resize.bytes) != 0 || resize.bytes == 0) {
-        error_set(err, ERROR_USAGE, 0, "'%.40s' is no size", invocation->positionals[3]);
-        error_hint(err, "bytes, or a number with K, M, G or T: 20G");
-        return -ERROR_USAGE;
+    int status = parse_bytes(invocation->positionals[3], &resize.bytes, err);
+
+    if (status != 0) {
+        return status;
     }
     resize.name = (char *)invocation->positionals[1];
     resize.disk = (char *)invocation->positionals[2];
     resize.shrink = options->shrink;
     request.body_case = POLYVISOR__REQUEST__BODY_DISK_RESIZE;
     request.disk_resize = &resize;
-    int status = client_ask(invocation, &request, 0, &response, err);
+    status = client_ask(invocation, &request, 0, &response, err);
     if (status != 0) {
         return status;
     }
@@ -57,22 +99,92 @@ static int run(const struct invocation *invocation, struct error *err)
     return status;
 }
 
+static int resize(const struct invocation *invocation, struct error *err)
+{
+    uint64_t bytes;
+
+    if (invocation->positional_count == 4) {
+        return resize_running(invocation, err);
+    }
+    int status = parse_bytes(invocation->positionals[2], &bytes, err);
+    return status ? status : disk_image_resize(invocation, invocation->positionals[1], bytes, err);
+}
+
+static int create(const struct invocation *invocation, struct error *err)
+{
+    return disk_image_create(invocation, invocation->positionals[1], err);
+}
+
+static int info(const struct invocation *invocation, struct error *err)
+{
+    return disk_image_info(invocation, invocation->positionals[1], err);
+}
+
+static int check(const struct invocation *invocation, struct error *err)
+{
+    return disk_image_check(invocation, invocation->positionals[1], err);
+}
+
+static const struct disk_action {
+    const char *name, *usage;
+    size_t least, most; /* arguments, its name included */
+    int (*run)(const struct invocation *invocation, struct error *err);
+} disk_actions[] = {
+    {"create", "vmctl disk create FILE --size SIZE", 2, 2, create},
+    {"info", "vmctl disk info FILE", 2, 2, info},
+    {"resize", "vmctl disk resize NAME DISK SIZE, or vmctl disk resize FILE SIZE", 3, 4, resize},
+    {"check", "vmctl disk check FILE", 2, 2, check},
+};
+
+static int run(const struct invocation *invocation, struct error *err)
+{
+    size_t count = invocation->positional_count;
+
+    for (size_t i = 0; i < sizeof(disk_actions) / sizeof(disk_actions[0]); i++) {
+        const struct disk_action *action = &disk_actions[i];
+        if (strcmp(invocation->positionals[0], action->name) != 0) {
+            continue;
+        }
+        if (count >= action->least && count <= action->most) {
+            return action->run(invocation, err);
+        }
+        error_set(err, ERROR_USAGE, 0, "disk %s: too %s arguments", action->name,
+                  count < action->least ? "few" : "many");
+        error_hint(err, "%s", action->usage);
+        return -ERROR_USAGE;
+    }
+    error_set(err, ERROR_USAGE, 0, "'disk %.40s' is unknown", invocation->positionals[0]);
+    error_hint(err, "create, info, resize or check");
+    return -ERROR_USAGE;
+}
+
 const struct command command_disk = {
     .name = "disk",
-    .summary = "resize a disk while its machine runs",
-    .usage = "[OPTION...] resize NAME DISK SIZE",
+    .summary = "make, look at, resize and check disk images",
+    .usage = "[OPTION...] create|info|check FILE | resize FILE SIZE | resize NAME DISK SIZE",
     .description =
-        "The image becomes as large as SIZE says and the guest is told at once; its partitions and "
-        "file systems are its own to make larger. The disks of a machine are disk0, disk1 and so "
-        "on, in the order of their --disk. A block device is resized on the host first: SIZE then "
-        "is what it has.\n"
+        "create makes an empty disk image: raw, a file of that size without anything in it, or "
+        "qcow2, which grows as it is written and may be laid over a backing file. info shows what "
+        "an image is, how much of the host it takes, and with --chain what it is laid over. check "
+        "compares what a qcow2 image uses with what it counts: leaked clusters only waste space "
+        "(a machine that was killed leaves a few), errors fail with the code 'bad-disk'. No vmmd "
+        "is needed; but for info, an image that is in use is refused.\n"
+        "resize FILE changes an image that nobody uses. resize NAME DISK changes one while its "
+        "machine runs: the guest is told at once, its partitions and file systems are its own to "
+        "make larger. The disks of a machine are disk0, disk1 and so on, in the order of their "
+        "--disk. A block device is resized on the host first: SIZE then is what it has.\n"
         "A disk becomes smaller only with --shrink: first make the guest's file systems smaller.\n",
     .options = disk_options,
     .settings_size = sizeof(struct disk_options),
     .positional = POSITIONAL_ACTION,
-    .actions = "resize",
-    .positionals_min = 4,
+    .actions = "create|info|resize|check",
+    .positionals_min = 2,
     .positionals_max = 4,
-    .examples = {{"vmctl disk resize build1 disk0 20G", "Make build1's first disk 20 GiB large"}},
+    .examples = {{"vmctl disk create root.qcow2 --size 20G", "An empty disk that takes no space"},
+                 {"vmctl disk create test.qcow2 --backing root.qcow2 --backing-format qcow2",
+                  "A disk that begins as root.qcow2 and leaves it alone"},
+                 {"vmctl disk info --chain test.qcow2", "What it is, and what lies under it"},
+                 {"vmctl disk check --repair leaks root.qcow2", "Find errors, give back leaks"},
+                 {"vmctl disk resize build1 disk0 20G", "Make build1's first disk 20 GiB large"}},
     .run = run,
 };

@@ -3,7 +3,9 @@
 struct block *block_open(int fd, const struct block_settings *settings, struct event_base *base,
                          void (*settled)(void *context), void *context, struct error *err)
 {
-    struct block *block = block_file_open(fd, settings, base, err);
+    struct block *block = settings->format == BLOCK_FORMAT_QCOW2
+                              ? block_qcow2_open(fd, settings, base, err)
+                              : block_file_open(fd, settings, base, err);
 
     if (block) {
         block->settled = settled;

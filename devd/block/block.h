@@ -51,10 +51,23 @@ struct block_request {
     uint64_t left_offset; /* what is left to transfer begins here */
 };
 
+/* What the bytes of a descriptor are. */
+enum block_format { BLOCK_FORMAT_RAW, BLOCK_FORMAT_QCOW2 };
+#define BLOCK_BACKINGS_MAX 15
+
+struct block_image {
+    int fd;
+    enum block_format format;
+};
+
 /* How an image is to be used. */
 struct block_settings {
     bool read_only;
     bool threads; /* never io_uring */
+    enum block_format format;
+    /* Of formats with holes: what is seen through them, nearest first. Only read. */
+    const struct block_image *backings;
+    unsigned backing_count; /* at most BLOCK_BACKINGS_MAX */
 };
 
 struct block {
@@ -106,5 +119,9 @@ void block_finish(struct block_request *request, int status);
 /* The backend that is a file or a block device: see file.c. */
 struct block *block_file_open(int fd, const struct block_settings *settings,
                               struct event_base *base, struct error *err);
+
+/* The one that is a qcow2 image and what lies under it: see qcow2/disk.c. */
+struct block *block_qcow2_open(int fd, const struct block_settings *settings,
+                               struct event_base *base, struct error *err);
 
 #endif

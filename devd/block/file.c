@@ -295,7 +295,7 @@ static int file_inspect(struct file *file, const struct block_settings *settings
                          strerror(-status));
     }
     off_t end = lseek(file->fd, 0, SEEK_END);
-    if ((uint64_t)end != block->size) {
+    if ((uint64_t)end != block->size && settings->format == BLOCK_FORMAT_RAW) {
         log_warning("the last %u bytes of the disk are no whole block and not visible",
                     (unsigned)((uint64_t)end - block->size));
     }

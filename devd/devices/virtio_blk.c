@@ -626,7 +626,10 @@ static void blk_describe(struct device *device)
 static int blk_init(struct device *device, struct error *err)
 {
     const struct block_settings settings = {.read_only = device->read_only,
-                                            .threads = device->disk.threads};
+                                            .threads = device->disk.threads,
+                                            .format = device->disk.format,
+                                            .backings = device->disk.backings,
+                                            .backing_count = device->disk.backing_count};
     unsigned count = device->virtio->queue_count * QUEUE_SIZE;
     struct blk *blk = calloc(1, sizeof(*blk) + count * sizeof(struct blk_request));
 

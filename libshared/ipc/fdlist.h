@@ -6,7 +6,8 @@
  *   vcpud: ram, codemap, kernel, initrd, firmware (the last three when given), perf-map (a file to
  *          append to, when wanted), dev.<id>.state, dev.<id>.kick.<n>, dev.<id>.call.<n>,
  *          dev.<id>.reply
- *   devd:  ram, codemap, state, kick.<n>, call.<n>, reply, backend, console, console-memory
+ *   devd:  ram, codemap, state, kick.<n>, call.<n>, reply, backend, backing.<n> (of disks: what
+ *          lies under the image), console, console-memory
  *   jitd:  journal (libshared/jit/journal.h), leash (its end of file: vmmd is gone)
  * `<id>` is the device id of the machine's configuration ("serial0", "disk0"). virtio devices have
  * kick.0 to kick.<queue_count - 1> and call.0 to call.<queue_count>; plain MMIO devices kick.0,

@@ -1,5 +1,5 @@
 /* Who may use a disk image at the same time. */
-#include "vmmd/image_lock.h"
+#include "libshared/disk/image_lock.h"
 #include <check.h>
 #include <fcntl.h>
 #include <signal.h>

@@ -1,4 +1,4 @@
-#include "vmmd/image_lock.h"
+#include "libshared/disk/image_lock.h"
 
 #include <ctype.h>
 #include <dirent.h>

@@ -1,15 +1,15 @@
 /*
  * Locks of disk images: who writes is alone, readers share.
  *
- * They are open-file-description locks (fcntl(2)), so a lock lasts as long as vmmd or a device
- * process has that descriptor open: a device process that dies does not let go of it, and the last
- * of them to end does, however it ends. The bytes are those that QEMU locks (its
+ * They are open-file-description locks (fcntl(2)), so a lock lasts as long as vmmd, vmctl or a
+ * device process has that descriptor open: a device process that dies does not let go of it, and
+ * the last of them to end does, however it ends. The bytes are those that QEMU locks (its
  * block/file-posix.c): whoever uses a file in a way holds a shared lock on one byte for it, and
  * another on one byte for each use that he does not suffer from others; both are looked for in
  * everybody else's. So either program notices the other.
  */
-#ifndef POLYVISOR_VMMD_IMAGE_LOCK_H
-#define POLYVISOR_VMMD_IMAGE_LOCK_H
+#ifndef POLYVISOR_DISK_IMAGE_LOCK_H
+#define POLYVISOR_DISK_IMAGE_LOCK_H
 
 #include "libshared/base/error.h"
 #include <stdbool.h>
