@@ -151,7 +151,9 @@ int attachment_connect(struct attachment *attachment, const char *path, uint32_t
 
 int attachment_reconnect(struct attachment *attachment)
 {
-    int result = attachment->path[0] == '\0' ? -ENOENT : console_greet(attachment, attachment->known ? CONSOLE_RESUME : 0);
+    int result = attachment->path[0] == '\0'
+                     ? -ENOENT
+                     : console_greet(attachment, attachment->known ? CONSOLE_RESUME : 0);
 
     /* Too many at once is nobody's refusal. */
     attachment->refused = result != 0 && result != -EAGAIN;

@@ -208,10 +208,9 @@ check "nor its base" refused in-use "in use" "$vmctl" disk resize lower/base.qco
 check "a disk grows while the guest runs" "$vmctl" -q disk resize one disk0 64M
 check "the guest sees it" wait_for 60 asks one 'cat /sys/block/vda/size' '^131072$'
 # Numbered blocks, while the device dies.
-tell one 'i=0; while [ $i -lt 40 ]; do dd if=/dev/urandom of=/tmp/b bs=64k count=4 2>/dev/null; \
-at=$((i * 7 % 240)); dd if=/tmp/b of=/dev/vda bs=256k seek=$at conv=fsync 2>/dev/null || echo bad; \
-dd if=/dev/vda bs=256k skip=$at count=1 iflag=direct 2>/dev/null | cmp - /tmp/b || echo differs; i=$((i + 1)); done; \
-blkdiscard -o 62914560 -l 4194304 /dev/vda; sync; echo end'
+write='dd if=/dev/urandom of=/tmp/b bs=64k count=4 2>/dev/null; dd if=/tmp/b of=/dev/vda bs=256k seek=$at conv=fsync 2>/dev/null || echo bad'
+compare='dd if=/dev/vda bs=256k skip=$at count=1 iflag=direct 2>/dev/null | cmp - /tmp/b || echo differs'
+tell one "i=0; while [ \$i -lt 40 ]; do at=\$((i * 7 % 240)); $write; $compare; i=\$((i + 1)); done; blkdiscard -o 62914560 -l 4194304 /dev/vda; sync; echo end"
 for _ in 1 2 3; do
     wait_for 60 sh -c "'$vmctl' device list one | grep -q '^disk0 .*running'"
     kill -9 "$(pid_of one devd/disk0)" 2>/dev/null

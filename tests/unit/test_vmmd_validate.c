@@ -21,6 +21,7 @@
 
 static char base[64];
 static struct error err;
+static struct disk_chain chain; /* empty: of raw disks */
 static Polyvisor__MachineConfig *config;
 
 static const char *below(const char *name)
@@ -279,6 +280,8 @@ START_TEST(disk_formats)
     ck_assert_int_eq(validate(), -ERROR_UNSUPPORTED);
     ck_assert_int_gt(strlen(err.hint), 0);
     set(&disk->format, "qcow2");
+    ck_assert_int_eq(validate(), -ERROR_DISK); /* it is none */
+    set(&disk->format, "vmdk");
     ck_assert_int_eq(validate(), -ERROR_UNSUPPORTED);
     set(&disk->format, "raw"); /* whoever says so means it */
     ck_assert_int_eq(validate(), 0);
@@ -335,14 +338,14 @@ START_TEST(disks_are_locked)
     Polyvisor__DiskConfig other = POLYVISOR__DISK_CONFIG__INIT;
 
     other.path = disk->path;
-    int held = storage_open_disk(&other, &err);
+    int held = storage_open_disk(&other, &chain, &err);
     ck_assert_int_ge(held, 0);
     ck_assert_int_eq(validate(), -ERROR_BUSY);
     disk->read_only = true;
     ck_assert_int_eq(validate(), -ERROR_BUSY);
     close(held);
     other.read_only = true;
-    held = storage_open_disk(&other, &err);
+    held = storage_open_disk(&other, &chain, &err);
     ck_assert_int_ge(held, 0);
     ck_assert_int_eq(validate(), 0); /* readers share */
     disk->read_only = false;
@@ -359,7 +362,7 @@ START_TEST(a_lock_goes_with_its_last_holder)
 
     disk.path = (char *)make_file("disk", "", 0, 4096);
     ck_assert_int_eq(pipe(gate), 0);
-    int held = storage_open_disk(&disk, &err);
+    int held = storage_open_disk(&disk, &chain, &err);
     pid_t device = fork();
     if (device == 0) { /* as a device process does: inherits, and lives on */
         char byte;
@@ -367,10 +370,10 @@ START_TEST(a_lock_goes_with_its_last_holder)
         _exit(read(gate[0], &byte, 1) == 0 ? 0 : 1);
     }
     close(held);
-    ck_assert_int_eq(storage_open_disk(&disk, &err), -ERROR_BUSY);
+    ck_assert_int_eq(storage_open_disk(&disk, &chain, &err), -ERROR_BUSY);
     close(gate[1]);
     waitpid(device, NULL, 0);
-    held = storage_open_disk(&disk, &err);
+    held = storage_open_disk(&disk, &chain, &err);
     ck_assert_int_ge(held, 0);
     close(held);
     close(gate[0]);
