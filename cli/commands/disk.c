@@ -161,7 +161,7 @@ static int run(const struct invocation *invocation, struct error *err)
 const struct command command_disk = {
     .name = "disk",
     .summary = "make, look at, resize and check disk images",
-    .usage = "create|info|check FILE | resize FILE SIZE | resize NAME DISK SIZE",
+    .usage = "create|info|check FILE | resize FILE|NAME [DISK] SIZE",
     .description =
         "create makes an empty disk image: raw, a file of that size without anything in it, or "
         "qcow2, which grows as it is written and may be laid over a backing file. info shows what "
