@@ -146,7 +146,8 @@ void disk_describe(const Polyvisor__DiskConfig *disk, Polyvisor__DeviceDisk *mes
     message->write_through = cache && cache->write_through;
     message->threads = !strcmp(disk->aio, "threads");
     message->split_rings = !strcmp(disk->packed, "off");
-    message->format = !strcmp(disk->format, "qcow2") ? POLYVISOR__DISK_FORMAT__DISK_FORMAT_QCOW2
-                                                     : POLYVISOR__DISK_FORMAT__DISK_FORMAT_RAW;
+    message->format = !strcmp(storage_disk_format(disk), "qcow2")
+                          ? POLYVISOR__DISK_FORMAT__DISK_FORMAT_QCOW2
+                          : POLYVISOR__DISK_FORMAT__DISK_FORMAT_RAW;
     message->write_error = error ? error->what : disk_errors[0].what;
 }
