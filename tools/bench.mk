@@ -1,6 +1,7 @@
 # make bench [ENGINE=interp|baseline|auto[,...]] [BENCH_FLAGS="--json --only NAME... --no-real"]
 #
 # make bench-net [BENCH_FLAGS="--repetitions N --cpus N"]: the network, by iperf3.
+# make bench-share [BENCH_FLAGS="--files N --cache always --only WORD..."]: a shared directory, against virtiofsd.
 # make bench-disk [BENCH_FLAGS="--repetitions N --cpus N --cache none --only WORD..."]: disks, by fio.
 #
 # The disk has programs of Debian packages (some 90 MB are fetched once) and what they work on.
@@ -32,6 +33,14 @@ bench-net:
 bench-disk:
 	@{ $(MAKE) --no-print-directory deps && $(MAKE) --no-print-directory all guests test-guests; } >&2
 	@python3 -B tests/bench/disk.py --vmctl $(BUILD)/bin/vmctl --engine $(ENGINE) --disk $(RISCV64)/fio.img \
+	    --kernel $(RISCV64)/vmlinux --initrd $(RISCV64)/test-initrd.cpio.gz $(BENCH_FLAGS)
+
+# With git in the image (SHARE_IMAGE), a checkout is measured, too.
+SHARE_IMAGE ?= $(RISCV64)/fio.img
+.PHONY: bench-share
+bench-share:
+	@{ $(MAKE) --no-print-directory deps && $(MAKE) --no-print-directory all guests test-guests; } >&2
+	@python3 -B tests/bench/share.py --vmctl $(BUILD)/bin/vmctl --engine $(ENGINE) --disk $(SHARE_IMAGE) \
 	    --kernel $(RISCV64)/vmlinux --initrd $(RISCV64)/test-initrd.cpio.gz $(BENCH_FLAGS)
 
 # make bench-regions REGIONS="FOLDER-OR-FILE...": how long regions take to compile, and how large their

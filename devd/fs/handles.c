@@ -294,7 +294,8 @@ static void handles_close(struct fs *fs)
 void handles_clear(struct fs *fs)
 {
     handles_close(fs);
-    memset(fs->handles, 0, sizeof(*fs->handles));
+    memset(fs->handles->own, 0, fs->state->handle_end * sizeof(fs->handles->own[0]));
+    fs->handles->free = 0;
     for (uint32_t i = 1; i < fs->state->handle_end; i++) {
         if (fs->state->handles[i].kind) {
             fs->state->handles[i].kind = SHARE_HANDLE_FREE;

@@ -608,7 +608,7 @@ void nodes_clear(struct fs *fs)
         node->long_name = NO_NAME_SLOT;
         memset(&table->own[index], 0, sizeof(table->own[index]));
     }
-    memset(table->buckets, 0, BUCKETS * sizeof(*table->buckets));
+    madvise(table->buckets, BUCKETS * sizeof(*table->buckets), MADV_DONTNEED); /* zeros again */
     table->free = 0;
     nodes_scan(fs);
     root_set(fs);

@@ -42,7 +42,23 @@ class Measurement:
     instructions: int | None
 
 
-def qemu_command(setup, append, disk, net, scratch):
+VIRTIOFSD = "/usr/lib/qemu/virtiofsd"
+
+
+def start_virtiofsd(work, share):
+    """The server of QEMU's virtio-fs device: it, and the path of its socket."""
+    folder, cache = share
+    socket = os.path.join(work, "virtiofsd.sock")
+    server = subprocess.Popen([VIRTIOFSD, f"--socket-path={socket}", "-o", f"source={folder}", "-o", f"cache={cache}"],
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(200):
+        if os.path.exists(socket) or server.poll() is not None:
+            break
+        time.sleep(0.05)
+    return server, socket
+
+
+def qemu_command(setup, append, disk, net, scratch, socket=None):
     command = ["qemu-system-riscv64", "-M", "virt", "-cpu", "rv64", "-smp", str(setup.cpus), "-m", setup.memory,
                "-nographic", "-no-reboot", "-kernel", setup.kernel, "-initrd", setup.initrd, "-append", append]
     if disk:
@@ -54,10 +70,14 @@ def qemu_command(setup, append, disk, net, scratch):
                     "-device", "virtio-blk-pci,drive=scratch"]
     if net:
         command += ["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net"]
+    if socket:
+        command += ["-object", f"memory-backend-memfd,id=ram,size={setup.memory},share=on",
+                    "-machine", "memory-backend=ram", "-chardev", f"socket,id=share,path={socket}",
+                    "-device", "vhost-user-fs-pci,chardev=share,tag=bench"]
     return command
 
 
-def polyvisor_command(setup, peer, append, disk, net, scratch):
+def polyvisor_command(setup, peer, append, disk, net, scratch, share=None):
     engine, *words = peer.split("/")
     rings = "".join(f",{word}" for word in words if word.startswith("packed="))
     command = [setup.vmctl, "run", "--quiet", "--name", "bench", "--arch", "riscv64", "--cpus", str(setup.cpus),
@@ -73,20 +93,26 @@ def polyvisor_command(setup, peer, append, disk, net, scratch):
         command += ["--disk", f"path={path},format=raw,cache={options['cache']},aio={options['aio']}{rings}"]
     if net:
         command += ["--net", f"user{rings}"]
+    if share:
+        command += ["--share", f"{share[0]}:bench,cache={share[1]}"]
     return command
 
 
 class Guest:
     """One boot. `peer` is "qemu" or one of our engines, perhaps with an irqchip ("auto/plic") or without
     packed rings ("auto/packed=off"); `cache` names the folder
-    for compiled code, `scratch` is the path of a disk to write to, with its options (cache, aio)."""
+    for compiled code, `scratch` is the path of a disk to write to, with its options (cache, aio), `share` a
+    directory to share as "bench", with its cache mode."""
 
-    def __init__(self, setup, peer, script, disk=None, net=False, cache="cache", scratch=None):
+    def __init__(self, setup, peer, script, disk=None, net=False, cache="cache", scratch=None, share=None):
         self.setup, self.peer = setup, peer
         self.work = tempfile.mkdtemp(prefix="g", dir=setup.work)
         append = f"quiet script={script}"
-        command = (qemu_command(setup, append, disk, net, scratch) if peer == "qemu"
-                   else polyvisor_command(setup, peer, append, disk, net, scratch))
+        self.server, socket = None, None
+        if share and peer == "qemu":
+            self.server, socket = start_virtiofsd(self.work, share)
+        command = (qemu_command(setup, append, disk, net, scratch, socket) if peer == "qemu"
+                   else polyvisor_command(setup, peer, append, disk, net, scratch, share))
         self.pending = b""
         self.last = ""
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
@@ -174,6 +200,9 @@ class Guest:
                     pass
         self.process.stdin.close()
         self.process.stdout.close()
+        if self.server:
+            self.server.terminate()
+            self.server.wait()
 
 
 def boot_seconds(setup, peer, cache):

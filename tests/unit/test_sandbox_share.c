@@ -1,0 +1,213 @@
+/* What the process of a shared directory can do if it is taken over: work in that directory, and
+ * nothing else. Each try runs in a process that was confined as that one is. */
+#include "libshared/ipc/sandbox.h"
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static char base[32], directory[64], share[64];
+static int inside; /* the shared directory, in the child */
+
+/* 0 when what was tried worked, otherwise errno. */
+typedef int attempt(void);
+
+static int result_of(long value)
+{
+    return value < 0 ? errno : 0;
+}
+
+static int confined(bool read_only, attempt *try)
+{
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+        struct sandbox_isolation isolation = {.directory = directory,
+                                              .keep_user = true,
+                                              .share = share,
+                                              .share_read_only = read_only};
+        struct error err;
+        if (sandbox_isolate(&isolation, &err) < 0) {
+            fprintf(stderr, "%s\n", err.message);
+            _exit(200);
+        }
+        inside = open(SANDBOX_SHARE, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (inside < 0) { /* no namespaces here: nothing to be seen */
+            _exit(201);
+        }
+        if (sandbox_seal(SANDBOX_SHARES, NULL, &err) < 0) {
+            _exit(200);
+        }
+        _exit(try());
+    }
+    int status;
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert_msg(WIFEXITED(status), "it ended by signal %d", WTERMSIG(status));
+    return WEXITSTATUS(status);
+}
+
+static int open_passwords(void)
+{
+    return result_of(open("/etc/passwd", O_RDONLY));
+}
+
+static int open_above(void)
+{
+    return result_of(openat(inside, "../etc/passwd", O_RDONLY));
+}
+
+static int open_above_by_link(void)
+{
+    return result_of(openat(inside, "way/secret", O_RDONLY));
+}
+
+static int open_processes(void)
+{
+    return result_of(open(SANDBOX_LINKS "/../../1/environ", O_RDONLY));
+}
+
+static int open_device(void)
+{
+    return result_of(openat(inside, "null", O_RDONLY));
+}
+
+static int make_device(void)
+{
+    return result_of(mknodat(inside, "device", S_IFCHR | 0666, makedev(1, 3)));
+}
+
+static int set_user_id(void)
+{
+    return result_of(fchmodat(inside, "file", 04755, 0));
+}
+
+static int make_socket(void)
+{
+    return result_of(socket(AF_UNIX, SOCK_STREAM, 0));
+}
+
+static int make_process(void)
+{
+    return result_of(fork());
+}
+
+static int run_program(void)
+{
+    return result_of(execl("/bin/true", "true", (char *)NULL));
+}
+
+static const struct {
+    const char *what;
+    attempt *try;
+} forbidden[] = {
+    {"open a file of the host", open_passwords},
+    {"open a file above the directory", open_above},
+    {"open a file behind a link", open_above_by_link},
+    {"look at other processes", open_processes},
+    {"open a device", open_device},
+    {"make a device", make_device},
+    {"set a set-uid bit", set_user_id},
+    {"make a socket", make_socket},
+    {"make a process", make_process},
+    {"run a program", run_program},
+};
+
+START_TEST(test_forbidden)
+{
+    int result = confined(false, forbidden[_i].try);
+    ck_assert_msg(result != 0 || !sandbox_confines(), "it could %s", forbidden[_i].what);
+    ck_assert_int_ne(result, 200);
+}
+END_TEST
+
+static int work(void)
+{
+    char path[64], text[8] = "";
+    int fd = openat(inside, "file", O_PATH | O_NOFOLLOW);
+
+    snprintf(path, sizeof(path), "%s/%d", SANDBOX_LINKS, fd);
+    int again = open(path, O_RDWR);
+    if (fd < 0 || again < 0 || read(again, text, sizeof(text)) != 4 || chmod(path, 0640) == 0) {
+        return 1; /* chmod by that call is none that it may use */
+    }
+    return fchmodat(AT_FDCWD, path, 0640, 0) < 0 || mkdirat(inside, "new", 0755) < 0 ||
+                   renameat(inside, "new", inside, "newer") < 0 ||
+                   unlinkat(inside, "newer", AT_REMOVEDIR) < 0 ||
+                   mknodat(inside, "fifo", S_IFIFO | 0600, 0) < 0 || unlinkat(inside, "fifo", 0) < 0
+               ? 2
+               : 0;
+}
+
+START_TEST(test_it_can_work)
+{
+    int result = confined(false, work);
+    ck_assert_msg(result == 0 || result == 201 || !sandbox_confines(), "%d", result);
+}
+END_TEST
+
+static int write_file(void)
+{
+    return result_of(openat(inside, "file", O_WRONLY));
+}
+
+START_TEST(test_read_only)
+{
+    int result = confined(true, write_file);
+    ck_assert_msg(result == EROFS || result == 201 || !sandbox_confines(), "%d", result);
+}
+END_TEST
+
+static void setup(void)
+{
+    char path[128];
+
+    strcpy(base, "/tmp/polyvisor-test-XXXXXX");
+    ck_assert_ptr_nonnull(mkdtemp(base));
+    chmod(base, 0755);
+    snprintf(directory, sizeof(directory), "%s/machine", base);
+    snprintf(share, sizeof(share), "%s/share", base);
+    ck_assert_int_eq(mkdir(directory, 0755), 0);
+    ck_assert_int_eq(mkdir(share, 0755), 0);
+    snprintf(path, sizeof(path), "%s/secret", base);
+    close(open(path, O_WRONLY | O_CREAT, 0644));
+    snprintf(path, sizeof(path), "%s/way", share);
+    ck_assert_int_eq(symlink("..", path), 0);
+    snprintf(path, sizeof(path), "%s/null", share);
+    ck_assert(mknod(path, S_IFCHR | 0666, makedev(1, 3)) == 0 || geteuid() != 0);
+    snprintf(path, sizeof(path), "%s/file", share);
+    int fd = open(path, O_WRONLY | O_CREAT, 0644);
+    ck_assert_int_eq(write(fd, "text", 4), 4);
+    close(fd);
+}
+
+static void teardown(void)
+{
+    char command[64];
+    snprintf(command, sizeof(command), "rm -rf %s", base);
+    ck_assert_int_eq(system(command), 0);
+}
+
+int main(void)
+{
+    Suite *suite = suite_create("sandbox_share");
+    TCase *test = tcase_create("share");
+
+    tcase_add_checked_fixture(test, setup, teardown);
+    tcase_set_timeout(test, 120);
+    tcase_add_loop_test(test, test_forbidden, 0, sizeof(forbidden) / sizeof(forbidden[0]));
+    tcase_add_test(test, test_it_can_work);
+    tcase_add_test(test, test_read_only);
+    suite_add_tcase(suite, test);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
