@@ -30,7 +30,8 @@ static uint8_t pattern(unsigned stream, uint64_t number)
 
 static struct fuzz_input *speaker; /* what it says */
 static int agent = -1;             /* its end of the connection */
-static bool honest;                /* its numbers are true: what it says is the streams */
+static bool honest;                /* its numbers are true */
+static bool pure;                  /* it said nothing but whole frames of the streams' bytes */
 static uint64_t output[AGENT_STREAMS], taken;
 static bool dialled;  /* the line of who dials has come */
 static size_t length; /* of what came and is not looked at yet */
@@ -48,7 +49,9 @@ static void say(uint8_t type, const void *head, size_t size, const void *rest, s
     if (more) {
         memcpy(frame + sizeof(header) + size, rest, more);
     }
-    send(agent, frame, sizeof(header) + size + more, MSG_DONTWAIT | MSG_NOSIGNAL);
+    size_t whole = sizeof(header) + size + more;
+    ssize_t sent = send(agent, frame, whole, MSG_DONTWAIT | MSG_NOSIGNAL);
+    pure &= sent < 0 || (size_t)sent == whole;
 }
 
 static void say_welcome(struct fuzz_input *input)
@@ -105,6 +108,7 @@ static void say_anything(struct fuzz_input *input)
     size_t size;
     const uint8_t *bytes = fuzz_bytes(input, fuzz_take(input, 1), &size);
 
+    pure = false;
     say(type, bytes, size, NULL, 0, claimed);
 }
 
@@ -209,6 +213,7 @@ int connect(int fd, const struct sockaddr *address, socklen_t size)
         size_t count;
         const uint8_t *bytes = fuzz_bytes(speaker, how & 7, &count);
         send(agent, bytes, count, MSG_NOSIGNAL);
+        pure = false;
     }
     return 0;
 }
@@ -254,7 +259,7 @@ static void check_output(unsigned stream)
     uint8_t *bytes =
         size > 0 ? mmap(NULL, (size_t)size, PROT_READ, MAP_SHARED, files[1 + stream], 0) : NULL;
 
-    for (off_t i = 0; i < size; i++) {
+    for (off_t i = 0; pure && i < size; i++) {
         fuzz_require(bytes[i] == pattern(stream, (uint64_t)i), "output arrives as it was sent");
     }
     if (bytes) {
@@ -286,7 +291,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
         .wait_ms = how & 128 ? 5000 : 0,
     };
     speaker = &input;
-    honest = true;
+    honest = pure = true;
     output[0] = output[1] = taken = 0;
     silence = 0;
     lseek(files[0], 0, SEEK_SET);
