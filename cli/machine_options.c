@@ -4,6 +4,7 @@
 #include "libshared/balloon/setting.h"
 #include "libshared/net/setting.h"
 #include "libshared/vsock/setting.h"
+#include "libshared/watchdog/setting.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -387,6 +388,20 @@ const struct option_type option_share = {.takes_value = true,
                                          .parse = parse_share,
                                          .release = release_shares};
 
+/* ---- --watchdog, as libshared/watchdog/setting.h says ---- */
+
+static int parse_watchdog(const struct option_spec *option, const char *value, void *target,
+                          struct error *err)
+{
+    enum watchdog_action action;
+
+    (void)option;
+    *(const char **)target = value;
+    return watchdog_setting_parse(value, ERROR_USAGE, &action, err);
+}
+
+const struct option_type option_watchdog = {.takes_value = true, .parse = parse_watchdog};
+
 /* ---- The configuration message ---- */
 
 int machine_settings_check(const struct machine_settings *settings, const char *command,
@@ -449,6 +464,7 @@ void machine_config_build(const struct machine_settings *settings, const char *n
     }
     config->n_disks = settings->disks.count;
     config->disks = message->disk_pointers;
+    config->watchdog = text_or_empty(settings->watchdog);
     config->balloon = text_or_empty(settings->balloon);
     config->vsock = text_or_empty(settings->vsock);
     config->n_shares = settings->shares.count;

@@ -51,18 +51,20 @@ struct machine_settings {
     struct net_settings nets;
     char *vsock; /* checked, owned; NULL: none */
     struct share_settings shares;
-    char *balloon; /* checked, owned; NULL: vmmd decides */
+    const char *watchdog; /* checked; NULL: none */
+    char *balloon;        /* checked, owned; NULL: vmmd decides */
     const char *engine;
     const char *irqchip; /* "auto", "plic", "aia" */
     bool perf_map;
 };
 
-extern const struct option_type option_disk;    /* struct disk_settings */
-extern const struct option_type option_net;     /* struct net_settings */
-extern const struct option_type option_machine; /* const char *: the irqchip */
-extern const struct option_type option_balloon; /* char * */
-extern const struct option_type option_vsock;   /* char * */
-extern const struct option_type option_share;   /* struct share_settings */
+extern const struct option_type option_disk;     /* struct disk_settings */
+extern const struct option_type option_net;      /* struct net_settings */
+extern const struct option_type option_machine;  /* const char *: the irqchip */
+extern const struct option_type option_watchdog; /* const char * */
+extern const struct option_type option_balloon;  /* char * */
+extern const struct option_type option_vsock;    /* char * */
+extern const struct option_type option_share;    /* struct share_settings */
 
 /* The lines of a table whose settings are a `struct machine_settings`. */
 #define MACHINE_OPTIONS                                                                            \
@@ -155,6 +157,13 @@ extern const struct option_type option_share;   /* struct share_settings */
                     "back before it kills a process for want of it; reporting: it gives free "     \
                     "pages back by itself",                                                        \
          .offset = offsetof(struct machine_settings, balloon)},                                    \
+        {.name = "watchdog",                                                                       \
+         .type = &option_watchdog,                                                                 \
+         .argument = "[sunxi,]action=reset|poweroff|pause|report|none",                            \
+         .summary = "add a watchdog, and say what becomes of a guest that has switched it on and " \
+                    "does not feed it: reset; poweroff ends the machine; pause holds it until "    \
+                    "'vmctl start'; report makes an event, as all but none do",                    \
+         .offset = offsetof(struct machine_settings, watchdog)},                                   \
         {.name = "engine",                                                                         \
          .type = &option_choice,                                                                   \
          .argument = "ENGINE",                                                                     \

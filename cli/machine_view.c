@@ -100,14 +100,15 @@ static json_t *config_json(const Polyvisor__MachineConfig *config)
         json_array_append_new(shares, output_json_text(config->shares[i]));
     }
     return json_pack(
-        "{s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:o, s:o, s:b, s:o, s:o, s:o, s:o, s:o}", "name",
-        output_json_text(config->name), "arch", output_json_text(config->arch), "kernel",
+        "{s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:o, s:o, s:b, s:o, s:o, s:o, s:o, s:o, s:o}",
+        "name", output_json_text(config->name), "arch", output_json_text(config->arch), "kernel",
         output_json_text(config->kernel), "initrd", output_json_text(config->initrd), "firmware",
         output_json_text(config->firmware), "append", output_json_text(config->append), "cpus",
         (json_int_t)config->cpus, "memory_bytes", (json_int_t)config->memory_bytes, "engine",
         output_json_text(config->engine), "irqchip", output_json_text(config->irqchip), "perf_map",
         config->perf_map, "disks", disks, "net", nets, "vsock", output_json_text(config->vsock),
-        "shares", shares, "balloon", output_json_text(config->balloon));
+        "shares", shares, "balloon", output_json_text(config->balloon), "watchdog",
+        output_json_text(config->watchdog));
 }
 
 static json_t *words_json(const char *text)
@@ -297,6 +298,7 @@ static void add_config(struct output_table *table, const Polyvisor__MachineConfi
     add_line(table, "Architecture:", "%s", config->arch);
     add_line(table, "Processors:", "%u", config->cpus);
     add_line(table, "Memory:", "%s", memory);
+    add_line(table, "Watchdog:", "%s", config->watchdog);
     add_line(table, "Balloon:", "%s", config->balloon);
     add_line(table, "Engine:", "%s", config->engine);
     add_line(table, "Interrupts:", "%s", config->irqchip);

@@ -113,6 +113,7 @@ typedef void device_balloon_fn(void *context, uint64_t id,
 enum device_notice {
     DEVICE_NOTICE_BACKEND_ERROR = 1, /* the host failed a request */
     DEVICE_NOTICE_BACKEND_WELL,      /* and does so no more */
+    DEVICE_NOTICE_WATCHDOG,          /* the guest did not feed it; the text is how often that was */
 };
 #define DEVICE_NOTICE_MAX 160 /* bytes of its text */
 

@@ -239,11 +239,15 @@ static struct device_disk disk_settings(const Polyvisor__DeviceDisk *disk)
 static void noticed(void *context, enum device_notice notice, const char *text)
 {
     struct devd *devd = context;
-    device_control_notice(devd->control,
-                          notice == DEVICE_NOTICE_BACKEND_WELL
-                              ? POLYVISOR__DEVICE_NOTICE_KIND__DEVICE_NOTICE_KIND_BACKEND_WELL
-                              : POLYVISOR__DEVICE_NOTICE_KIND__DEVICE_NOTICE_KIND_BACKEND_ERROR,
-                          text);
+    static const Polyvisor__DeviceNoticeKind kinds[] = {
+        [DEVICE_NOTICE_BACKEND_ERROR] =
+            POLYVISOR__DEVICE_NOTICE_KIND__DEVICE_NOTICE_KIND_BACKEND_ERROR,
+        [DEVICE_NOTICE_BACKEND_WELL] =
+            POLYVISOR__DEVICE_NOTICE_KIND__DEVICE_NOTICE_KIND_BACKEND_WELL,
+        [DEVICE_NOTICE_WATCHDOG] = POLYVISOR__DEVICE_NOTICE_KIND__DEVICE_NOTICE_KIND_WATCHDOG,
+    };
+
+    device_control_notice(devd->control, kinds[notice], text);
 }
 
 static int read_limits(const struct device_model *model, const char *text, struct limits *limits,

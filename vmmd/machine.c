@@ -22,7 +22,7 @@
 
 /* ---- changes of state ---- */
 
-static void machine_set_state(struct machine *machine, Polyvisor__MachineState state)
+void machine_set_state(struct machine *machine, Polyvisor__MachineState state)
 {
     if (machine->state == state) {
         return;
@@ -656,8 +656,8 @@ struct machine *machine_create(const struct machine_host *host, Polyvisor__Machi
 struct machine *machine_load(const struct machine_host *host, Polyvisor__MachineRecord *record,
                              struct error *err)
 {
-    static const char *const reasons[] = {"power-off", "stopped", "killed", "guest-failure",
-                                          "crashed"};
+    static const char *const reasons[] = {"power-off",     "stopped", "killed",
+                                          "guest-failure", "crashed", "watchdog"};
     struct machine *machine = machine_new(host, record->config, err);
 
     if (!machine) {

@@ -82,11 +82,13 @@ static const struct machine_device_kind device_balloon = {
     .pci_slot = 29,
 };
 
+static const struct machine_device_kind device_watchdog = {.id = "watchdog0", .kind = "watchdog"};
+
 #define SHARE_SLOT 27u /* of the first; the others take those of the last disks */
 #define DISK_SLOT  3u
 #define NET_SLOT   (DISK_SLOT + CONFIG_DISKS_MAX)
 
-_Static_assert(sizeof(device_fixed) / sizeof(device_fixed[0]) + 2 + CONFIG_DISKS_MAX +
+_Static_assert(sizeof(device_fixed) / sizeof(device_fixed[0]) + 3 + CONFIG_DISKS_MAX +
                        CONFIG_NETS_MAX + SHARES_MAX ==
                    DEVICES_MAX,
                "room for every device");
@@ -144,6 +146,9 @@ size_t machine_device_plan(struct machine_device *devices, const Polyvisor__Mach
         device_init(device, &device_vsock, device_vsock.id, directory);
         device->pci_slot = device->kind->pci_slot;
         device->vsock = config->vsock;
+    }
+    if (config->watchdog[0]) {
+        device_init(&devices[count++], &device_watchdog, device_watchdog.id, directory);
     }
     if (balloon_present(config)) {
         struct machine_device *device = &devices[count++];

@@ -27,7 +27,7 @@
 #include <stddef.h>
 
 #define DEVICE_QUEUES_MAX (2 * NET_QUEUES_MAX + 1)
-#define DEVICES_MAX       (7 + CONFIG_DISKS_MAX + CONFIG_NETS_MAX + SHARES_MAX)
+#define DEVICES_MAX       (8 + CONFIG_DISKS_MAX + CONFIG_NETS_MAX + SHARES_MAX)
 #define DEVICE_PATH_MAX   108 /* sun_path */
 
 struct machine_device_kind {
@@ -54,6 +54,7 @@ struct machine_device {
     struct link *link;                              /* of a card that is linked to another */
     bool link_down;                                 /* the card's cable was pulled */
     char description[96];                           /* its process's, for people */
+    unsigned expiries;                              /* of a watchdog, that were acted on */
     uint64_t notice_ns;                             /* when it last told something */
     unsigned queue_count;                           /* virtio only */
     char id[16];                                    /* "serial0", "disk0" */

@@ -44,6 +44,9 @@ void machine_device_notice(struct child *child, const ProtobufCMessage *message)
     case POLYVISOR__DEVICE_NOTICE_KIND__DEVICE_NOTICE_KIND_BACKEND_WELL:
         machine_event(device->machine, "disk-well", child->role, "%s", text);
         break;
+    case POLYVISOR__DEVICE_NOTICE_KIND__DEVICE_NOTICE_KIND_WATCHDOG:
+        machine_watchdog_expired(device, text);
+        break;
     default:
         log_warning("%s of '%s' sent an unknown notice", child->role,
                     device->machine->config->name);

@@ -38,6 +38,8 @@ void machine_device_stuck(struct machine *machine, const char *id);
 /* A CPU waits for device `id` (any text): see whether its process hangs. */
 void machine_device_slow(struct machine *machine, const char *id);
 
+/* Note it, in the record too, and tell who waits for it. */
+void machine_set_state(struct machine *machine, Polyvisor__MachineState state);
 /* Begin the end: `end_state` and `reason` are what it ends in. Once it has begun, only its goal can
  * get harsher. */
 void machine_begin_end(struct machine *machine, enum machine_goal goal,
@@ -59,6 +61,13 @@ void machine_device_limits(const struct machine_device *device, char text[LIMIT_
 /* What a device's process says of itself when it is configured, and unasked. */
 void machine_device_describe(struct machine_device *device, const ProtobufCMessage *reply);
 void machine_device_notice(struct child *child, const ProtobufCMessage *message);
+
+/* The machine's watchdog expired for the `count`th time (any text): act as its setting says. */
+void machine_watchdog_expired(struct machine_device *device, const char *count);
+/* Have the guest begin anew. */
+void machine_reset(struct machine *machine);
+/* Hold the guest where it is; a start lets it go on. */
+void machine_hold(struct machine *machine);
 
 /* Callbacks of its children. */
 extern const struct child_callbacks machine_vcpu_callbacks;

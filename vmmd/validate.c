@@ -1,6 +1,7 @@
 #include "vmmd/validate.h"
 
 #include "libshared/ipc/runtime.h"
+#include "libshared/watchdog/setting.h"
 #include "vmmd/balloon.h"
 #include "vmmd/budget.h"
 #include "vmmd/disk.h"
@@ -287,6 +288,10 @@ int config_validate_form(Polyvisor__MachineConfig *config, const char *directory
     result = result ? result : config_check_image_paths(config, err);
     result = result ? result : config_check_disk_paths(config, err);
     result = result ? result : network_complete(config, directory, err);
+    if (!result && config->watchdog[0]) {
+        enum watchdog_action action;
+        result = watchdog_setting_parse(config->watchdog, ERROR_CONFIG, &action, err);
+    }
     if (!result && config->vsock[0]) {
         result = vsock_check(config->vsock, err);
     }

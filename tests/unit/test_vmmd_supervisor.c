@@ -332,7 +332,7 @@ START_TEST(a_device_that_keeps_dying_is_given_up)
     await_event("device-failed");
     ck_assert_int_eq(ask_wait("one", 1), ERROR_OK);
     ck_assert_int_eq(machine()->state, POLYVISOR__MACHINE_STATE__MACHINE_RUNNING);
-    ck_assert_int_eq(machine()->n_processes, 5);
+    ck_assert_int_eq(machine()->n_processes, 6);
     ck_assert_int_eq(ask_stop("one", 0), ERROR_OK);
 }
 END_TEST

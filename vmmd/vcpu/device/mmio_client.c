@@ -39,6 +39,11 @@ static const struct device_manner {
         .kind = "rtc",
         .quiet = {{0x10, 4, 0}, {0x14, 4, 1}, {0x1c, 4, 1}},
     },
+    {
+        .kind = "watchdog",
+        .silent = {{0x10, 4, 0}, {0x14, 4, 0}, {0x18, 4, 0}},
+        .quiet = {{0x18, 4, 0}},
+    },
 };
 
 static const struct device_manner UNKNOWN_MANNER = {.kind = ""};

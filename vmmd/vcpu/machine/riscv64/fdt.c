@@ -315,6 +315,12 @@ static void plain_devices(struct tree *tree, const struct riscv64_fdt *fdt)
         interrupt(tree, fdt, LAYOUT_IRQ_RTC);
         end(tree);
     }
+    if (fdt->has_watchdog) {
+        begin_at(tree, "watchdog", LAYOUT_WATCHDOG_BASE);
+        string(tree, "compatible", "allwinner,sun6i-a31-wdt");
+        reg(tree, LAYOUT_WATCHDOG_BASE, LAYOUT_WATCHDOG_SIZE);
+        end(tree);
+    }
 }
 
 /* Pin p (from 0) of slot s arrives at line (s + p) mod 4, as PCI bridges swizzle. */

@@ -18,7 +18,7 @@ struct riscv64_fdt {
     const char *append;
     uint64_t initrd_start, initrd_end; /* equal: no initrd */
     uint64_t kernel_start, kernel_end; /* equal: none; told to firmware that boots it itself */
-    bool has_serial, has_rtc;
+    bool has_serial, has_rtc, has_watchdog;
     bool has_aia;                  /* APLIC and IMSICs instead of the PLIC */
     const struct machine_pci *pci; /* NULL: the machine has no PCI host */
 };

@@ -23,6 +23,7 @@ static int load_tree(struct riscv64_machine *machine, const struct boot_plan *pl
         .kernel_end = plan->kernel.address + plan->kernel.memory_size,
         .has_serial = machine->has_serial,
         .has_rtc = machine->has_rtc,
+        .has_watchdog = machine->has_watchdog,
         .has_aia = machine->has_aia,
         .pci = has_pci ? &machine->machine.pci : NULL,
     };

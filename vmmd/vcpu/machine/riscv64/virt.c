@@ -297,6 +297,8 @@ static int riscv64_attach_mmio_device(struct machine *generic, const char *kind,
     } slots[] = {
         {"serial", LAYOUT_SERIAL_BASE, LAYOUT_SERIAL_SIZE, LAYOUT_IRQ_SERIAL, &machine->has_serial},
         {"rtc", LAYOUT_RTC_BASE, LAYOUT_RTC_SIZE, LAYOUT_IRQ_RTC, &machine->has_rtc},
+        {"watchdog", LAYOUT_WATCHDOG_BASE, LAYOUT_WATCHDOG_SIZE, LAYOUT_IRQ_WATCHDOG,
+         &machine->has_watchdog},
     };
     for (size_t i = 0; i < sizeof(slots) / sizeof(slots[0]); i++) {
         if (strcmp(slots[i].kind, kind) != 0) {

@@ -41,7 +41,7 @@ struct riscv64_machine {
     struct aplic *aplic; /* NULL without */
     uint8_t rom[256];    /* rewritten by load, read by CPUs */
     bool has_firmware;
-    bool has_serial, has_rtc;
+    bool has_serial, has_rtc, has_watchdog;
     _Atomic bool ended; /* power-off, reset or failure was reported */
     pthread_mutex_t hart_lock;
     struct riscv64_hart harts[MACHINE_CPUS_MAX];
