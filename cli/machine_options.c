@@ -2,6 +2,7 @@
 
 #include "cli/values.h"
 #include "libshared/balloon/setting.h"
+#include "libshared/nbd/uri.h"
 #include "libshared/net/setting.h"
 #include "libshared/vsock/setting.h"
 #include "libshared/watchdog/setting.h"
@@ -94,12 +95,43 @@ static int parse_disk_queues(const char *value, struct disk_setting *disk, struc
     return 0;
 }
 
+/* A file, or a network disk's place, which is no path of this host. */
+static int parse_disk_path(const char *value, struct disk_setting *disk, struct error *err)
+{
+    struct nbd_uri uri;
+
+    free(disk->path);
+    disk->path = NULL;
+    if (!nbd_uri_is(value)) {
+        disk->path = options_absolute_path("disk", value, err);
+        return disk->path != NULL ? 0 : -ERROR_USAGE;
+    }
+    int status = nbd_uri_parse(value, ERROR_USAGE, &uri, err);
+    if (status == 0) {
+        disk->path = strdup(value);
+        status = disk->path != NULL ? 0 : error_set(err, ERROR_INTERNAL, ENOMEM, "out of memory");
+    }
+    return status;
+}
+
+static int parse_disk_timeout(const char *value, struct disk_setting *disk, struct error *err)
+{
+    uint32_t milliseconds;
+
+    if (value_parse_duration(value, &milliseconds) != 0 || milliseconds < 1000) {
+        return disk_error(err, "not a time of a second or more:", value);
+    }
+    disk->timeout_s = milliseconds / 1000;
+    return 0;
+}
+
 static int parse_disk_word(const char *word, struct disk_setting *disk, struct error *err)
 {
     if (strncmp(word, "path=", 5) == 0) {
-        free(disk->path);
-        disk->path = options_absolute_path("disk", word + 5, err);
-        return disk->path != NULL ? 0 : -ERROR_USAGE;
+        return parse_disk_path(word + 5, disk, err);
+    }
+    if (strncmp(word, "timeout=", 8) == 0) {
+        return parse_disk_timeout(word + 8, disk, err);
     }
     if (strncmp(word, "backing=", 8) == 0) {
         free(disk->backing);
@@ -458,6 +490,7 @@ void machine_config_build(const struct machine_settings *settings, const char *n
         disk->limits = message->limits[i];
         disk->backing = text_or_empty(settings->disks.items[i].backing);
         disk->backing_format = text_or_empty(settings->disks.items[i].backing_format);
+        disk->timeout_s = settings->disks.items[i].timeout_s;
         disk->queues = settings->disks.items[i].queues;
         disk->read_only = settings->disks.items[i].read_only;
         message->disk_pointers[i] = disk;

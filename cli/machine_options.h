@@ -13,14 +13,14 @@
 #define MACHINE_DISKS_MAX 16
 #define MACHINE_NETS_MAX  8
 #define DISK_QUEUES_MAX   8
-#define DISK_ARGUMENT     "path=FILE[,readonly][,WORD=VALUE...]"
+#define DISK_ARGUMENT     "path=FILE|nbd://HOST[:PORT]/EXPORT[,readonly][,WORD=VALUE...]"
 
 struct disk_setting {                                      /* owns its texts */
     char *path;                                            /* absolute */
     char *format, *cache, *aio, *werror, *packed, *serial; /* NULL: vmmd decides */
     char *backing, *backing_format;                        /* likewise; the first is absolute */
     struct limits limits;
-    uint32_t queues; /* 0: likewise */
+    uint32_t queues, timeout_s; /* 0: likewise */
     bool read_only;
 };
 
@@ -119,7 +119,10 @@ extern const struct option_type option_share;    /* struct share_settings */
              "while "                                                                              \
              "the host has no space, or until it succeeds. aio=auto|threads. packed=on|off: "      \
              "whether packed rings are offered. bps=N, iops=N and others limit its traffic: see "  \
-             "'vmctl device --help'. format=raw|qcow2: if not given, qcow2 when the file's name "  \
+             "'vmctl device --help'. A network disk's path is nbd://HOST[:PORT]/EXPORT or "        \
+             "nbd+unix:///EXPORT?socket=/PATH; timeout=SECONDS (30): how long its requests wait "  \
+             "for the server before they fail. format=raw|qcow2: if not given, qcow2 when the "    \
+             "file's name "                                                                        \
              "ends so, else raw. Backing files of a qcow2 image must be below its folder, or "     \
              "below that of backing=FOLDER; backing-format=raw|qcow2 is of those whose image "     \
              "does not say",                                                                       \

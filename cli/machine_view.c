@@ -85,13 +85,13 @@ static json_t *config_json(const Polyvisor__MachineConfig *config)
 
         json_array_append_new(
             disks,
-            json_pack("{s:o, s:o, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:I}", "path",
+            json_pack("{s:o, s:o, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:I}", "path",
                       output_json_text(disk->path), "format", output_json_text(disk->format),
                       "readonly", disk->read_only, "cache", output_json_text(disk->cache), "aio",
                       output_json_text(disk->aio), "packed", output_json_text(disk->packed),
                       "werror", output_json_text(disk->werror), "serial",
                       output_json_text(disk->serial), "limits", output_json_text(disk->limits),
-                      "queues", (json_int_t)disk->queues));
+                      "timeout", (json_int_t)disk->timeout_s, "queues", (json_int_t)disk->queues));
     }
     for (size_t i = 0; i < config->n_net; i++) {
         json_array_append_new(nets, output_json_text(config->net[i]));

@@ -161,6 +161,7 @@ struct device *device_create(const struct device_model *model,
 
     int status = device_open(device, settings, descriptors, err);
     device->net = device->vsock = device->share = device->balloon = NULL; /* the caller's */
+    device->disk.nbd = NULL;
     device_descriptors_close(descriptors);
     if (status < 0) {
         device_destroy(device);

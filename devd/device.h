@@ -122,6 +122,7 @@ struct device_model {
     enum device_class device_class;
     bool needs_backend; /* descriptor `backend` */
     bool network;       /* its backend makes sockets: it keeps the host's network and may use it */
+    bool peer;          /* it works on sockets that it is sent, and on nothing else */
     bool unix_sockets;  /* it connects to Unix sockets in the one folder it is given besides */
     bool shares_directory; /* it works on files in the one folder it is given, as its owner */
     /* Not NULL: has a console, on descriptor `console`; calls come with the device as context. */
@@ -191,6 +192,8 @@ struct device_disk {    /* virtio-blk */
     /* What lies under the image: their formats; the device puts in the descriptors. */
     struct block_image backings[BLOCK_BACKINGS_MAX];
     unsigned backing_count;
+    const char *nbd;    /* a network disk: libshared/nbd/uri.h; only during init */
+    unsigned timeout_s; /* and how long its requests wait */
 };
 
 struct device_settings {

@@ -222,6 +222,8 @@ static struct device_disk disk_settings(const Polyvisor__DeviceDisk *disk)
         settings.write_through = disk->write_through;
         settings.threads = disk->threads;
         settings.split_rings = disk->split_rings;
+        settings.nbd = disk->nbd[0] ? disk->nbd : NULL;
+        settings.timeout_s = disk->timeout_s;
         if ((unsigned)disk->write_error < sizeof(errors) / sizeof(errors[0])) {
             settings.write_error = errors[disk->write_error];
         }
@@ -304,6 +306,7 @@ static int create_device(struct devd *devd, const Polyvisor__DeviceConfigure *co
 static enum sandbox_job job_of(const struct device_model *model)
 {
     return model->network            ? SANDBOX_NETWORK
+           : model->peer             ? SANDBOX_PEER
            : model->unix_sockets     ? SANDBOX_UNIX_SOCKETS
            : model->shares_directory ? SANDBOX_SHARES
                                      : SANDBOX_DEVICE;

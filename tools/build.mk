@@ -9,7 +9,9 @@ PROTO_HEADERS := $(PROTO_SOURCES:.c=.h)
 SHARED_SOURCES := $(call find_sources,libshared)
 VCPU_SOURCES := $(call find_sources,vmmd/vcpu)
 VMMD_SOURCES := $(call find_sources,vmmd,-not -path 'vmmd/vcpu/*')
-DEVD_SOURCES := $(call find_sources,devd)
+DEVD_SOURCES := $(call find_sources,devd,-not -path 'devd/block/nbd/*')
+NBD_SOURCES := $(call find_sources,devd/block/nbd)
+CONNECTD_SOURCES := $(call find_sources,connectd)
 CLI_SOURCES := $(call find_sources,cli)
 JITD_SOURCES := $(call find_sources,jitd)
 
@@ -23,12 +25,16 @@ LIB_VCPU := $(BUILD)/lib/libvcpu.a
 LIB_VMMD := $(BUILD)/lib/libvmmd.a
 LIB_DEVD := $(BUILD)/lib/libdevd.a
 LIB_CLI := $(BUILD)/lib/libcli.a
+LIB_NBD := $(BUILD)/lib/libnbddisk.a
+LIB_CONNECTD := $(BUILD)/lib/libconnectd.a
 LIB_JITD := $(BUILD)/lib/libjitd.a
 
 $(LIB_SHARED): $(call archive_objects,$(SHARED_SOURCES)) $(PROTO_OBJECTS)
 $(LIB_VCPU): $(call archive_objects,$(VCPU_SOURCES))
 $(LIB_VMMD): $(call archive_objects,$(VMMD_SOURCES))
 $(LIB_DEVD): $(call archive_objects,$(DEVD_SOURCES))
+$(LIB_NBD): $(call archive_objects,$(NBD_SOURCES))
+$(LIB_CONNECTD): $(call archive_objects,$(CONNECTD_SOURCES))
 $(LIB_CLI): $(call archive_objects,$(CLI_SOURCES))
 
 $(BUILD)/lib/libjitd.a: $(call archive_objects,$(JITD_SOURCES))
@@ -47,20 +53,24 @@ LIBS_VCPU := -lcapstone
 LIBS_IMAGES := -lz -lzstd
 # Only devd has a network's router in it, and disks.
 LIBS_DEVD := -lslirp -luring $(LIBS_IMAGES)
+# Only the devd of network disks, because libnbd brings TLS and XML along.
+LIBS_NBD := -lnbd
 # Only jitd, and the tests of what it makes, are linked with LLVM.
 LLVM := /usr/lib/llvm-19
 LIBS_JITD := -L$(LLVM)/lib -Wl,--as-needed -lLLVM-19 -Wl,--no-as-needed
-DAEMONS := vmmd vcpud devd jitd
+DAEMONS := vmmd vcpud devd devd-nbd connectd jitd
 ifneq ($(WITHOUT_LLVM),)
 LIB_JITD :=
 LIBS_JITD :=
-DAEMONS := vmmd vcpud devd
+DAEMONS := vmmd vcpud devd devd-nbd connectd
 endif
 PROGRAMS := $(addprefix $(BUILD)/bin/,$(DAEMONS) vmctl)
 
 $(BUILD)/bin/vmmd: $(call objects,vmmd/main.c) $(LIB_VMMD) $(LIB_SHARED)
 $(BUILD)/bin/vcpud: $(call objects,vmmd/vcpu/main.c) $(LIB_VCPU) $(LIB_SHARED)
 $(BUILD)/bin/devd: $(call objects,devd/main.c) $(LIB_DEVD) $(LIB_SHARED)
+$(BUILD)/bin/devd-nbd: $(call objects,devd/main.c) $(LIB_DEVD) $(LIB_NBD) $(LIB_SHARED)
+$(BUILD)/bin/connectd: $(call objects,connectd/main.c) $(LIB_CONNECTD) $(LIB_SHARED)
 $(BUILD)/bin/jitd: $(call objects,jitd/main.c) $(LIB_JITD) $(LIB_SHARED)
 $(BUILD)/bin/vmctl: $(call objects,cli/main.c) $(LIB_CLI) $(LIB_SHARED)
 
@@ -76,6 +86,7 @@ SHARED_FILES := $(SHARE)/image $(SHARE)/agent
 $(SHARE)/image $(SHARE)/agent:
 	@mkdir -p $(@D)
 	@ln -sfn $(CURDIR)/$(if $(filter %/agent,$@),build/agent,image) $@
+$(BUILD)/bin/devd-nbd: LIBS += $(LIBS_DEVD) $(LIBS_NBD)
 
 # Devices and commands register themselves in linker sections, so whole archives are linked.
 $(PROGRAMS):

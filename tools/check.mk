@@ -14,11 +14,11 @@ ONLY ?=
 ALL_TESTS := $(UNIT_PROGRAMS) $(INTEGRATION_PROGRAMS)
 SELECTED_TESTS = $(if $(ONLY),$(foreach t,$(ALL_TESTS),$(if $(findstring $(ONLY),$(t)),$(t))),$(ALL_TESTS))
 
-$(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(LIB_VCPU) $(LIB_DEVD) $(LIB_VMMD) $(LIB_CLI) $(LIB_JITD) \
+$(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(LIB_VCPU) $(LIB_DEVD) $(LIB_NBD) $(LIB_CONNECTD) $(LIB_VMMD) $(LIB_CLI) $(LIB_JITD) \
     $(LIB_SHARED)
 	@mkdir -p $(@D)
 	$(QUIET_LD)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) \
-	    -Wl,--start-group $(filter %.a,$^) -Wl,--end-group -lcheck -lsubunit -lrt $(LIBS) $(LIBS_CLI) $(LIBS_VCPU) $(LIBS_JITD) $(LIBS_DEVD)
+	    -Wl,--start-group $(filter %.a,$^) -Wl,--end-group -lcheck -lsubunit -lrt $(LIBS) $(LIBS_CLI) $(LIBS_VCPU) $(LIBS_JITD) $(LIBS_DEVD) $(if $(findstring nbd,$@),$(LIBS_NBD))
 
 # Programs that tests put in jitd's place.
 JIT_DOUBLES := $(addprefix $(BUILD)/tests/jitd/,jitd_double jitd_garbage)

@@ -1,6 +1,7 @@
 #include "vmmd/disk.h"
 
 #include "libshared/limit/setting.h"
+#include "libshared/nbd/uri.h"
 #include "vmmd/message.h"
 #include "vmmd/storage.h"
 #include <string.h>
@@ -65,6 +66,38 @@ static int disk_check_serial(const char *serial, struct error *err)
                               "1 to 20 letters, digits and punctuation marks", err);
 }
 
+bool disk_is_network(const Polyvisor__DiskConfig *disk)
+{
+    return nbd_uri_is(disk->path);
+}
+
+static int disk_complete_network(Polyvisor__DiskConfig *disk, struct error *err)
+{
+    struct nbd_uri uri;
+
+    if (!disk_is_network(disk)) {
+        return disk->timeout_s ? disk_refuse("timeout", "", "timeout= is for network disks", err)
+                               : 0;
+    }
+    if (disk->timeout_s > DISK_TIMEOUT_MAX_S) {
+        return error_set(err, ERROR_CONFIG, 0, "a timeout of %u s wanted, the longest is %d s",
+                         disk->timeout_s, DISK_TIMEOUT_MAX_S);
+    }
+    if (!strcmp(disk->aio, "threads")) {
+        return disk_refuse("aio", disk->aio, "a network disk has no threads: aio=auto", err);
+    }
+    if (disk->format[0] && strcmp(disk->format, "raw")) {
+        error_set(err, ERROR_UNSUPPORTED, 0, "a network disk is raw, not '%.40s'", disk->format);
+        error_hint(err, "let the server read the image: qemu-nbd -f %.20s", disk->format);
+        return -ERROR_UNSUPPORTED;
+    }
+    disk->timeout_s = disk->timeout_s ? disk->timeout_s : DISK_TIMEOUT_DEFAULT_S;
+    if (!disk->format[0] && message_set_string(&disk->format, "raw") < 0) {
+        return error_set(err, ERROR_INTERNAL, 0, "out of memory");
+    }
+    return nbd_uri_parse(disk->path, ERROR_DISK, &uri, err);
+}
+
 /* Into the one form that they are kept in. */
 static int disk_complete_limits(Polyvisor__DiskConfig *disk, struct error *err)
 {
@@ -102,6 +135,10 @@ int disk_complete(Polyvisor__DiskConfig *disk, struct error *err)
     if (strcmp(disk->packed, "on") && strcmp(disk->packed, "off")) {
         return disk_refuse("packed", disk->packed, "use on or off", err);
     }
+    int result = disk_complete_network(disk, err);
+    if (result) {
+        return result;
+    }
     if (disk->format[0] && strcmp(disk->format, "raw") && strcmp(disk->format, "qcow2")) {
         error_set(err, ERROR_UNSUPPORTED, 0, "disk format '%.40s' is not supported", disk->format);
         error_hint(err, "convert it: qemu-img convert -O qcow2 '%.100s' disk.qcow2", disk->path);
@@ -121,7 +158,7 @@ int disk_complete(Polyvisor__DiskConfig *disk, struct error *err)
         return error_set(err, ERROR_CONFIG, 0, "a disk with %u queues wanted, the most is %d",
                          disk->queues, DISK_QUEUES_MAX);
     }
-    int result = disk_complete_limits(disk, err);
+    result = disk_complete_limits(disk, err);
     return result ? result : disk_check_serial(disk->serial, err);
 }
 
@@ -149,5 +186,9 @@ void disk_describe(const Polyvisor__DiskConfig *disk, Polyvisor__DeviceDisk *mes
     message->format = !strcmp(storage_disk_format(disk), "qcow2")
                           ? POLYVISOR__DISK_FORMAT__DISK_FORMAT_QCOW2
                           : POLYVISOR__DISK_FORMAT__DISK_FORMAT_RAW;
+    if (disk_is_network(disk)) {
+        message->nbd = disk->path;
+        message->timeout_s = disk->timeout_s;
+    }
     message->write_error = error ? error->what : disk_errors[0].what;
 }

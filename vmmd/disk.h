@@ -14,6 +14,11 @@
 #define DISK_QUEUES_MAX 8
 #define DISK_SERIAL_MAX 20 /* bytes: virtio 1.2, section 5.2.6.1 */
 
+#define DISK_TIMEOUT_DEFAULT_S 30
+#define DISK_TIMEOUT_MAX_S     86400
+
+/* Whether it is a network disk. */
+bool disk_is_network(const Polyvisor__DiskConfig *disk);
 /* Check the words, and put what they stand for in the place of empty ones (`disk` must be unpacked
  * or a copy). 0 or a negative code. */
 int disk_complete(Polyvisor__DiskConfig *disk, struct error *err);

@@ -45,6 +45,13 @@ static const struct machine_device_kind device_disk = {
     .is_virtio = true,
 };
 
+static const struct machine_device_kind device_disk_network = {
+    .id = "disk",
+    .kind = "virtio-blk",
+    .model = "virtio-blk-nbd",
+    .is_virtio = true,
+};
+
 static const struct machine_device_kind device_net = {
     .id = "net",
     .kind = "virtio-net",
@@ -158,7 +165,9 @@ size_t machine_device_plan(struct machine_device *devices, const Polyvisor__Mach
     }
     for (size_t i = 0; i < config->n_disks && count < DEVICES_MAX; i++) {
         struct machine_device *device = &devices[count++];
-        device_init_numbered(device, &device_disk, i, DISK_SLOT, directory);
+        device_init_numbered(
+            device, disk_is_network(config->disks[i]) ? &device_disk_network : &device_disk, i,
+            DISK_SLOT, directory);
         device->disk = config->disks[i];
         device->queue_count = disk_queue_count(device->disk, config->cpus);
     }
@@ -293,6 +302,11 @@ const char *machine_device_model(const struct machine_device *device)
     return device->kind->model ? device->kind->model : device->kind->kind;
 }
 
+const char *machine_device_program(const struct machine_device *device)
+{
+    return device->disk && disk_is_network(device->disk) ? "devd-nbd" : "devd";
+}
+
 bool machine_device_folder(const struct machine_device *device, char *folder, size_t size)
 {
     bool read_only;
@@ -320,7 +334,8 @@ void machine_device_prepare(struct machine_device *device)
     }
 }
 
-int machine_device_open(struct machine_device *device, struct event_base *base, struct error *err)
+int machine_device_open(struct machine_device *device, struct event_base *base,
+                        const char *programs, struct error *err)
 {
     int result = device_open_state(device);
 
@@ -331,6 +346,14 @@ int machine_device_open(struct machine_device *device, struct event_base *base, 
     if (result) {
         return error_set(err, ERROR_IO, -result, "cannot set up device '%s': %s", device->id,
                          strerror(-result));
+    }
+    if (device->disk && disk_is_network(device->disk)) {
+        char folder[DEVICE_PATH_MAX];
+        snprintf(folder, sizeof(folder), "%.*s",
+                 (int)(strrchr(device->control_path, '/') - device->control_path),
+                 device->control_path);
+        device->peer = peer_create(device->disk->path, programs, folder, base, err);
+        return device->peer ? 0 : -(int)err->code;
     }
     if (device->disk) {
         device->backend_fd = storage_open_disk(device->disk, &device->chain, err);
@@ -370,6 +393,8 @@ void machine_device_close(struct machine_device *device)
     device_close_fd(&device->console_memory_fd);
     link_destroy(device->link);
     device->link = NULL;
+    peer_destroy(device->peer);
+    device->peer = NULL;
     for (unsigned i = 0; i < DEVICE_QUEUES_MAX; i++) {
         device_close_fd(&device->kick_fds[i]);
     }
@@ -448,7 +473,9 @@ static int device_list_shared(const struct machine_device *device, struct fdlist
 int machine_device_list_own(const struct machine_device *device, struct fdlist *list)
 {
     int result = device_list_shared(device, list, "");
-    int backend = device->link ? link_device_fd(device->link) : device->backend_fd;
+    int backend = device->link   ? link_device_fd(device->link)
+                  : device->peer ? peer_device_fd(device->peer)
+                                 : device->backend_fd;
 
     result = result ? result : device_list_fd(list, backend, "", "backend");
     for (unsigned i = 1; i < device->chain.count && !result; i++) {

@@ -20,6 +20,7 @@
 #include "vmmd/child.h"
 #include "vmmd/link.h"
 #include "vmmd/network.h"
+#include "vmmd/peer.h"
 #include "vmmd/shared_directory.h"
 #include "vmmd/spare.h"
 #include "vmmd/validate.h"
@@ -52,6 +53,7 @@ struct machine_device {
     struct shared_directory share_fds;              /* what it needs */
     const char *balloon;                            /* likewise */
     struct link *link;                              /* of a card that is linked to another */
+    struct peer *peer;                              /* of a network disk */
     bool link_down;                                 /* the card's cable was pulled */
     char description[96];                           /* its process's, for people */
     unsigned expiries;                              /* of a watchdog, that were acted on */
@@ -89,9 +91,13 @@ struct machine_device {
  * most DEVICES_MAX). `config` must outlive them. */
 size_t machine_device_plan(struct machine_device *devices, const Polyvisor__MachineConfig *config,
                            const char *directory);
-/* Make what it owns: state, doorbells, disk, console, network. `base` is the event loop. 0 or a
- * negative error code; on error what was made is still closed by machine_device_close. */
-int machine_device_open(struct machine_device *device, struct event_base *base, struct error *err);
+/* Make what it owns: state, doorbells, disk, console, network. `base` is the event loop, `programs`
+ * the folder with connectd. 0 or a negative error code; on error what was made is still closed by
+ * machine_device_close. */
+int machine_device_open(struct machine_device *device, struct event_base *base,
+                        const char *programs, struct error *err);
+/* What it runs: "devd", or one with more in it. */
+const char *machine_device_program(const struct machine_device *device);
 /* What its process is told to be: "virtio-net-user". */
 const char *machine_device_model(const struct machine_device *device);
 /* The folder that its process sees besides the machine's own. False: there is none. */

@@ -36,7 +36,8 @@ int machine_save(struct machine *machine)
 
     process_list_add(&processes, &machine->vcpu, "vcpud");
     for (size_t i = 0; i < machine->device_count; i++) {
-        process_list_add(&processes, &machine->devices[i].child, "devd");
+        process_list_add(&processes, &machine->devices[i].child,
+                         machine_device_program(&machine->devices[i]));
     }
     record.config = machine->config;
     record.state = machine->state;

@@ -80,7 +80,8 @@ static int machine_open_devices(struct machine *machine, struct error *err)
         machine_device_plan(machine->devices, machine->config, machine->directory);
     for (size_t i = 0; i < machine->device_count; i++) {
         machine->devices[i].machine = machine;
-        int result = machine_device_open(&machine->devices[i], machine->host->base, err);
+        int result = machine_device_open(&machine->devices[i], machine->host->base,
+                                         machine->host->programs, err);
         if (result) {
             return result;
         }
@@ -195,13 +196,13 @@ static int machine_spawn_vcpu(struct machine *machine, struct spawn_gate *gate)
 static int machine_describe_device(struct machine_device *device, struct machine_process *process)
 {
     *process = (struct machine_process){
-        .program = "devd",
+        .program = machine_device_program(device),
         .control_path = device->control_path,
         .protocol = &child_protocol_device,
         .callbacks = &machine_device_callbacks,
         .owner = device,
-        .argv = {"devd", "--control", device->control_path, "--id", device->id, "--kind",
-                 (char *)machine_device_model(device)},
+        .argv = {(char *)machine_device_program(device), "--control", device->control_path, "--id",
+                 device->id, "--kind", (char *)machine_device_model(device)},
     };
     if (machine_device_folder(device, process->folder, sizeof(process->folder))) {
         process->argv[7] = "--folder";

@@ -235,7 +235,9 @@ static int config_check_disk_paths(Polyvisor__MachineConfig *config, struct erro
     }
     for (size_t i = 0; i < config->n_disks; i++) {
         Polyvisor__DiskConfig *disk = config->disks[i];
-        int result = config_check_path("disk", disk->path, ERROR_DISK, err);
+        int result = disk_is_network(disk) && strlen(disk->path) < PATH_MAX
+                         ? 0
+                         : config_check_path("disk", disk->path, ERROR_DISK, err);
         if (!result && disk->backing[0]) {
             result = config_check_path("folder of backing files", disk->backing, ERROR_DISK, err);
         }
@@ -255,8 +257,11 @@ static int config_check_disk_files(Polyvisor__MachineConfig *config, struct erro
     size_t count = 0;
     int result = 0;
 
-    while (!result && count < config->n_disks) {
-        Polyvisor__DiskConfig *disk = config->disks[count];
+    for (size_t i = 0; i < config->n_disks && !result; i++) {
+        Polyvisor__DiskConfig *disk = config->disks[i];
+        if (disk_is_network(disk)) {
+            continue; /* looked at when the machine starts */
+        }
         int fd = storage_open_disk(disk, &chain, err);
         if (fd < 0) {
             result = fd;

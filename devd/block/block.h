@@ -68,6 +68,19 @@ struct block_settings {
     /* Of formats with holes: what is seen through them, nearest first. Only read. */
     const struct block_image *backings;
     unsigned backing_count; /* at most BLOCK_BACKINGS_MAX */
+    /* Of a network disk (nbd/disk.c), whose descriptor is a channel to vmmd: where it is, how long
+     * requests wait for the server, and what was known of it, which is the next process's. */
+    const char *nbd; /* libshared/nbd/uri.h; NULL: it is none */
+    unsigned timeout_s;
+    struct block_kept *kept;
+};
+
+/* What a backend keeps for the process after this one. All zeros: nothing yet. */
+struct block_kept {
+    uint32_t magic;
+    uint32_t flags;
+    uint64_t size;
+    uint32_t physical_bytes, discard_bytes;
 };
 
 struct block {
@@ -82,6 +95,8 @@ struct block {
     char described[BLOCK_DESCRIBED_MAX]; /* for people: "file, io_uring" */
     /* The caller's. */
     void (*settled)(void *context);
+    /* It lost what its contents are kept in, or has it again (`well`). NULL: nobody listens. */
+    void (*told)(void *context, bool well, const char *text);
     void *context;
     unsigned busy; /* requests not done yet */
 };
@@ -93,11 +108,13 @@ struct block_operations {
     int (*measure)(struct block *block);
     int (*flush)(struct block *block);
     void (*close)(struct block *block);
+    /* See block_let_go. NULL: nothing waits for what may never come. */
+    void (*let_go)(struct block *block, bool (*is_over)(const struct block_request *request));
 };
 
 /* Open the image in `fd`, which stays the caller's and must outlive it; one with O_DIRECT is used
  * past the host's cache. `settled` is called after one or more `done` that did not come from
- * block_start. NULL with *err set (DISK, INTERNAL). */
+ * block_start. NULL with *err set (DISK, UNSUPPORTED, INTERNAL). */
 struct block *block_open(int fd, const struct block_settings *settings, struct event_base *base,
                          void (*settled)(void *context), void *context, struct error *err);
 /* Waits for what has begun; the rest is dropped without a call. */
@@ -114,11 +131,18 @@ int block_measure(struct block *block);
 /* Make everything durable and wait for it: 0 or negative errno. For the end. */
 int block_flush(struct block *block);
 
+/* Nobody waits any more for the requests of which `is_over` says so: those that have not begun and
+ * wait for something outside are done now, with -ECANCELED. */
+void block_let_go(struct block *block, bool (*is_over)(const struct block_request *request));
+
 /* For implementations: the request is done. */
 void block_finish(struct block_request *request, int status);
 /* The backend that is a file or a block device: see file.c. */
 struct block *block_file_open(int fd, const struct block_settings *settings,
                               struct event_base *base, struct error *err);
+/* The one that a server has: see nbd/disk.c. Only programs with libnbd in them have it. */
+struct block *block_nbd_open(int fd, const struct block_settings *settings, struct event_base *base,
+                             struct error *err);
 
 /* The one that is a qcow2 image and what lies under it: see qcow2/disk.c. */
 struct block *block_qcow2_open(int fd, const struct block_settings *settings,

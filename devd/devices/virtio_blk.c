@@ -99,6 +99,17 @@ static void blk_tell_well(struct device *device)
     device_notice(device, DEVICE_NOTICE_BACKEND_WELL, "writes succeed again");
 }
 
+/* The image's own word. */
+static void blk_told(void *context, bool well, const char *text)
+{
+    struct device *device = context;
+
+    if (device_may_complain(device)) {
+        log_warning("%s", text);
+    }
+    device_notice(device, well ? DEVICE_NOTICE_BACKEND_WELL : DEVICE_NOTICE_BACKEND_ERROR, text);
+}
+
 static bool blk_changes(const struct block_request *work)
 {
     return work->operation == BLOCK_WRITE || work->operation == BLOCK_WRITE_ZEROES ||
@@ -202,6 +213,10 @@ static void request_done(struct block_request *work)
 
     if (work->status == -EOPNOTSUPP && request->range_count) {
         request_finish(request, VIRTIO_BLK_S_UNSUPP);
+        return;
+    }
+    if (work->status == -ECANCELED) { /* let go: nobody need know */
+        request_finish(request, VIRTIO_BLK_S_IOERR);
         return;
     }
     if (work->status < 0) {
@@ -554,6 +569,9 @@ static void blk_settle(void *context)
 
     block_start(blk->block);
     blk_signal(device);
+    if (!blk->resizing && blk->block->size >> SECTOR_SHIFT != blk->sectors) {
+        blk_take_size(device); /* somebody else has changed it */
+    }
     blk_resize_step(blk);
     device_settled(device);
 }
@@ -562,6 +580,11 @@ static bool entry_is_over(const struct line_entry *entry)
 {
     return request_is_over(
         (const struct blk_request *)((const char *)entry - offsetof(struct blk_request, line)));
+}
+
+static bool work_is_over(const struct block_request *work)
+{
+    return work->done == request_done && request_is_over((const struct blk_request *)work);
 }
 
 /* Nobody wants to wait for these any more: what limits hold up, and what was to be tried again. */
@@ -575,6 +598,7 @@ static void blk_let_go(struct device *device)
         request_finish((struct blk_request *)((char *)entry - offsetof(struct blk_request, line)),
                        VIRTIO_BLK_S_IOERR);
     }
+    block_let_go(blk->block, work_is_over);
     blk_retry(-1, 0, device);
 }
 
@@ -625,11 +649,16 @@ static void blk_describe(struct device *device)
 
 static int blk_init(struct device *device, struct error *err)
 {
-    const struct block_settings settings = {.read_only = device->read_only,
-                                            .threads = device->disk.threads,
-                                            .format = device->disk.format,
-                                            .backings = device->disk.backings,
-                                            .backing_count = device->disk.backing_count};
+    const struct block_settings settings = {
+        .read_only = device->read_only,
+        .threads = device->disk.threads,
+        .format = device->disk.format,
+        .backings = device->disk.backings,
+        .backing_count = device->disk.backing_count,
+        .nbd = device->disk.nbd,
+        .timeout_s = device->disk.timeout_s,
+        .kept = (struct block_kept *)(device->virtio->state->saved + BLK_SAVED_KEPT),
+    };
     unsigned count = device->virtio->queue_count * QUEUE_SIZE;
     struct blk *blk = calloc(1, sizeof(*blk) + count * sizeof(struct blk_request));
 
@@ -649,6 +678,7 @@ static int blk_init(struct device *device, struct error *err)
     if (!blk->block) {
         return -(int)(err->code ? err->code : ERROR_INTERNAL);
     }
+    blk->block->told = blk_told;
     blk_describe(device);
     return 0;
 }
@@ -667,27 +697,31 @@ static void blk_destroy(struct device *device)
     }
 }
 
+/* The same disk with two backends' needs: what a server has comes over a socket that vmmd sends. */
+#define BLK_MODEL                                                                                  \
+    .device_class = DEVICE_VIRTIO, .needs_backend = true, .init = blk_init,                        \
+    .destroy = blk_destroy, .busy = blk_busy, .flush = blk_flush, .resize = blk_resize,            \
+    .limit = blk_limit,                                                                            \
+    .virtio = {                                                                                    \
+        .device_id = VIRTIO_ID_BLOCK,                                                              \
+        .queue_size = QUEUE_SIZE,                                                                  \
+        .features = FEATURES,                                                                      \
+        .ready = blk_ready,                                                                        \
+        .request = blk_request,                                                                    \
+        .batch = blk_batch,                                                                        \
+        .activated = blk_activated,                                                                \
+        .reset = blk_reset,                                                                        \
+        .let_go = blk_let_go,                                                                      \
+        .config_write = blk_config_write,                                                          \
+    }
+
 DEVICE_MODEL(virtio_blk) = {
     .kind = "virtio-blk",
-    .device_class = DEVICE_VIRTIO,
-    .needs_backend = true,
-    .init = blk_init,
-    .destroy = blk_destroy,
-    .busy = blk_busy,
-    .flush = blk_flush,
-    .resize = blk_resize,
-    .limit = blk_limit,
-    .virtio =
-        {
-            .device_id = VIRTIO_ID_BLOCK,
-            .queue_size = QUEUE_SIZE,
-            .features = FEATURES,
-            .ready = blk_ready,
-            .request = blk_request,
-            .batch = blk_batch,
-            .activated = blk_activated,
-            .reset = blk_reset,
-            .let_go = blk_let_go,
-            .config_write = blk_config_write,
-        },
+    BLK_MODEL,
+};
+
+DEVICE_MODEL(virtio_blk_nbd) = {
+    .kind = "virtio-blk-nbd",
+    .peer = true,
+    BLK_MODEL,
 };

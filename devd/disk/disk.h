@@ -32,6 +32,11 @@ struct blk_saved {
     uint8_t write_back;
 };
 
+/* Where in the shared state it is: the device's own, and what the image's backend keeps. */
+#define BLK_SAVED_OWN  0
+#define BLK_SAVED_KEPT 64
+_Static_assert(BLK_SAVED_KEPT + sizeof(struct block_kept) <= VIRTIO_SAVED_MAX, "fits");
+
 /* A smaller image must have no request under way, which might make it larger again. */
 enum blk_resizing { BLK_KEEPS_SIZE, BLK_DRAINS, BLK_RESIZES };
 

@@ -7,7 +7,9 @@
  *          append to, when wanted), dev.<id>.state, dev.<id>.kick.<n>, dev.<id>.call.<n>,
  *          dev.<id>.reply
  *   devd:  ram, codemap, state, kick.<n>, call.<n>, reply, backend, backing.<n> (of disks: what
- *          lies under the image), console, console-memory
+ *          lies under the image), console, console-memory (a network disk's backend is
+ *          libshared/nbd/channel.h)
+ *   connectd: channel (libshared/nbd/channel.h), old (the connection before, if there was one)
  *   jitd:  journal (libshared/jit/journal.h), leash (its end of file: vmmd is gone)
  * `<id>` is the device id of the machine's configuration ("serial0", "disk0"). virtio devices have
  * kick.0 to kick.<queue_count - 1> and call.0 to call.<queue_count>; plain MMIO devices kick.0,

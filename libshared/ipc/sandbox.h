@@ -52,6 +52,8 @@ enum sandbox_job {
     SANDBOX_SHARES,       /* the same as a device, and files in what is left of the file system */
     SANDBOX_PROCESSOR,    /* vcpud */
     SANDBOX_COMPILER,     /* jitd: descriptors it has, files in its directory */
+    SANDBOX_CONNECTOR,    /* connectd: the same, and sockets */
+    SANDBOX_PEER,         /* a device with descriptors that it has or is sent, and nothing else */
 };
 
 /* 0, or a negative error code with *err set. */

@@ -298,14 +298,15 @@ static int fill_filter(scmp_filter_ctx filter, enum sandbox_job job)
     if (result == 0 && job == SANDBOX_DEVICE) {
         result = ALLOW_LIST(filter, RINGS);
     }
-    if (result == 0 && job == SANDBOX_NETWORK) {
+    if (result == 0 && (job == SANDBOX_NETWORK || job == SANDBOX_CONNECTOR)) {
         result = ALLOW_LIST(filter, SOCKETS);
     }
     if (result == 0 && (job == SANDBOX_UNIX_SOCKETS || job == SANDBOX_COMPILER)) {
         result = allow_unix_sockets(filter);
     }
     if (result == 0) {
-        result = job == SANDBOX_COMPILER ? ALLOW_LIST(filter, FILES)
+        bool files = job == SANDBOX_COMPILER || job == SANDBOX_CONNECTOR;
+        result = files                   ? ALLOW_LIST(filter, FILES)
                  : job == SANDBOX_SHARES ? allow_shares(filter)
                                          : pretend_unlinked(filter);
     }
