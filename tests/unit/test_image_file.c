@@ -4,9 +4,21 @@
 #include "cli/image/image_file.h"
 #include "tests/unit/image_disk.h"
 
+#include <check.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 static struct disk *disk;
+
+/* The disk as a file. */
+static int disk_open(const struct disk *from)
+{
+    int fd = memfd_create("disk", MFD_CLOEXEC);
+
+    ck_assert_int_ge(fd, 0);
+    ck_assert(disk_write(from, fd));
+    return fd;
+}
 
 static void set_up(void)
 {
@@ -324,7 +336,7 @@ static void write_disk(char path[32])
     strcpy(path, "/tmp/test-image-XXXXXX");
     int fd = mkstemp(path);
     ck_assert_int_ge(fd, 0);
-    ck_assert_int_eq(write(fd, disk->bytes, DISK_BYTES), DISK_BYTES);
+    ck_assert(disk_write(disk, fd));
     close(fd);
 }
 
