@@ -503,19 +503,18 @@ const struct command command_run = {
         "SIGINT, SIGTERM, SIGHUP and SIGQUIT end the machine at once; the exit status is then 128 "
         "plus the signal's number. So does the end of who reads standard output.\n"
         "With --image the machine gets the image's kernel, a copy of its disk, and a network card "
-        "with "
-        "the host's network behind it (--net none: none).\n"
+        "with the host's network behind it (--net none: none).\n"
         "With a command behind -- the machine is there for that command alone: the streams are the "
         "command's, vmctl ends with its exit status as 'vmctl exec' does, and the machine ends "
         "with it. The guest must run polyvisor-agent, as images do; with --image the command waits "
-        "for the network.\n",
+        "for the network. A share whose tag is a path (--share .:/work) is mounted there first.\n",
     .options = options,
     .settings_size = sizeof(struct run_settings),
     .positional = POSITIONAL_COMMAND_LINE,
     .positionals_max = UINT_MAX,
     .examples = {{"vmctl run --image debian-trixie-riscv64", "Boot an image to its login"},
-                 {"vmctl run --image builder -- gcc --version",
-                  "Run one command in a fresh machine; its exit status is vmctl's"},
+                 {"vmctl run --image builder --share .:/work -- sh -c 'cd /work && make'",
+                  "Build what is here in a fresh machine; make's exit status is vmctl's"},
                  {"vmctl run --kernel vmlinux --initrd initrd.gz --append console=ttyS0",
                   "Boot a riscv64 kernel to a shell"},
                  {"vmctl run --kernel vmlinux --disk path=root.img --append root=/dev/vda --cpus 4 "

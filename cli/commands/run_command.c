@@ -16,9 +16,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define BOOT_LIMIT_MS (10 * 60 * 1000) /* for the agent to answer: a bound for machines that hang  \
-                                        */
-#define CONSOLE_TAIL     2000          /* bytes that are shown of it */
+#define BOOT_LIMIT_MS                                                                              \
+    (10 * 60 * 1000)          /* for the agent to answer: a bound for machines that hang           \
+                               */
+#define CONSOLE_TAIL     2000 /* bytes that are shown of it */
 #define CONSOLE_QUIET_MS 300
 #define STOP_SLICE_MS    250
 
@@ -113,14 +114,64 @@ static int guest_run(struct run *run, struct guest_command *command, struct gues
     return status;
 }
 
-/* One of ours, without streams. What images bring for it may be missing in others. */
-static int guest_prepare(struct run *run, const char *const *arguments, struct error *err)
+/* One of ours, whose output is for people. 0 when it was run, whatever its status. */
+static int guest_prepare(struct run *run, const char *const *arguments,
+                         struct guest_outcome *outcome, struct error *err)
 {
     struct guest_command command = {
         .arguments = arguments, .input = -1, .output = {STDERR_FILENO, STDERR_FILENO}};
+
+    return guest_run(run, &command, outcome, err);
+}
+
+/* What images bring for it is missing in other guests: no reason to fail. */
+static int wait_ready(struct run *run, struct error *err)
+{
+    static const char *const ready[] = {
+        "sh", "-c", "[ ! -x /usr/lib/polyvisor/ready ] || exec /usr/lib/polyvisor/ready", NULL};
     struct guest_outcome outcome;
 
-    return guest_run(run, &command, &outcome, err);
+    return guest_prepare(run, ready, &outcome, err);
+}
+
+/* A share whose tag is a path is mounted there. */
+static int mount_shares(struct run *run, struct error *err)
+{
+    static const char script[] =
+        "mkdir -p \"$1\" && { grep -q \" $1 \" /proc/mounts || mount -t virtiofs \"$1\" \"$1\"; }";
+    const struct share_settings *shares = &run->settings->machine.shares;
+    struct share_setting *setting = malloc(sizeof(*setting));
+    int status = setting != NULL ? 0 : error_set(err, ERROR_INTERNAL, ENOMEM, "out of memory");
+
+    for (size_t i = 0; i < shares->count && status == 0; i++) {
+        const char *const mount[] = {"sh", "-c", script, "mount", setting->tag, NULL};
+        struct guest_outcome outcome = {0};
+
+        status = share_setting_parse(shares->items[i], ERROR_INTERNAL, setting, err);
+        if (status != 0 || setting->tag[0] != '/') {
+            continue;
+        }
+        status = guest_prepare(run, mount, &outcome, err);
+        if (status == 0 && (outcome.status != 0 || outcome.cause != 0)) {
+            error_set(err, ERROR_GUEST, 0, "the guest cannot mount the share at '%s'",
+                      setting->tag);
+            error_hint(err, "its kernel must have virtiofs");
+            status = -ERROR_GUEST;
+        }
+    }
+    free(setting);
+    return status;
+}
+
+/* What the guest has in mind of shared files goes to them before it ends. */
+static int sync_shares(struct run *run, struct error *err)
+{
+    static const char *const sync[] = {"sync", NULL};
+    struct guest_outcome outcome;
+
+    return run->settings->machine.shares.count != 0 && !run->ended
+               ? guest_prepare(run, sync, &outcome, err)
+               : 0;
 }
 
 static int guest_main(struct run *run, struct guest_outcome *outcome, struct error *err)
@@ -178,14 +229,11 @@ static int shut_down(struct run *run, struct error *err)
 
 int run_command(struct run *run, int *exit_status, struct error *err)
 {
-    static const char *const ready[] = {
-        "sh", "-c", "[ ! -x /usr/lib/polyvisor/ready ] || exec /usr/lib/polyvisor/ready", NULL};
     struct guest_outcome outcome;
-    int status = run->settings->image != NULL ? guest_prepare(run, ready, err) : 0;
+    int status = run->settings->image != NULL ? wait_ready(run, err) : 0;
 
-    if (status == 0) {
-        status = guest_main(run, &outcome, err);
-    }
+    status = status == 0 ? mount_shares(run, err) : status;
+    status = status == 0 ? guest_main(run, &outcome, err) : status;
     if (status != 0) {
         if (status != -ERROR_CANCELLED && !run->ended) {
             show_console(run);
@@ -197,5 +245,6 @@ int run_command(struct run *run, int *exit_status, struct error *err)
     if (err->code != ERROR_OK) {
         output_error(err, run->invocation->globals->json);
     }
-    return run->settings->persistent && !run->ended ? shut_down(run, err) : 0;
+    status = sync_shares(run, err);
+    return status == 0 && run->settings->persistent && !run->ended ? shut_down(run, err) : status;
 }

@@ -69,16 +69,19 @@ says "user-data that is not there" 3 'not-found' "$vmctl" run --image tiny --clo
 
 sum=$(sha256sum <"$tiny")
 printf '#cloud-config\nhostname: seeded\n' >"$work/user-data"
-out=$(printf 'one\ntwo\n' | timeout 300 "$vmctl" run --image tiny --cloud-init "$work/user-data" -- sh -c '
+mkdir "$work/shared" && echo "from the host" >"$work/shared/in"
+out=$(printf 'one\ntwo\n' | timeout 300 "$vmctl" run --image tiny --cloud-init "$work/user-data" --share "$work/shared:/work" -- sh -c '
     cat; echo "$1"; ls /sys/class/net | grep -c eth; cat /sys/block/vdb/ro
     dd if=/dev/vdb bs=1 skip=32808 count=6 2>/dev/null; echo
     grep -ac "hostname: seeded" /dev/vdb
+    cat /work/in; echo "from the guest" >/work/out
     echo changed | dd of=/dev/vda bs=512 seek=1000 conv=notrunc 2>/dev/null; sync
     echo problem >&2; exit 7' x 'a  b' 2>"$work/err")
 status=$?
 is "a command's exit status is vmctl's" 7 $status
-is "its streams are ours, its words whole; a network, a read-only cloud-init disk" \
-    "$(printf 'one\ntwo\na  b\n1\n1\nCIDATA\n1')" "$out"
+is "its streams are ours, its words whole; a network, a read-only cloud-init disk, a share" \
+    "$(printf 'one\ntwo\na  b\n1\n1\nCIDATA\n1\nfrom the host')" "$out"
+is "what it wrote to the share is here" "from the guest" "$(cat "$work/shared/out")"
 is "standard error apart" problem "$(cat "$work/err")"
 is "what it wrote to its disk is gone" "$sum" "$(sha256sum <"$tiny")"
 check "and so is the machine" nothing_left
