@@ -2,7 +2,7 @@
 #
 # make bench-net [BENCH_FLAGS="--repetitions N --cpus N"]: the network, by iperf3.
 # make bench-share [BENCH_FLAGS="--files N --cache always --only WORD..."]: a shared directory, against virtiofsd.
-# make bench-disk [BENCH_FLAGS="--repetitions N --cpus N --cache none --only WORD..."]: disks, by fio.
+# make bench-disk [BENCH_FLAGS="--repetitions N --cpus N --cache none --format qcow2 --only WORD..."]: disks, by fio.
 #
 # The disk has programs of Debian packages (some 90 MB are fetched once) and what they work on.
 

@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 
@@ -19,8 +20,13 @@ def progress(text):
     print(f"bench-disk: {text}", file=sys.stderr, flush=True)
 
 
-def make_image(path, megabytes):
+def make_image(path, megabytes, form):
     """Written, not sparse: what is measured are requests, not the allocation of blocks."""
+    if form == "qcow2":
+        make_image(path + ".raw", megabytes, "raw")
+        subprocess.run(["qemu-img", "convert", "-q", "-O", "qcow2", path + ".raw", path], check=True)
+        os.unlink(path + ".raw")
+        return
     block = os.urandom(1 << 20)
     with open(path, "wb") as image:
         for _ in range(megabytes):
@@ -39,8 +45,9 @@ def measure(setup, args):
     try:
         for peer in ("qemu", args.engine):
             image = os.path.join(args.images or setup.work, f"scratch-{file_name(peer)}.img")
-            make_image(image, args.megabytes)
-            options = {"cache": args.cache, "aio": args.qemu_aio if peer == "qemu" else args.aio}
+            make_image(image, args.megabytes, args.format)
+            options = {"cache": args.cache, "aio": args.qemu_aio if peer == "qemu" else args.aio,
+                       "format": args.format}
             guests[peer] = guest = Guest(setup, peer, f"bench-disk seconds={args.seconds}", args.disk,
                                          scratch=(image, options))
             for name in guest.workloads():
@@ -76,6 +83,7 @@ def main():
     parser.add_argument("--megabytes", type=int, default=256, help="of the image")
     parser.add_argument("--images", help="folder of the images; it decides on their file system")
     parser.add_argument("--cache", default="writeback")
+    parser.add_argument("--format", choices=("raw", "qcow2"), default="raw", help="of the image")
     parser.add_argument("--aio", default="auto", help="ours")
     parser.add_argument("--qemu-aio", default="threads", help="threads is QEMU's default")
     parser.add_argument("--only", nargs="*", help="words of the workloads' names")

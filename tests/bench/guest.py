@@ -66,7 +66,8 @@ def qemu_command(setup, append, disk, net, scratch, socket=None):
                     "-device", "virtio-blk-pci,drive=disk"]
     if scratch:
         path, options = scratch
-        command += ["-drive", f"file={path},format=raw,if=none,id=scratch,cache={options['cache']},aio={options['aio']}",
+        command += ["-drive", f"file={path},format={options['format']},if=none,id=scratch,cache={options['cache']},"
+                    f"aio={options['aio']}",
                     "-device", "virtio-blk-pci,drive=scratch"]
     if net:
         command += ["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net"]
@@ -90,7 +91,8 @@ def polyvisor_command(setup, peer, append, disk, net, scratch, share=None):
         command += ["--disk", f"path={disk},format=raw,readonly{rings}"]
     if scratch:
         path, options = scratch
-        command += ["--disk", f"path={path},format=raw,cache={options['cache']},aio={options['aio']}{rings}"]
+        command += ["--disk", f"path={path},format={options['format']},cache={options['cache']},"
+                    f"aio={options['aio']}{rings}"]
     if net:
         command += ["--net", f"user{rings}"]
     if share:
@@ -101,7 +103,7 @@ def polyvisor_command(setup, peer, append, disk, net, scratch, share=None):
 class Guest:
     """One boot. `peer` is "qemu" or one of our engines, perhaps with an irqchip ("auto/plic") or without
     packed rings ("auto/packed=off"); `cache` names the folder
-    for compiled code, `scratch` is the path of a disk to write to, with its options (cache, aio), `share` a
+    for compiled code, `scratch` is the path of a disk to write to, with its options (format, cache, aio), `share` a
     directory to share as "bench", with its cache mode."""
 
     def __init__(self, setup, peer, script, disk=None, net=False, cache="cache", scratch=None, share=None):
