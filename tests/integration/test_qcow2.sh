@@ -2,12 +2,12 @@
 # qcow2 images, with qemu-img as the peer: its images are read right, ours are sound to it; a disk
 # in a guest is written, resized, killed; what an image names is not opened blindly.
 #
-# QCOW2_KILLS=N: how often the host-side writer is killed (6), and the device (3).
+# QCOW2_KILLS=N: how often the host-side writer is killed (4); the device is 3 times.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/shell.sh"
 
 tool=$top/$build/tests/qcow2/tool
-kills=${QCOW2_KILLS:-6}
+kills=${QCOW2_KILLS:-4}
 cd "$work" || exit 1
 
 refused() { # CODE PATTERN COMMAND...: fails so, with a hint
@@ -50,7 +50,10 @@ for options in compat=0.10 compat=1.1 cluster_size=512 cluster_size=4k,compat=0.
     refcount_bits=8 refcount_bits=64,cluster_size=1k lazy_refcounts=on preallocation=metadata preallocation=full \
     compression_type=zstd; do
     for packed in "" -c; do
-        [ "$options" != preallocation=full ] && [ "$options" != preallocation=metadata ] || packed=
+        case "$packed$options" in
+        -ccompat* | -ccluster_size=512 | -ccluster_size=2M | -ccompression*) ;;
+        -c*) continue ;;
+        esac
         rm -f v.qcow2
         qemu-img convert $packed -O qcow2 -o "$options" raw.img v.qcow2 >/dev/null 2>&1 &&
             reads v.qcow2 raw.img && "$vmctl" -q disk check v.qcow2 || bad="$bad $options$packed:read"
@@ -59,7 +62,6 @@ for options in compat=0.10 compat=1.1 cluster_size=512 cluster_size=4k,compat=0.
             set -- $place
             at=$(($1 / 512 * 512)) size=$(($2 / 512 * 512))
             "$tool" fill v.qcow2 $at $size $at || bad="$bad $options$packed:write"
-            qemu-io -f raw -c "write -q -P 77 0 0" changed.img >/dev/null
             "$tool" dump v.qcow2 | tail -c +$((at + 1)) | head -c $size |
                 dd of=changed.img bs=1M seek=$at oflag=seek_bytes conv=notrunc status=none
         done
