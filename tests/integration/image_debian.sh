@@ -64,7 +64,8 @@ is "it took the seed disk" seeded "$(sshx hostname)"
 is "no unit failed" "" "$(sshx systemctl --failed --no-legend)"
 is "its machine id is its own" 32 "$(sshx 'tr -d "\n" </etc/machine-id' | wc -c)"
 start=$(now)
-if sshx 'apt-get -q update && apt-get -q -y install hello' >"$work/apt.out" 2>&1; then
+# A mirror may be in the middle of an update of its lists: what counts is the package.
+if sshx 'apt-get -q update; apt-get -q -y install hello' >"$work/apt.out" 2>&1; then
     ok "it installs a package from the mirror"
     log "apt-get update and install" "$(since "$start")"
 else
@@ -79,7 +80,7 @@ check "nor of its disk" scratch_is_empty
 
 # ---- One command in a fresh machine, and a larger disk ----
 
-out=$(timeout "$limit" "$vmctl" run --image debian -n --cpus 2 -- sh -c 'hello; hostname; mount | grep -c "/boot/efi "; exit 3' 2>"$work/err")
+out=$(timeout "$limit" "$vmctl" run --image debian -n --cpus 2 -- sh -c '! command -v hello; hostname; mount | grep -c "/boot/efi "; exit 3' 2>"$work/err")
 status=$?
 is "a command's status in a fresh machine, where nothing is left of the last" "3 tester 1" "$status $(tr '\n' ' ' <<<"$out" | sed 's/ $//')"
 cp --sparse=always "$image" "$work/large.img"
