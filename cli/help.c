@@ -1,5 +1,6 @@
 #include "cli/help.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #define WIDTH  80
@@ -60,7 +61,7 @@ bool help_is_shadowed(const struct command *command, const struct option_spec *g
 
 static void print_option(FILE *file, const struct option_spec *option)
 {
-    char notes[160], text[512], letter[8] = "    ";
+    char notes[160], letter[8] = "    ", *text = NULL;
 
     if (option->letter != 0) {
         snprintf(letter, sizeof(letter), "-%c, ", option->letter);
@@ -69,13 +70,16 @@ static void print_option(FILE *file, const struct option_spec *option)
         fprintf(file, "  %s--%s%s%s", letter, option->name, option->argument != NULL ? "=" : "",
                 option->argument != NULL ? option->argument : "");
     help_option_notes(option, notes, sizeof(notes));
-    snprintf(text, sizeof(text), notes[0] != '\0' ? "%s (%s)" : "%s", option->summary, notes);
+    if (notes[0] != '\0' && asprintf(&text, "%s (%s)", option->summary, notes) < 0) {
+        text = NULL; /* the summary alone, then */
+    }
     if (used + 2 > COLUMN) {
         fprintf(file, "\n%*s", COLUMN, "");
     } else {
         fprintf(file, "%*s", COLUMN - used, "");
     }
-    print_wrapped(file, text, COLUMN, COLUMN);
+    print_wrapped(file, text != NULL ? text : option->summary, COLUMN, COLUMN);
+    free(text);
 }
 
 static void print_options(FILE *file, const char *title, const struct option_spec *options,

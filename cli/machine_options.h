@@ -153,12 +153,12 @@ extern const struct option_type option_share;    /* struct share_settings */
          .offset = offsetof(struct machine_settings, shares)},                                     \
         {.name = "balloon",                                                                        \
          .type = &option_balloon,                                                                  \
-         .argument = "off|on[,memory=SIZE][,deflate-on-oom=on|off][,reporting=on|off]",            \
+         .argument = "off|on[,memory=SIZE][,WORD=on|off...]",                                      \
          .default_value = "on",                                                                    \
          .summary = "whether the guest can give memory back while it runs ('vmctl balloon'): "     \
-                    "memory=SIZE is what it has from its start on; deflate-on-oom: it takes some " \
-                    "back before it kills a process for want of it; reporting: it gives free "     \
-                    "pages back by itself",                                                        \
+                    "memory=SIZE is what it has from its start on; deflate-on-oom=on: it takes "   \
+                    "some back before it kills a process for want of it; reporting=on: it gives "  \
+                    "free pages back by itself",                                                   \
          .offset = offsetof(struct machine_settings, balloon)},                                    \
         {.name = "watchdog",                                                                       \
          .type = &option_watchdog,                                                                 \

@@ -45,7 +45,9 @@ static void print_header(FILE *file, const char *name, const char *summary)
     title[length] = '\0';
     fputs(".TH ", file);
     print_text(file, title);
-    fprintf(file, " 1 \"\" \"polyvisor %s\" \"polyvisor manual\"\n.SH NAME\n", POLYVISOR_VERSION);
+    /* Words are options and paths: neither hyphens nor wide blanks between them. */
+    fprintf(file, " 1 \"\" \"polyvisor %s\" \"polyvisor manual\"\n.nh\n.ad l\n.SH NAME\n",
+            POLYVISOR_VERSION);
     print_text(file, name);
     fputs(" \\- ", file);
     print_line(file, summary);

@@ -89,6 +89,41 @@ START_TEST(defaults_can_be_parsed)
 }
 END_TEST
 
+/* Without line breaks and indentation; to be freed. */
+static char *in_one_line(const char *text)
+{
+    char *line = malloc(strlen(text) + 1);
+    size_t used = 0;
+
+    for (; *text != '\0'; text++) {
+        bool blank = *text == ' ' || *text == '\n';
+        if (!blank || used == 0 || line[used - 1] != ' ') {
+            line[used++] = blank ? ' ' : *text;
+        }
+    }
+    line[used] = '\0';
+    return line;
+}
+
+START_TEST(help_cuts_nothing_off)
+{
+    for (size_t i = 0; commands[i] != NULL; i++) {
+        struct printed printed;
+
+        help_print_command(begin(&printed), commands[i]);
+        char *text = in_one_line(end(&printed));
+        for (size_t j = 0; j < count_options(commands[i]->options); j++) {
+            char *summary = in_one_line(commands[i]->options[j].summary);
+            ck_assert_msg(strstr(text, summary) != NULL, "%s --%s", commands[i]->name,
+                          commands[i]->options[j].name);
+            free(summary);
+        }
+        free(text);
+        free(printed.text);
+    }
+}
+END_TEST
+
 START_TEST(help_names_everything)
 {
     struct printed printed;
@@ -284,6 +319,7 @@ int main(void)
     tcase_add_test(tests, tables_are_well_formed);
     tcase_add_test(tests, defaults_can_be_parsed);
     tcase_add_test(tests, help_names_everything);
+    tcase_add_test(tests, help_cuts_nothing_off);
     tcase_add_test(tests, an_option_of_a_command_shadows_the_global_one);
     tcase_add_test(tests, notes_name_choices_and_default);
     tcase_add_test(tests, manual_pages_name_everything);
