@@ -192,8 +192,8 @@ END_TEST
 /* Every line that begins with a control character is a request we mean. */
 static void check_roff(const char *text, const char *name)
 {
-    static const char *const requests[] = {".TH ", ".SH ",  ".TP\n", ".PP\n",
-                                           ".BR ", ".nf\n", ".fi\n"};
+    static const char *const requests[] = {".TH ",  ".nh\n", ".ad l\n", ".SH ", ".TP\n",
+                                           ".PP\n", ".BR ",  ".nf\n",   ".fi\n"};
 
     for (const char *line = text; line != NULL && *line != '\0';) {
         bool known = *line != '.' && *line != '\'';
