@@ -394,6 +394,9 @@ static int verdict(const struct run *run, struct error *err)
         return error_set(err, ERROR_GUEST, 0, "the guest reported failure (code %u)",
                          run->guest_code);
     }
+    if (strcmp(run->end_reason, "watchdog") == 0) {
+        return error_set(err, ERROR_GUEST, 0, "the guest did not feed its watchdog");
+    }
     if (strcmp(run->end_reason, "power-off") == 0 || run->user_quit) {
         return 0;
     }

@@ -38,9 +38,9 @@ machine held --watchdog sunxi,action=pause && ok "a machine with a watchdog star
 machine again --watchdog action=reset
 wait_for 240 answered held 1
 check "a stock driver finds it" ask held "load-modules watchdog && [ -c /dev/watchdog ]"
-check "it is fed" ask held "watchdog -F -T 4 -t 1 /dev/watchdog & sleep 1"
+check "it is fed" ask held "watchdog -F -T 6 -t 1 /dev/watchdog & sleep 1"
 wait_for 240 answered again 1
-check "in the other machine, too" ask again "load-modules watchdog && watchdog -F -T 2 -t 1 /dev/watchdog & sleep 1"
+check "in the other machine, too" ask again "load-modules watchdog && watchdog -F -T 6 -t 1 /dev/watchdog & sleep 1"
 check "a guest that lives is left alone" sh -c "! grep -q 'watchdog.*fed' '$work/events'"
 check "one that does not feed it" ask held "killall -9 watchdog"
 kill -9 "$(device_pid held)"
@@ -53,6 +53,17 @@ check "another is reset" ask again "killall -9 watchdog"
 check "by an event" wait_for 120 told again "is reset"
 check "and starts anew" wait_for 240 answered again $((count + 2))
 check "without a watchdog that runs" is_in_state again running
+mkfifo "$work/ended.in"
+sleep 10000 >"$work/ended.in" 2>/dev/null &
+holders="$holders $!"
+"$vmctl" run --name ended --arch riscv64 --kernel "$guest/vmlinux" --memory 192M --watchdog action=poweroff \
+    --initrd "$guest/test-initrd.cpio.gz" --append "quiet script=commands" \
+    <"$work/ended.in" >"$work/ended.out" 2>"$work/ended.err" &
+client=$!
+wait_for 240 answered ended 1
+echo 'load-modules watchdog && watchdog -F -T 2 -t 60 /dev/watchdog' >"$work/ended.in"
+wait $client
+check "a machine that it ends tells that by its exit status" test $? -eq 20
 check "a wrong setting is refused" sh -c "! '$vmctl' create x --kernel '$guest/vmlinux' --watchdog i6300esb,action=reset 2>/dev/null"
 for name in held again; do
     "$vmctl" kill "$name" >/dev/null
