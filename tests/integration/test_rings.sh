@@ -60,9 +60,9 @@ for packed in on off; do
     ask 'load-modules ext4; mount -t ext4 -o ro /dev/vda /mnt' >/dev/null
     check "packed=$packed: disks use such rings" test "$(negotiated '/sys/block/vd?/device' 34)" = $bit
     check "packed=$packed: so does the card" test "$(negotiated /sys/class/net/eth0/device 34)" = $bit
-    check "packed=$packed: all devices take indirect descriptors" test "$(negotiated '/sys/bus/virtio/devices/*' 28)" = 1
-    check "packed=$packed: all devices take the event index" test "$(negotiated '/sys/bus/virtio/devices/*' 29)" = 1
-    check "packed=$packed: all devices' queues can be reset" test "$(negotiated '/sys/bus/virtio/devices/*' 40)" = 1
+    check "packed=$packed: all devices take indirect descriptors" test "$(negotiated '/sys/bus/virtio/drivers/*/virtio*' 28)" = 1
+    check "packed=$packed: all devices take the event index" test "$(negotiated '/sys/bus/virtio/drivers/*/virtio*' 29)" = 1
+    check "packed=$packed: all devices' queues can be reset" test "$(negotiated '/sys/bus/virtio/drivers/*/virtio*' 40)" = 1
 
     # A disk whose process is killed.
     ask "(for i in \$(seq $((rounds * 3))); do dd if=/dev/urandom of=/tmp/data bs=64k count=32 2>/dev/null; \
