@@ -95,7 +95,7 @@ check "each send queue has one" has "$interrupts" 'PCI-MSIX.*virtio[0-9]+-output
 check "the disk's queues have some, too" has "$interrupts" 'PCI-MSIX.*virtio[0-9]+-req\.' "$(
     ask many 'ls -1d /sys/block/vda/mq/*' | wc -l)"
 check "so has the configuration of each that has a driver" has "$interrupts" 'PCI-MSIX.*virtio[0-9]+-config' "$(
-    ask many 'ls -1d /sys/bus/virtio/devices/*' | wc -l)"
+    ask many 'ls -1d /sys/bus/virtio/devices/*/driver' | wc -l)"
 check "processors have Ssaia" ask many 'grep -q _ssaia /proc/cpuinfo'
 ipis() {
     ask many 'cat /proc/interrupts' | awk '/IPI[01]:/ { for (i = 2; i <= 5; i++) n += $i } END { print n + 0 }'
