@@ -343,6 +343,15 @@ static void receive(struct session *session)
 
 /* ---- Our own streams ---- */
 
+/* In the background of a terminal a read would stop us, signals to the command and all: a command
+ * there goes on without input, until it is brought to the foreground. */
+static bool input_readable(const struct session *session)
+{
+    const struct guest_command *command = session->command;
+
+    return !command->terminal || terminal_readable(command->terminal);
+}
+
 static void read_input(struct session *session)
 {
     uint32_t at = (uint32_t)(session->input_end % AGENT_KEPT_MAX);
@@ -479,14 +488,15 @@ enum { POLL_AGENT, POLL_INPUT, POLL_OUTPUT, POLL_ERROR, POLL_SIGNALS, POLLS };
 static void list(const struct session *session, struct pollfd polls[POLLS])
 {
     const struct guest_command *command = session->command;
-    bool room = session->input_end - session->input_first < AGENT_KEPT_MAX;
+    bool takes = session->greeted && session->input_open &&
+                 session->input_end - session->input_first < AGENT_KEPT_MAX;
 
     for (unsigned i = 0; i < POLLS; i++) {
         polls[i] = (struct pollfd){.fd = -1, .events = POLLIN};
     }
     polls[POLL_AGENT].fd = session->fd;
     polls[POLL_AGENT].events = session->outgoing ? POLLIN | POLLOUT : POLLIN;
-    polls[POLL_INPUT].fd = session->greeted && session->input_open && room ? command->input : -1;
+    polls[POLL_INPUT].fd = takes && input_readable(session) ? command->input : -1;
     for (unsigned i = 0; i < AGENT_STREAMS; i++) {
         polls[POLL_OUTPUT + i].fd = session->pending[i].length ? command->output[i] : -1;
         polls[POLL_OUTPUT + i].events = POLLOUT;
@@ -498,6 +508,9 @@ static int turn(struct session *session, bool *impatient, struct error *err)
 {
     struct pollfd polls[POLLS];
 
+    if (session->command->terminal && session->command->flags & AGENT_START_TERMINAL) {
+        terminal_make_raw(session->command->terminal);
+    }
     list(session, polls);
     bool discard = (session->pending[0].length && session->command->output[0] < 0) ||
                    (session->pending[1].length && session->command->output[1] < 0);
@@ -584,6 +597,9 @@ int guest_session_run(const char *path, const struct guest_command *command,
         ioctl(STDIN_FILENO, TIOCGWINSZ, &session->window);
     }
     int status = run(session, err);
+    if (command->terminal) {
+        terminal_restore(command->terminal);
+    }
     disconnect(session);
     free(session);
     return status;

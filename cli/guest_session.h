@@ -9,6 +9,7 @@
 
 #include "cli/command.h"
 #include "cli/signals.h"
+#include "cli/terminal.h"
 #include "libshared/agent/protocol.h"
 
 struct guest_command {
@@ -17,10 +18,12 @@ struct guest_command {
     const char *const *variables;  /* NAME=VALUE, NULL at the end; or NULL */
     const char *folder;            /* where it starts; NULL: the agent's own */
     int input;                     /* -1: none, its input is at an end */
+    struct terminal *terminal;     /* what `input` is, or NULL; raw for AGENT_START_TERMINAL */
     int output[AGENT_STREAMS];     /* -1: thrown away */
     uint32_t wait_ms;              /* for an agent that is not there yet */
     const struct signals *signals; /* sent to the command; NULL: left alone */
-    /* Asked several times a second: is the machine gone, so that waiting is for nothing? Or NULL. */
+    /* Asked several times a second: is the machine gone, so that waiting is for nothing? Or NULL.
+     */
     bool (*gone)(void *context);
     void *gone_context;
 };

@@ -10,7 +10,11 @@ void terminal_open(struct terminal *terminal, int fd)
 
 bool terminal_readable(const struct terminal *terminal)
 {
-    return !terminal->present || tcgetpgrp(terminal->fd) == getpgrp();
+    if (!terminal->present) {
+        return true;
+    }
+    pid_t foreground = tcgetpgrp(terminal->fd);
+    return foreground < 0 || foreground == getpgrp(); /* < 0: a terminal, but not our session's */
 }
 
 int terminal_make_raw(struct terminal *terminal)
@@ -42,8 +46,9 @@ int terminal_make_raw(struct terminal *terminal)
 
 void terminal_restore(struct terminal *terminal)
 {
-    if (terminal->raw) {
+    /* From the background it would stop us, and whoever has the terminal now has set its modes. */
+    if (terminal->raw && terminal_readable(terminal)) {
         tcsetattr(terminal->fd, TCSADRAIN, &terminal->saved);
-        terminal->raw = false;
     }
+    terminal->raw = false;
 }

@@ -47,13 +47,14 @@ static const struct option_spec options[] = {
     {.name = NULL},
 };
 
-static int exec_in_guest(const struct invocation *invocation, struct terminal *terminal,
-                         const struct signals *signals, int *exit_status, struct error *err)
+static int exec_in_guest(const struct invocation *invocation, const struct signals *signals,
+                         int *exit_status, struct error *err)
 {
     const struct exec_settings *settings = invocation->settings;
     const char *term = getenv("TERM");
     char variable[128], path[PATH_MAX];
     const char *const variables[] = {variable, NULL};
+    struct terminal terminal;
     struct guest_outcome outcome;
     struct guest_command command = {
         .flags = settings->terminal ? AGENT_START_TERMINAL : 0,
@@ -61,20 +62,18 @@ static int exec_in_guest(const struct invocation *invocation, struct terminal *t
         .variables = settings->terminal ? variables : NULL,
         .folder = settings->folder,
         .input = settings->no_input ? -1 : STDIN_FILENO,
+        .terminal = &terminal,
         .output = {STDOUT_FILENO, STDERR_FILENO},
         .wait_ms = settings->wait_ms,
         .signals = signals,
     };
 
     snprintf(variable, sizeof(variable), "TERM=%.100s", term ? term : "dumb");
+    terminal_open(&terminal, STDIN_FILENO);
     int status = guest_vsock_path(invocation, invocation->positionals[0], settings->vsock, path,
                                   sizeof(path), err);
     if (status == 0) {
-        if (settings->terminal) {
-            terminal_make_raw(terminal);
-        }
         status = guest_session_run(path, &command, &outcome, err);
-        terminal_restore(terminal);
     }
     if (status == 0) {
         *exit_status = guest_exit_status(&outcome, command.arguments[0], err);
@@ -84,15 +83,13 @@ static int exec_in_guest(const struct invocation *invocation, struct terminal *t
 
 static int run(const struct invocation *invocation, struct error *err)
 {
-    struct terminal terminal;
     struct signals signals;
     int exit_status = EXIT_OURS;
 
     error_clear(err);
-    terminal_open(&terminal, STDIN_FILENO);
     int status = signals_open(&signals, err);
     if (status == 0) {
-        exec_in_guest(invocation, &terminal, &signals, &exit_status, err);
+        exec_in_guest(invocation, &signals, &exit_status, err);
         signals_close(&signals);
     }
     if (err->code) {

@@ -186,17 +186,13 @@ static int guest_main(struct run *run, struct guest_outcome *outcome, struct err
         .arguments = run->invocation->positionals,
         .variables = settings->terminal ? variables : NULL,
         .input = settings->no_input ? -1 : STDIN_FILENO,
+        .terminal = &terminal,
         .output = {STDOUT_FILENO, STDERR_FILENO},
     };
 
     snprintf(variable, sizeof(variable), "TERM=%.100s", term != NULL ? term : "dumb");
     terminal_open(&terminal, STDIN_FILENO);
-    if (settings->terminal) {
-        terminal_make_raw(&terminal);
-    }
-    int status = guest_run(run, &command, outcome, err);
-    terminal_restore(&terminal);
-    return status;
+    return guest_run(run, &command, outcome, err);
 }
 
 /* ---- The machine's end ---- */

@@ -53,7 +53,13 @@ started() { [ -n "$(gx -n m -- pidof sleep)" ]; }
 wait_for 30 started
 kill -TERM $client
 wait $client; is "a signal is passed on" 143 $?
-check "a terminal" grep -q "yes 24 80" <(script -qec "stty rows 24 cols 80; timeout 60 '$vmctl' exec -t m -- sh -c '[ -t 0 ] && [ -t 1 ] && echo yes \$(stty size)'" /dev/null </dev/null)
+check "a terminal" grep -q "yes 24 80" <(script -qec "stty rows 24 cols 80; timeout --foreground 60 '$vmctl' exec -t m -- sh -c '[ -t 0 ] && [ -t 1 ] && echo yes \$(stty size)'" /dev/null </dev/null)
+
+# In the background of a terminal (timeout without --foreground puts it there) the command runs, and
+# nothing that waits to be read from the terminal stops it or keeps a signal from it.
+in_background() { SHELL=/bin/sh timeout 120 script -qec "stty rows 24 cols 80; $1; echo status \$?" /dev/null; }
+check "a terminal's background" grep -q "here 24 80" <(in_background "timeout 60 '$vmctl' exec -t m -- sh -c 'echo here \$(stty size)'" <<<"input")
+check "ends on a signal" grep -q "status 124" <(in_background "timeout 5 '$vmctl' exec -t m -- sleep 3000" <<<"input")
 
 # The process of the vsock dies under a command, again and again: not a byte is lost or doubled.
 gx m -- sh -c 'while read -r line; do echo "$line"; done' < <(seq 1 20000; sleep 1) >"$work/echo" &
