@@ -102,6 +102,46 @@ static int end_machine(const char *program, int how)
     return reboot(how) < 0 ? failed(program) : 0;
 }
 
+/* ---- PCI devices that come and go ---- */
+
+static int write_one(const char *path)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+    if (fd < 0) {
+        return failed(path);
+    }
+    int result = write(fd, "1", 1) == 1 ? 0 : failed(path);
+    close(fd);
+    return result;
+}
+
+/* A kernel without hotplug sees a new device when it looks for it. */
+static int rescan(void)
+{
+    return write_one("/sys/bus/pci/rescan");
+}
+
+/* Its driver lets go of the device at `address` ("0000:00:04.0"). One that is not there has been
+ * let go of. */
+static int eject(const char *address)
+{
+    char path[128];
+
+    if (strspn(address, "0123456789abcdef:.") != strlen(address) || strlen(address) > 16 ||
+        address[0] == '.') {
+        errno = EINVAL;
+        return failed(address);
+    }
+    snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s", address);
+    if (access(path, F_OK) < 0) {
+        return 0;
+    }
+    sync(); /* what is mounted loses as little as can be */
+    snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/remove", address);
+    return write_one(path);
+}
+
 int builtin_run(char *const *arguments)
 {
     int result = 2;
@@ -112,6 +152,10 @@ int builtin_run(char *const *arguments)
         result = get(arguments[1]);
     } else if (!strcmp(arguments[0], "kind") && arguments[1]) {
         result = kind(arguments[1]);
+    } else if (!strcmp(arguments[0], "rescan")) {
+        result = rescan();
+    } else if (!strcmp(arguments[0], "eject") && arguments[1]) {
+        result = eject(arguments[1]);
     } else if (!strcmp(arguments[0], "poweroff")) {
         result = end_machine("poweroff", RB_POWER_OFF);
     } else if (!strcmp(arguments[0], "reboot")) {

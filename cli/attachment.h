@@ -34,7 +34,7 @@ struct attachment {
     uint32_t flags;
     uint64_t id;
     bool welcomed;
-    bool known; /* it has, of an earlier connection */
+    bool known;  /* it has, of an earlier connection */
     bool broken; /* it takes no input any more */
     struct console_welcome welcome;
     size_t welcome_size; /* bytes of it that came */

@@ -550,6 +550,8 @@ static int turn(struct session *session, bool *impatient, struct error *err)
 
 static int run(struct session *session, struct error *err)
 {
+    uint64_t limit_ns = session->command->limit_ms * NS_PER_MS;
+    uint64_t end_ns = limit_ns ? clock_monotonic_ns() + limit_ns : UINT64_MAX;
     bool impatient = false;
     int status = 0;
 
@@ -561,6 +563,9 @@ static int run(struct session *session, struct error *err)
         }
         if (session->command->gone && session->command->gone(session->command->gone_context)) {
             return error_set(err, ERROR_CRASHED, 0, "the machine ended before the command did");
+        }
+        if (clock_monotonic_ns() >= end_ns) {
+            return error_set(err, ERROR_TIMEOUT, 0, "the guest has not done it in time");
         }
         if (impatient) {
             return error_set(err, ERROR_CANCELLED, 0, "the command was left to itself");
@@ -617,6 +622,17 @@ int guest_exit_status(const struct guest_outcome *outcome, const char *what, str
 
 /* ---- Where it is ---- */
 
+/* The setting of its vsock, which may have been plugged in later; "": it has none. */
+static const char *vsock_text(const Polyvisor__MachineInfo *machine)
+{
+    for (size_t i = 0; i < machine->n_devices; i++) {
+        if (machine->devices[i]->vsock[0]) {
+            return machine->devices[i]->vsock;
+        }
+    }
+    return "";
+}
+
 static int machine_vsock(const Polyvisor__MachineInfo *machine, char *path, size_t size,
                          struct error *err)
 {
@@ -629,12 +645,13 @@ static int machine_vsock(const Polyvisor__MachineInfo *machine, char *path, size
         error_hint(err, "start it with 'vmctl start %s'", name);
         return -ERROR_STATE;
     }
-    if (!machine->config->vsock[0]) {
+    const char *text = vsock_text(machine);
+    if (!text[0]) {
         error_set(err, ERROR_CONFIG, 0, "machine '%s' has no vsock", name);
         error_hint(err, "create it with --vsock path=FILE, and run polyvisor-agent in the guest");
         return -ERROR_CONFIG;
     }
-    int status = vsock_setting_parse(machine->config->vsock, ERROR_PROTOCOL, &setting, err);
+    int status = vsock_setting_parse(text, ERROR_PROTOCOL, &setting, err);
     if (status == 0) {
         snprintf(path, size, "%s", setting.path);
     }

@@ -21,6 +21,7 @@ struct guest_command {
     struct terminal *terminal;     /* what `input` is, or NULL; raw for AGENT_START_TERMINAL */
     int output[AGENT_STREAMS];     /* -1: thrown away */
     uint32_t wait_ms;              /* for an agent that is not there yet */
+    uint32_t limit_ms;             /* for all of it: then it is left to itself; 0: none */
     const struct signals *signals; /* sent to the command; NULL: left alone */
     /* Asked several times a second: is the machine gone, so that waiting is for nothing? Or NULL.
      */

@@ -457,6 +457,26 @@ static char *text_or_empty(const char *text)
     return (char *)(text != NULL ? text : "");
 }
 
+void machine_disk_build(const struct disk_setting *setting, Polyvisor__DiskConfig *disk,
+                        char limits[LIMIT_TEXT_MAX])
+{
+    polyvisor__disk_config__init(disk);
+    disk->path = text_or_empty(setting->path);
+    disk->format = text_or_empty(setting->format);
+    disk->cache = text_or_empty(setting->cache);
+    disk->aio = text_or_empty(setting->aio);
+    disk->packed = text_or_empty(setting->packed);
+    disk->werror = text_or_empty(setting->werror);
+    disk->serial = text_or_empty(setting->serial);
+    limits_format(LIMIT_DISK, &setting->limits, limits, LIMIT_TEXT_MAX);
+    disk->limits = limits;
+    disk->backing = text_or_empty(setting->backing);
+    disk->backing_format = text_or_empty(setting->backing_format);
+    disk->timeout_s = setting->timeout_s;
+    disk->queues = setting->queues;
+    disk->read_only = setting->read_only;
+}
+
 void machine_config_build(const struct machine_settings *settings, const char *name,
                           struct machine_config_message *message)
 {
@@ -473,27 +493,11 @@ void machine_config_build(const struct machine_settings *settings, const char *n
     config->irqchip = text_or_empty(settings->irqchip);
     config->cpus = settings->cpus;
     config->memory_bytes = settings->memory_bytes;
+    config->hotplug_slots = settings->hotplug_slots;
     config->perf_map = settings->perf_map;
     for (size_t i = 0; i < settings->disks.count; i++) {
-        Polyvisor__DiskConfig *disk = &message->disks[i];
-
-        polyvisor__disk_config__init(disk);
-        disk->path = text_or_empty(settings->disks.items[i].path);
-        disk->format = text_or_empty(settings->disks.items[i].format);
-        disk->cache = text_or_empty(settings->disks.items[i].cache);
-        disk->aio = text_or_empty(settings->disks.items[i].aio);
-        disk->packed = text_or_empty(settings->disks.items[i].packed);
-        disk->werror = text_or_empty(settings->disks.items[i].werror);
-        disk->serial = text_or_empty(settings->disks.items[i].serial);
-        limits_format(LIMIT_DISK, &settings->disks.items[i].limits, message->limits[i],
-                      sizeof(message->limits[i]));
-        disk->limits = message->limits[i];
-        disk->backing = text_or_empty(settings->disks.items[i].backing);
-        disk->backing_format = text_or_empty(settings->disks.items[i].backing_format);
-        disk->timeout_s = settings->disks.items[i].timeout_s;
-        disk->queues = settings->disks.items[i].queues;
-        disk->read_only = settings->disks.items[i].read_only;
-        message->disk_pointers[i] = disk;
+        machine_disk_build(&settings->disks.items[i], &message->disks[i], message->limits[i]);
+        message->disk_pointers[i] = &message->disks[i];
     }
     config->n_disks = settings->disks.count;
     config->disks = message->disk_pointers;

@@ -47,6 +47,7 @@ struct machine_settings {
     const char *append;
     uint32_t cpus;
     uint64_t memory_bytes;
+    uint32_t hotplug_slots;
     struct disk_settings disks;
     struct net_settings nets;
     char *vsock; /* checked, owned; NULL: none */
@@ -174,6 +175,12 @@ extern const struct option_type option_share;    /* struct share_settings */
          .default_value = "auto",                                                                  \
          .summary = "how guest code is executed",                                                  \
          .offset = offsetof(struct machine_settings, engine)},                                     \
+        {.name = "hotplug-slots",                                                                  \
+         .type = &option_number,                                                                   \
+         .argument = "N",                                                                          \
+         .default_value = "8",                                                                     \
+         .summary = "how many devices 'vmctl device attach' may add at a time",                    \
+         .offset = offsetof(struct machine_settings, hotplug_slots)},                              \
         {.name = "machine",                                                                        \
          .type = &option_machine,                                                                  \
          .argument = "irqchip=auto|plic|aia",                                                      \
@@ -199,6 +206,9 @@ struct machine_config_message {
     Polyvisor__DiskConfig *disk_pointers[MACHINE_DISKS_MAX];
     char limits[MACHINE_DISKS_MAX][LIMIT_TEXT_MAX];
 };
+/* Likewise of one disk; `limits` is part of it. */
+void machine_disk_build(const struct disk_setting *setting, Polyvisor__DiskConfig *disk,
+                        char limits[LIMIT_TEXT_MAX]);
 void machine_config_build(const struct machine_settings *settings, const char *name,
                           struct machine_config_message *message);
 

@@ -34,6 +34,9 @@ const char *device_state_text(Polyvisor__DeviceState state)
         [POLYVISOR__DEVICE_STATE__DEVICE_RUNNING] = "running",
         [POLYVISOR__DEVICE_STATE__DEVICE_WAITING] = "restarting",
         [POLYVISOR__DEVICE_STATE__DEVICE_FAILED] = "given up",
+        [POLYVISOR__DEVICE_STATE__DEVICE_ATTACHING] = "attaching",
+        [POLYVISOR__DEVICE_STATE__DEVICE_DETACHING] = "detaching",
+        [POLYVISOR__DEVICE_STATE__DEVICE_PULLED] = "pulled out",
     };
     bool known = (unsigned)state < sizeof(texts) / sizeof(texts[0]);
 
@@ -74,24 +77,30 @@ static uint64_t uptime_seconds(const Polyvisor__MachineInfo *machine)
     return now > machine->started_ns ? (now - machine->started_ns) / 1000000000u : 0;
 }
 
+void device_address(const Polyvisor__DeviceInfo *device, char *address, size_t size)
+{
+    snprintf(address, size, "0000:00:%02x.0", device->pci_slot & 0xff);
+}
+
 /* ---- JSON ---- */
+
+static json_t *disk_json(const Polyvisor__DiskConfig *disk)
+{
+    return json_pack("{s:o, s:o, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:I}", "path",
+                     output_json_text(disk->path), "format", output_json_text(disk->format),
+                     "readonly", disk->read_only, "cache", output_json_text(disk->cache), "aio",
+                     output_json_text(disk->aio), "packed", output_json_text(disk->packed),
+                     "werror", output_json_text(disk->werror), "serial",
+                     output_json_text(disk->serial), "limits", output_json_text(disk->limits),
+                     "timeout", (json_int_t)disk->timeout_s, "queues", (json_int_t)disk->queues);
+}
 
 static json_t *config_json(const Polyvisor__MachineConfig *config)
 {
     json_t *disks = json_array(), *nets = json_array(), *shares = json_array();
 
     for (size_t i = 0; i < config->n_disks; i++) {
-        const Polyvisor__DiskConfig *disk = config->disks[i];
-
-        json_array_append_new(
-            disks,
-            json_pack("{s:o, s:o, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:I}", "path",
-                      output_json_text(disk->path), "format", output_json_text(disk->format),
-                      "readonly", disk->read_only, "cache", output_json_text(disk->cache), "aio",
-                      output_json_text(disk->aio), "packed", output_json_text(disk->packed),
-                      "werror", output_json_text(disk->werror), "serial",
-                      output_json_text(disk->serial), "limits", output_json_text(disk->limits),
-                      "timeout", (json_int_t)disk->timeout_s, "queues", (json_int_t)disk->queues));
+        json_array_append_new(disks, disk_json(config->disks[i]));
     }
     for (size_t i = 0; i < config->n_net; i++) {
         json_array_append_new(nets, output_json_text(config->net[i]));
@@ -100,15 +109,16 @@ static json_t *config_json(const Polyvisor__MachineConfig *config)
         json_array_append_new(shares, output_json_text(config->shares[i]));
     }
     return json_pack(
-        "{s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:o, s:o, s:b, s:o, s:o, s:o, s:o, s:o, s:o}",
+        "{s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:I, s:o, s:o, s:b, s:o, s:o, s:o, s:o, s:o, "
+        "s:o}",
         "name", output_json_text(config->name), "arch", output_json_text(config->arch), "kernel",
         output_json_text(config->kernel), "initrd", output_json_text(config->initrd), "firmware",
         output_json_text(config->firmware), "append", output_json_text(config->append), "cpus",
-        (json_int_t)config->cpus, "memory_bytes", (json_int_t)config->memory_bytes, "engine",
-        output_json_text(config->engine), "irqchip", output_json_text(config->irqchip), "perf_map",
-        config->perf_map, "disks", disks, "net", nets, "vsock", output_json_text(config->vsock),
-        "shares", shares, "balloon", output_json_text(config->balloon), "watchdog",
-        output_json_text(config->watchdog));
+        (json_int_t)config->cpus, "memory_bytes", (json_int_t)config->memory_bytes, "hotplug_slots",
+        (json_int_t)config->hotplug_slots, "engine", output_json_text(config->engine), "irqchip",
+        output_json_text(config->irqchip), "perf_map", config->perf_map, "disks", disks, "net",
+        nets, "vsock", output_json_text(config->vsock), "shares", shares, "balloon",
+        output_json_text(config->balloon), "watchdog", output_json_text(config->watchdog));
 }
 
 static json_t *words_json(const char *text)
@@ -166,20 +176,38 @@ json_t *device_limits_json(const Polyvisor__DeviceInfo *device)
     return object;
 }
 
+json_t *device_json(const Polyvisor__DeviceInfo *device)
+{
+    json_t *object =
+        json_pack("{s:o, s:o, s:s, s:I, s:I, s:o, s:o, s:b}", "id", output_json_text(device->id),
+                  "kind", output_json_text(device->kind), "state", device_state_text(device->state),
+                  "restarts", (json_int_t)device->restarts, "pid", (json_int_t)device->pid,
+                  "description", output_json_text(device->description), "limits",
+                  device_limits_json(device), "plugged_in", device->plugged_in);
+    char address[32];
+
+    if (device->pci_slot != 0) {
+        device_address(device, address, sizeof(address));
+        json_object_set_new(object, "address", output_json_text(address));
+    }
+    if (device->disk != NULL) {
+        json_object_set_new(object, "disk", disk_json(device->disk));
+    }
+    if (device->net[0] != '\0') {
+        json_object_set_new(object, "net", output_json_text(device->net));
+    }
+    if (device->vsock[0] != '\0') {
+        json_object_set_new(object, "vsock", output_json_text(device->vsock));
+    }
+    return object;
+}
+
 json_t *machine_devices_json(const Polyvisor__MachineInfo *machine)
 {
     json_t *devices = json_array();
 
     for (size_t i = 0; i < machine->n_devices; i++) {
-        const Polyvisor__DeviceInfo *device = machine->devices[i];
-
-        json_array_append_new(
-            devices,
-            json_pack("{s:o, s:o, s:s, s:I, s:I, s:o, s:o}", "id", output_json_text(device->id),
-                      "kind", output_json_text(device->kind), "state",
-                      device_state_text(device->state), "restarts", (json_int_t)device->restarts,
-                      "pid", (json_int_t)device->pid, "description",
-                      output_json_text(device->description), "limits", device_limits_json(device)));
+        json_array_append_new(devices, device_json(machine->devices[i]));
     }
     return devices;
 }

@@ -15,9 +15,12 @@ bool machine_state_ended(Polyvisor__MachineState state);
 /* Everything vmmd says about it. A new reference, NULL without memory. */
 json_t *machine_json(const Polyvisor__MachineInfo *machine);
 
-/* Its devices, an array; likewise. */
 /* The limits of a disk or card as numbers: {"bps":1048576}; empty without. */
 json_t *device_limits_json(const Polyvisor__DeviceInfo *device);
+/* Where the guest finds it: "0000:00:04.0". One that has a pci_slot. */
+void device_address(const Polyvisor__DeviceInfo *device, char *address, size_t size);
+/* One device, and its devices, an array; likewise. */
+json_t *device_json(const Polyvisor__DeviceInfo *device);
 json_t *machine_devices_json(const Polyvisor__MachineInfo *machine);
 
 /* NAME STATE ARCH CPUS MEMORY UPTIME PID. */

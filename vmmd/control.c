@@ -653,6 +653,50 @@ static void control_disk_resize(struct request *request, const Polyvisor__Reques
     request_wait(request, REQUEST_PROCESS, NULL, message->deadline_ms);
 }
 
+static void control_plugged(struct machine *machine, const char *id, const struct error *error,
+                            uint64_t serial)
+{
+    Polyvisor__Response response = POLYVISOR__RESPONSE__INIT;
+    struct request *request = control_asked(machine, error, serial);
+
+    if (request) {
+        response.device = (char *)id;
+        request_send(request, &response);
+    }
+}
+
+static void control_device_attach(struct request *request, const Polyvisor__Request *message)
+{
+    struct machine *machine = control_machine(request, message->device_attach->name);
+    struct error err;
+
+    if (!machine) {
+        return;
+    }
+    if (machine_attach_device(machine, message->device_attach, control_plugged, request->serial,
+                              &err)) {
+        request_fail(request, &err);
+        return;
+    }
+    request_wait(request, REQUEST_PROCESS, NULL, message->deadline_ms);
+}
+
+static void control_device_detach(struct request *request, const Polyvisor__Request *message)
+{
+    struct machine *machine = control_machine(request, message->device_detach->name);
+    struct error err;
+
+    if (!machine) {
+        return;
+    }
+    if (machine_detach_device(machine, message->device_detach, control_plugged, request->serial,
+                              &err)) {
+        request_fail(request, &err);
+        return;
+    }
+    request_wait(request, REQUEST_PROCESS, NULL, message->deadline_ms);
+}
+
 static const struct {
     Polyvisor__Request__BodyCase body;
     void (*handle)(struct request *request, const Polyvisor__Request *message);
@@ -675,6 +719,8 @@ static const struct {
     {POLYVISOR__REQUEST__BODY_DEVICE_LIMIT, control_device_limit, false},
     {POLYVISOR__REQUEST__BODY_DISK_RESIZE, control_disk_resize, true},
     {POLYVISOR__REQUEST__BODY_BALLOON, control_balloon, true},
+    {POLYVISOR__REQUEST__BODY_DEVICE_ATTACH, control_device_attach, true},
+    {POLYVISOR__REQUEST__BODY_DEVICE_DETACH, control_device_detach, true},
 };
 
 /* ---- the socket ---- */

@@ -44,11 +44,12 @@ void machine_begin_end(struct machine *machine, enum machine_goal goal,
         machine->ask_ns = machine->phase_ns = 0;
         child_heartbeat_stop(&machine->vcpu);
         for (size_t i = 0; i < machine->device_count; i++) {
-            machine->devices[i].restart_ns = 0;
-            if (machine->devices[i].child.pid) {
-                child_heartbeat_stop(&machine->devices[i].child);
+            machine->devices[i]->restart_ns = 0;
+            if (machine->devices[i]->child.pid) {
+                child_heartbeat_stop(&machine->devices[i]->child);
             }
         }
+        machine_cancel_plugs(machine);
         machine_set_state(machine, POLYVISOR__MACHINE_STATE__MACHINE_STOPPING);
     }
     machine_wake(machine);
@@ -73,7 +74,7 @@ static bool machine_all_ready(const struct machine *machine)
     bool ready = machine->vcpu_ready;
 
     for (size_t i = 0; i < machine->device_count; i++) {
-        ready = ready && machine->devices[i].ready;
+        ready = ready && machine->devices[i]->ready;
     }
     return ready;
 }
@@ -94,7 +95,7 @@ static void machine_step_starting(struct machine *machine)
     }
     child_heartbeat_start(&machine->vcpu);
     for (size_t i = 0; i < machine->device_count; i++) {
-        child_heartbeat_start(&machine->devices[i].child);
+        child_heartbeat_start(&machine->devices[i]->child);
     }
     machine_set_state(machine, POLYVISOR__MACHINE_STATE__MACHINE_READY);
     machine_event(machine, "ready", "", "%u CPUs, %llu MiB", machine->config->cpus,
@@ -215,7 +216,7 @@ static void machine_step_stopping(struct machine *machine)
         machine_stop_vcpu(machine, now);
     }
     for (size_t i = 0; i < machine->device_count; i++) {
-        struct machine_device *device = &machine->devices[i];
+        struct machine_device *device = machine->devices[i];
         if (!device->child.running && (kill_all || !machine_revive_device(device))) {
             continue;
         }
@@ -234,9 +235,9 @@ static void machine_step_stopping(struct machine *machine)
     }
 }
 
-static void machine_arm_timer(struct machine *machine, uint64_t restart_ns)
+static void machine_arm_timer(struct machine *machine, uint64_t restart_ns, uint64_t plug_ns)
 {
-    uint64_t deadlines[] = {machine->ask_ns, machine->phase_ns, restart_ns};
+    uint64_t deadlines[] = {machine->ask_ns, machine->phase_ns, restart_ns, plug_ns};
     uint64_t now = clock_monotonic_ns(), next = 0;
 
     for (size_t i = 0; i < sizeof(deadlines) / sizeof(deadlines[0]); i++) {
@@ -258,7 +259,7 @@ static void machine_arm_timer(struct machine *machine, uint64_t restart_ns)
 static void machine_step(evutil_socket_t fd, short what, void *argument)
 {
     struct machine *machine = argument;
-    uint64_t restart_ns = 0;
+    uint64_t restart_ns = 0, plug_ns = 0;
     (void)fd, (void)what;
 
     switch (machine->state) {
@@ -270,6 +271,7 @@ static void machine_step(evutil_socket_t fd, short what, void *argument)
         machine_step_up(machine);
         if (machine->state != POLYVISOR__MACHINE_STATE__MACHINE_STOPPING) {
             restart_ns = machine_recover_devices(machine);
+            plug_ns = machine_step_plugs(machine);
         }
         break;
     case POLYVISOR__MACHINE_STATE__MACHINE_STOPPING:
@@ -278,14 +280,14 @@ static void machine_step(evutil_socket_t fd, short what, void *argument)
     default:
         break;
     }
-    machine_arm_timer(machine, restart_ns);
+    machine_arm_timer(machine, restart_ns, plug_ns);
 }
 
 void machine_look_at_processes(struct machine *machine)
 {
     child_look(&machine->vcpu);
     for (size_t i = 0; i < machine->device_count; i++) {
-        child_look(&machine->devices[i].child);
+        child_look(&machine->devices[i]->child);
     }
 }
 
@@ -337,6 +339,7 @@ void machine_device_configured(struct child *child, const struct error *err,
     (void)context;
 
     machine_device_describe(device, reply);
+    device->lived |= !err;
     if (machine->state == POLYVISOR__MACHINE_STATE__MACHINE_STARTING) {
         device->ready = !err;
         device->started_ns = clock_monotonic_ns();
@@ -346,6 +349,8 @@ void machine_device_configured(struct child *child, const struct error *err,
         machine_wake(machine);
     } else if (machine_is_idle(machine)) {
         /* A launch that failed lets go of what it had started. */
+    } else if (machine_plug_configured(device, err)) {
+        /* It is not, or no longer, the guest's. */
     } else if (err) {
         /* A restarted device that cannot go on is a dead one. */
         machine_event(machine, "device-refused", child->role, "%s", err->message);
@@ -615,6 +620,7 @@ static struct machine *machine_new(const struct machine_host *host,
     machine->ram_fd = machine->codemap_fd = -1;
     machine->kernel_fd = machine->initrd_fd = machine->firmware_fd = -1;
     machine->perf_file.fd = -1;
+    machine->handover_fds[0] = machine->handover_fds[1] = -1;
     snprintf(machine->directory, sizeof(machine->directory), "%s/vms/%s", host->directory,
              config->name);
     snprintf(machine->vcpu_path, sizeof(machine->vcpu_path), "%.*s/vcpud.sock",

@@ -75,9 +75,11 @@ struct machine {
     bool vcpu_ready; /* configured */
     bool vcpu_start_sent;
     bool vcpu_stop_sent;
-    bool guest_ended; /* power-off or failure was reported */
-    struct machine_device devices[DEVICES_MAX];
+    bool guest_ended;                            /* power-off or failure was reported */
+    struct machine_device planned[DEVICES_MAX];  /* those of its configuration */
+    struct machine_device *devices[DEVICES_MAX]; /* all there are; plugged in later: allocated */
     size_t device_count;
+    int handover_fds[2]; /* ours and vcpud's end (libshared/ipc/handover.h); -1 = none */
 
     struct event *step_event, *timer_event;
     uint64_t ask_ns, phase_ns; /* deadlines (clock_monotonic_ns), 0 = none */
@@ -125,6 +127,14 @@ int machine_resize_disk(struct machine *machine, const Polyvisor__DiskResizeRequ
 /* Change the balloon, or ask about it; `reply` as for child_request, with a balloon report. */
 int machine_balloon(struct machine *machine, const Polyvisor__BalloonRequest *wanted,
                     child_reply_fn *reply, uint64_t context, struct error *err);
+
+/* Plug in what `wanted` says, or unplug device `id` (any text), while it runs. The guest's driver
+ * must have let go of the device within timeout_ms, else the answer is ERROR_BUSY; with `force` it
+ * is pulled out. `done` is called later, once. 0 when under way, or a negative code. */
+int machine_attach_device(struct machine *machine, const Polyvisor__DeviceAttachRequest *wanted,
+                          machine_plug_fn *done, uint64_t context, struct error *err);
+int machine_detach_device(struct machine *machine, const Polyvisor__DeviceDetachRequest *wanted,
+                          machine_plug_fn *done, uint64_t context, struct error *err);
 
 /* No processes: created, stopped or crashed. */
 bool machine_is_idle(const struct machine *machine);

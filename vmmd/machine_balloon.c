@@ -53,8 +53,8 @@ uint64_t balloon_memory_kept(int firmware_fd)
 static struct machine_device *balloon_find(struct machine *machine, struct error *err)
 {
     for (size_t i = 0; i < machine->device_count; i++) {
-        if (machine->devices[i].balloon) {
-            return &machine->devices[i];
+        if (machine->devices[i]->balloon) {
+            return machine->devices[i];
         }
     }
     error_set(err, ERROR_NOT_FOUND, 0, "machine '%s' has no balloon", machine->config->name);

@@ -42,6 +42,7 @@ static const struct machine_device_kind device_fixed[] = {
 static const struct machine_device_kind device_disk = {
     .id = "disk",
     .kind = "virtio-blk",
+    .pulled = "virtio-blk-pulled",
     .is_virtio = true,
 };
 
@@ -49,12 +50,14 @@ static const struct machine_device_kind device_disk_network = {
     .id = "disk",
     .kind = "virtio-blk",
     .model = "virtio-blk-nbd",
+    .pulled = "virtio-blk-pulled",
     .is_virtio = true,
 };
 
 static const struct machine_device_kind device_net = {
     .id = "net",
     .kind = "virtio-net",
+    .pulled = "virtio-net-pulled",
     .is_virtio = true,
 };
 
@@ -63,12 +66,14 @@ static const struct machine_device_kind device_net_user = {
     .id = "net",
     .kind = "virtio-net",
     .model = "virtio-net-user",
+    .pulled = "virtio-net-pulled",
     .is_virtio = true,
 };
 
 static const struct machine_device_kind device_vsock = {
     .id = "vsock0",
     .kind = "virtio-vsock",
+    .pulled = "virtio-vsock-pulled",
     .is_virtio = true,
     .queue_count = 3,
     .pci_slot = 30,
@@ -135,6 +140,16 @@ static void device_init_numbered(struct machine_device *device,
     device->pci_slot = first_slot + (unsigned)number;
 }
 
+static const struct machine_device_kind *disk_kind(const Polyvisor__DiskConfig *disk)
+{
+    return disk_is_network(disk) ? &device_disk_network : &device_disk;
+}
+
+static const struct machine_device_kind *net_kind(const struct net_setting *setting)
+{
+    return setting->kind == NET_USER ? &device_net_user : &device_net;
+}
+
 size_t machine_device_plan(struct machine_device *devices, const Polyvisor__MachineConfig *config,
                            const char *directory)
 {
@@ -165,9 +180,7 @@ size_t machine_device_plan(struct machine_device *devices, const Polyvisor__Mach
     }
     for (size_t i = 0; i < config->n_disks && count < DEVICES_MAX; i++) {
         struct machine_device *device = &devices[count++];
-        device_init_numbered(
-            device, disk_is_network(config->disks[i]) ? &device_disk_network : &device_disk, i,
-            DISK_SLOT, directory);
+        device_init_numbered(device, disk_kind(config->disks[i]), i, DISK_SLOT, directory);
         device->disk = config->disks[i];
         device->queue_count = disk_queue_count(device->disk, config->cpus);
     }
@@ -182,12 +195,69 @@ size_t machine_device_plan(struct machine_device *devices, const Polyvisor__Mach
         struct machine_device *device = &devices[count++];
         struct net_setting setting;
         net_setting_parse(config->net[i], ERROR_CONFIG, &setting, NULL); /* was checked */
-        device_init_numbered(device, setting.kind == NET_USER ? &device_net_user : &device_net, i,
-                             NET_SLOT, directory);
+        device_init_numbered(device, net_kind(&setting), i, NET_SLOT, directory);
         device->net = config->net[i];
         device->queue_count = 2 * setting.queues + 1;
     }
     return count;
+}
+
+unsigned machine_device_place(const Polyvisor__DeviceAttachRequest *wanted, size_t number, char *id,
+                              size_t *most)
+{
+    if (wanted->disk) {
+        snprintf(id, sizeof(((struct machine_device *)0)->id), "disk%zu", number);
+        *most = CONFIG_DISKS_MAX;
+        return DISK_SLOT + (unsigned)number;
+    }
+    if (wanted->net[0]) {
+        snprintf(id, sizeof(((struct machine_device *)0)->id), "net%zu", number);
+        *most = CONFIG_NETS_MAX;
+        return NET_SLOT + (unsigned)number;
+    }
+    strcpy(id, device_vsock.id);
+    *most = 1;
+    return device_vsock.pci_slot;
+}
+
+void machine_device_plan_plugged(struct machine_device *device,
+                                 Polyvisor__DeviceAttachRequest *wanted, size_t number,
+                                 uint32_t cpus, const char *directory, const char *transport_path)
+{
+    const struct machine_device_kind *kind = wanted->disk ? disk_kind(wanted->disk) : &device_vsock;
+    struct net_setting setting;
+    unsigned slot;
+    size_t most;
+    char id[sizeof(device->id)];
+
+    if (wanted->net[0]) {
+        net_setting_parse(wanted->net, ERROR_CONFIG, &setting, NULL); /* was checked */
+        kind = net_kind(&setting);
+    }
+    slot = machine_device_place(wanted, number, id, &most);
+    device_init(device, kind, id, directory);
+    device->pci_slot = slot;
+    device->plugged_in = wanted;
+    snprintf(device->transport_path, DEVICE_PATH_MAX, "%s", transport_path);
+    if (wanted->disk) {
+        device->disk = wanted->disk;
+        device->queue_count = disk_queue_count(device->disk, cpus);
+    } else if (wanted->net[0]) {
+        device->net = wanted->net;
+        device->queue_count = 2 * setting.queues + 1;
+    } else {
+        device->vsock = wanted->vsock;
+    }
+}
+
+void machine_device_describe_vcpu(struct machine_device *device, Polyvisor__VcpuDevice *message)
+{
+    polyvisor__vcpu_device__init(message);
+    message->id = device->id;
+    message->kind = (char *)device->kind->kind;
+    message->transport_path = device->transport_path;
+    message->pci_slot = device->pci_slot;
+    message->queue_count = device->queue_count;
 }
 
 /* How many doorbells there are in each direction. Virtio has one more call: the change of its
@@ -299,12 +369,15 @@ static int device_open_net(struct machine_device *device, struct event_base *bas
 
 const char *machine_device_model(const struct machine_device *device)
 {
+    if (device->pulled) {
+        return device->kind->pulled;
+    }
     return device->kind->model ? device->kind->model : device->kind->kind;
 }
 
 const char *machine_device_program(const struct machine_device *device)
 {
-    return device->disk && disk_is_network(device->disk) ? "devd-nbd" : "devd";
+    return device->disk && disk_is_network(device->disk) && !device->pulled ? "devd-nbd" : "devd";
 }
 
 bool machine_device_folder(const struct machine_device *device, char *folder, size_t size)
@@ -314,7 +387,7 @@ bool machine_device_folder(const struct machine_device *device, char *folder, si
     if (device->share) {
         return shared_directory_path(device->share, folder, size, &read_only);
     }
-    return device->vsock && vsock_folder(device->vsock, folder, size);
+    return device->vsock && !device->pulled && vsock_folder(device->vsock, folder, size);
 }
 
 bool machine_device_read_only(const struct machine_device *device)
@@ -379,10 +452,8 @@ static void device_close_fd(int *fd)
     *fd = -1;
 }
 
-void machine_device_close(struct machine_device *device)
+void machine_device_close_backend(struct machine_device *device)
 {
-    device_close_fd(&device->state_fd);
-    device_close_fd(&device->reply_fd);
     if (device->vsock) {
         vsock_close(device->vsock, device->backend_fd);
         device->backend_fd = -1;
@@ -390,11 +461,18 @@ void machine_device_close(struct machine_device *device)
     disk_chain_close(&device->chain);
     device_close_fd(&device->backend_fd);
     shared_directory_close(&device->share_fds);
-    device_close_fd(&device->console_memory_fd);
     link_destroy(device->link);
     device->link = NULL;
     peer_destroy(device->peer);
     device->peer = NULL;
+}
+
+void machine_device_close(struct machine_device *device)
+{
+    machine_device_close_backend(device);
+    device_close_fd(&device->state_fd);
+    device_close_fd(&device->reply_fd);
+    device_close_fd(&device->console_memory_fd);
     for (unsigned i = 0; i < DEVICE_QUEUES_MAX; i++) {
         device_close_fd(&device->kick_fds[i]);
     }

@@ -7,7 +7,8 @@
  * slot 2, power0 in slot 31 (the last, out of the way of what is numbered), then disk0 and on from
  * slot 3, and net0 and on from slot 19: a guest names its interfaces by their slots, and a further
  * disk shall not rename them. share0 is in slot 27, further shares are in slot 18 and down; vsock0,
- * where there is one, is in slot 30, balloon0 in slot 29.
+ * where there is one, is in slot 30, balloon0 in slot 29. Disks, cards and the vsock may also come
+ * and go while the machine runs (machine_hotplug.c), each to the first free place of its kind.
  */
 #ifndef POLYVISOR_VMMD_MACHINE_DEVICE_H
 #define POLYVISOR_VMMD_MACHINE_DEVICE_H
@@ -17,6 +18,7 @@
 #include "libshared/ipc/fdlist.h"
 #include "libshared/share/setting.h"
 #include "proto/control.pb-c.h"
+#include "proto/vcpu.pb-c.h"
 #include "vmmd/child.h"
 #include "vmmd/link.h"
 #include "vmmd/network.h"
@@ -32,10 +34,11 @@
 #define DEVICE_PATH_MAX   108 /* sun_path */
 
 struct machine_device_kind {
-    const char *id;    /* the id, or what a number is put after */
-    const char *kind;  /* name in the messages to vcpud */
-    const char *model; /* name in those to devd, when it is another */
-    bool is_virtio;    /* else plain MMIO */
+    const char *id;     /* the id, or what a number is put after */
+    const char *kind;   /* name in the messages to vcpud */
+    const char *model;  /* name in those to devd, when it is another */
+    const char *pulled; /* the same, once it was pulled out; NULL: it cannot be */
+    bool is_virtio;     /* else plain MMIO */
     bool has_console;
     bool is_power_key;
     unsigned queue_count; /* virtio only; 0: depends on its configuration */
@@ -43,6 +46,32 @@ struct machine_device_kind {
 };
 
 struct machine;
+struct machine_device;
+
+/* How the plugging in or out of a device ended: err is NULL on success. `id` names the device. */
+typedef void machine_plug_fn(struct machine *machine, const char *id, const struct error *err,
+                             uint64_t context);
+
+/* Between a request to plug in or out and its answer. */
+enum machine_plug_phase {
+    PLUG_RESTS,    /* nothing is under way */
+    PLUG_STARTING, /* its process is being configured */
+    PLUG_ENTERING, /* vcpud gives it to the guest */
+    PLUG_LEAVING,  /* vcpud takes it from the guest, once its driver lets go */
+    PLUG_ENDING,   /* its process finishes what there is */
+    PLUG_PULLED, /* out by force, all closed: a process answers with errors till the driver lets go
+                  */
+};
+
+struct machine_plug {
+    enum machine_plug_phase phase;
+    bool asked; /* vcpud, which has not answered */
+    bool force;
+    uint64_t deadline_ns, retry_ns;
+    struct error error; /* why it is taken back */
+    machine_plug_fn *done;
+    uint64_t context;
+};
 
 struct machine_device {
     const struct machine_device_kind *kind;
@@ -72,6 +101,10 @@ struct machine_device {
 
     /* Its process; kept by machine.c and recovery.c. */
     struct machine *machine;
+    struct machine_plug plug;
+    Polyvisor__DeviceAttachRequest *plugged_in; /* owned: what it was asked for; NULL: configured */
+    bool pulled;                                /* what it owned for its driver's sake is closed */
+    bool lived;                                 /* a process of it has set up the shared state */
     struct child child;
     struct spare spare; /* from its first death on */
     bool ready;         /* answered its configuration */
@@ -91,6 +124,17 @@ struct machine_device {
  * most DEVICES_MAX). `config` must outlive them. */
 size_t machine_device_plan(struct machine_device *devices, const Polyvisor__MachineConfig *config,
                            const char *directory);
+/* Describe one that is plugged in: `wanted` (checked) becomes its own, `number` counts its kind.
+ * Its transport is a socket that vcpud has bound. */
+void machine_device_plan_plugged(struct machine_device *device,
+                                 Polyvisor__DeviceAttachRequest *wanted, size_t number,
+                                 uint32_t cpus, const char *directory, const char *transport_path);
+/* The place that it would have: its id (at most 15 bytes), its PCI slot, and how many of its kind
+ * there can be. */
+unsigned machine_device_place(const Polyvisor__DeviceAttachRequest *wanted, size_t number, char *id,
+                              size_t *most);
+/* What vcpud is told of it; points into it. */
+void machine_device_describe_vcpu(struct machine_device *device, Polyvisor__VcpuDevice *message);
 /* Make what it owns: state, doorbells, disk, console, network. `base` is the event loop, `programs`
  * the folder with connectd. 0 or a negative error code; on error what was made is still closed by
  * machine_device_close. */
@@ -107,6 +151,8 @@ bool machine_device_read_only(const struct machine_device *device);
 /* Its process is about to be started (again). */
 void machine_device_prepare(struct machine_device *device);
 void machine_device_close(struct machine_device *device);
+/* Only its backend, when it is pulled out: what is on the host is free. */
+void machine_device_close_backend(struct machine_device *device);
 /* Tell the guest's driver, while no process does, that the device failed, or that it is back:
  * DEVICE_NEEDS_RESET and a configuration interrupt (virtio 1.2, 2.1.1). Virtio devices only. */
 void machine_device_show_failed(const struct machine_device *device, bool failed);

@@ -57,8 +57,8 @@ void machine_device_notice(struct child *child, const ProtobufCMessage *message)
 static struct machine_device *disk_find(struct machine *machine, const char *id, struct error *err)
 {
     for (size_t i = 0; i < machine->device_count; i++) {
-        if (machine->devices[i].disk && !strcmp(machine->devices[i].id, id)) {
-            return &machine->devices[i];
+        if (machine->devices[i]->disk && !strcmp(machine->devices[i]->id, id)) {
+            return machine->devices[i];
         }
     }
     error_set(err, ERROR_NOT_FOUND, 0, "machine '%s' has no disk '%.40s'", machine->config->name,

@@ -1,6 +1,6 @@
 /* Between the files that make up a machine: machine.c its life, machine_start.c its resources and
  * processes, machine_recovery.c its devices' restarts, machine_power.c how the guest is asked to
- * power off, machine_record.c what is told about it,
+ * power off, machine_hotplug.c how devices come and go, machine_record.c what is told about it,
  * machine_network.c and machine_disk.c what is special about cards and disks, machine_limits.c the
  * limits of both. */
 #ifndef POLYVISOR_VMMD_MACHINE_INTERNAL_H
@@ -17,6 +17,20 @@ void machine_release(struct machine *machine);
 int machine_relaunch_device(struct machine_device *device, struct error *err);
 /* A device that has died and is well again: have a spare ready in case that it dies once more. */
 void machine_keep_spare(struct machine_device *device);
+
+/* Forget the device at that place of the list: its process is killed if it runs, and what it owns
+ * is closed. */
+void machine_drop_device(struct machine *machine, size_t at);
+/* The transport socket of that number that vcpud binds for devices to come. `path` has
+ * DEVICE_PATH_MAX bytes. */
+void machine_spare_path(const struct machine *machine, unsigned number, char *path);
+
+/* Go on with what is being plugged in and out. When to look again (clock_monotonic_ns), or 0. */
+uint64_t machine_step_plugs(struct machine *machine);
+/* The machine ends: all of it is over, and answered. */
+void machine_cancel_plugs(struct machine *machine);
+/* A device's process answered its configuration. True when that was part of plugging. */
+bool machine_plug_configured(struct machine_device *device, const struct error *err);
 
 /* Whether its engine makes use of jitd, and there may be one. */
 bool machine_wants_compiler(const struct machine *machine);

@@ -20,8 +20,8 @@ struct limited {
 static struct machine_device *limited_device(struct machine *machine, const char *id)
 {
     for (size_t i = 0; i < machine->device_count; i++) {
-        if (!strcmp(machine->devices[i].id, id)) {
-            return &machine->devices[i];
+        if (!strcmp(machine->devices[i]->id, id)) {
+            return machine->devices[i];
         }
     }
     return NULL;
@@ -56,6 +56,11 @@ static int limited_find(struct machine *machine, const char *id, struct limited 
         if (limited_is(limited, config->net[i], "net", i, id)) {
             limited->net = &config->net[i];
         }
+    }
+    if (limited->device && limited->device->plugged_in) { /* it has a setting of its own */
+        Polyvisor__DeviceAttachRequest *own = limited->device->plugged_in;
+        limited->disk = own->disk;
+        limited->net = own->net[0] ? &own->net : NULL;
     }
     if (limited->disk || limited->net) {
         return 0;

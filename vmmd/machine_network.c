@@ -25,7 +25,7 @@ int machine_set_link(struct machine *machine, const char *id, bool up, struct er
         return -ERROR_STATE;
     }
     for (size_t i = 0; i < machine->device_count; i++) {
-        struct machine_device *device = &machine->devices[i];
+        struct machine_device *device = machine->devices[i];
         if (device->net && !strcmp(device->id, id)) {
             device->link_down = !up;
             link_send(device);

@@ -10,8 +10,8 @@
 static struct machine_device *power_device(struct machine *machine)
 {
     for (size_t i = 0; i < machine->device_count; i++) {
-        if (machine->devices[i].kind->is_power_key) {
-            return &machine->devices[i];
+        if (machine->devices[i]->kind->is_power_key) {
+            return machine->devices[i];
         }
     }
     return NULL;

@@ -36,8 +36,8 @@ int machine_save(struct machine *machine)
 
     process_list_add(&processes, &machine->vcpu, "vcpud");
     for (size_t i = 0; i < machine->device_count; i++) {
-        process_list_add(&processes, &machine->devices[i].child,
-                         machine_device_program(&machine->devices[i]));
+        process_list_add(&processes, &machine->devices[i]->child,
+                         machine_device_program(machine->devices[i]));
     }
     record.config = machine->config;
     record.state = machine->state;
@@ -83,6 +83,15 @@ static void machine_view_add(struct machine_view *view, const struct child *chil
 
 static Polyvisor__DeviceState device_state(const struct machine_device *device)
 {
+    if (device->plug.phase == PLUG_STARTING || device->plug.phase == PLUG_ENTERING) {
+        return POLYVISOR__DEVICE_STATE__DEVICE_ATTACHING;
+    }
+    if (device->pulled) {
+        return POLYVISOR__DEVICE_STATE__DEVICE_PULLED;
+    }
+    if (device->plug.phase != PLUG_RESTS) {
+        return POLYVISOR__DEVICE_STATE__DEVICE_DETACHING;
+    }
     if (device->failed) {
         return POLYVISOR__DEVICE_STATE__DEVICE_FAILED;
     }
@@ -107,6 +116,11 @@ static void machine_view_add_device(struct machine_view *view, struct machine_de
     info->console_path = (char *)device->console_path;
     machine_device_limits(device, view->limits[view->info.n_devices]);
     info->limits = view->limits[view->info.n_devices];
+    info->pci_slot = device->pci_slot;
+    info->plugged_in = device->plugged_in != NULL;
+    info->disk = (Polyvisor__DiskConfig *)device->disk;
+    info->net = (char *)(device->net ? device->net : "");
+    info->vsock = (char *)(device->vsock && !device->pulled ? device->vsock : "");
     view->device_list[view->info.n_devices++] = info;
 }
 
@@ -125,7 +139,7 @@ void machine_view_init(struct machine_view *view, struct machine *machine)
     info->guest_code = machine->guest_code;
     machine_view_add(view, &machine->vcpu);
     for (size_t i = 0; i < machine->device_count; i++) {
-        struct machine_device *device = &machine->devices[i];
+        struct machine_device *device = machine->devices[i];
         machine_view_add(view, &device->child);
         if (!machine_is_idle(machine)) {
             machine_view_add_device(view, device);

@@ -28,7 +28,7 @@ static void recovery_tell_gone(struct machine_device *device)
 void machine_device_stuck(struct machine *machine, const char *id)
 {
     for (size_t i = 0; i < machine->device_count; i++) {
-        struct machine_device *device = &machine->devices[i];
+        struct machine_device *device = machine->devices[i];
         if (strcmp(device->id, id) || device->stuck) {
             continue;
         }
@@ -46,8 +46,8 @@ void machine_device_stuck(struct machine *machine, const char *id)
 void machine_device_slow(struct machine *machine, const char *id)
 {
     for (size_t i = 0; i < machine->device_count; i++) {
-        if (!strcmp(machine->devices[i].id, id) && machine->devices[i].child.pid) {
-            child_doubt(&machine->devices[i].child);
+        if (!strcmp(machine->devices[i]->id, id) && machine->devices[i]->child.pid) {
+            child_doubt(&machine->devices[i]->child);
         }
     }
 }
@@ -114,7 +114,10 @@ uint64_t machine_recover_devices(struct machine *machine)
     uint64_t next = 0;
 
     for (size_t i = 0; i < machine->device_count; i++) {
-        struct machine_device *device = &machine->devices[i];
+        struct machine_device *device = machine->devices[i];
+        if (device->plug.phase == PLUG_ENDING) {
+            continue; /* machine_step_plugs */
+        }
         if (device->child.pid && !device->child.running) {
             recovery_note_death(device, now);
         }
@@ -160,7 +163,7 @@ int machine_restart_device(struct machine *machine, const char *id, struct error
         return error_set(err, ERROR_STATE, 0, "machine '%s' is not running", machine->config->name);
     }
     for (size_t i = 0; i < machine->device_count; i++) {
-        struct machine_device *device = &machine->devices[i];
+        struct machine_device *device = machine->devices[i];
         if (strcmp(device->id, id)) {
             continue;
         }

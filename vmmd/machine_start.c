@@ -1,5 +1,6 @@
 /* What a running machine owns, and the start of its processes. */
 #include "libshared/base/log.h"
+#include "libshared/ipc/handover.h"
 #include "libshared/mem/memory.h"
 #include "proto/device.pb-c.h"
 #include "proto/vcpu.pb-c.h"
@@ -12,6 +13,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -77,16 +79,25 @@ static int machine_open_images(struct machine *machine, struct error *err)
 static int machine_open_devices(struct machine *machine, struct error *err)
 {
     machine->device_count =
-        machine_device_plan(machine->devices, machine->config, machine->directory);
+        machine_device_plan(machine->planned, machine->config, machine->directory);
     for (size_t i = 0; i < machine->device_count; i++) {
-        machine->devices[i].machine = machine;
-        int result = machine_device_open(&machine->devices[i], machine->host->base,
+        machine->devices[i] = &machine->planned[i];
+        machine->devices[i]->machine = machine;
+        int result = machine_device_open(machine->devices[i], machine->host->base,
                                          machine->host->programs, err);
         if (result) {
             return result;
         }
     }
     return 0;
+}
+
+static int machine_open_handover(struct machine *machine, struct error *err)
+{
+    int result = handover_pair(machine->handover_fds);
+
+    return result ? error_set(err, ERROR_IO, -result, "cannot make a socket: %s", strerror(-result))
+                  : 0;
 }
 
 static int machine_open_perf_file(struct machine *machine, struct error *err)
@@ -114,9 +125,13 @@ static int machine_list_vcpu(const struct machine *machine, struct fdlist *list)
         const char *name;
         int fd;
     } own[] = {
-        {"ram", machine->ram_fd},           {"codemap", machine->codemap_fd},
-        {"kernel", machine->kernel_fd},     {"initrd", machine->initrd_fd},
-        {"firmware", machine->firmware_fd}, {"perf-map", machine->perf_file.fd},
+        {"ram", machine->ram_fd},
+        {"codemap", machine->codemap_fd},
+        {"kernel", machine->kernel_fd},
+        {"initrd", machine->initrd_fd},
+        {"firmware", machine->firmware_fd},
+        {"perf-map", machine->perf_file.fd},
+        {"handover", machine->handover_fds[1]},
     };
     int result = 0;
 
@@ -124,7 +139,7 @@ static int machine_list_vcpu(const struct machine *machine, struct fdlist *list)
         result = own[i].fd < 0 ? 0 : fdlist_add(list, own[i].fd, "%s", own[i].name);
     }
     for (size_t i = 0; i < machine->device_count && !result; i++) {
-        result = machine_device_list_vcpu(&machine->devices[i], list);
+        result = machine_device_list_vcpu(machine->devices[i], list);
     }
     return result;
 }
@@ -251,18 +266,19 @@ static int machine_configure_vcpu(struct machine *machine)
     Polyvisor__VcpuRequest request = POLYVISOR__VCPU_REQUEST__INIT;
     Polyvisor__VcpuConfigure configure = POLYVISOR__VCPU_CONFIGURE__INIT;
     Polyvisor__VcpuDevice devices[DEVICES_MAX], *list[DEVICES_MAX];
+    char spares[HOTPLUG_SLOTS_MAX][DEVICE_PATH_MAX], *spare_list[HOTPLUG_SLOTS_MAX];
     const Polyvisor__MachineConfig *config = machine->config;
 
     for (size_t i = 0; i < machine->device_count; i++) {
-        struct machine_device *device = &machine->devices[i];
-        polyvisor__vcpu_device__init(&devices[i]);
-        devices[i].id = device->id;
-        devices[i].kind = (char *)device->kind->kind;
-        devices[i].transport_path = device->transport_path;
-        devices[i].pci_slot = device->pci_slot;
-        devices[i].queue_count = device->queue_count;
+        machine_device_describe_vcpu(machine->devices[i], &devices[i]);
         list[i] = &devices[i];
     }
+    for (unsigned i = 0; i < config->hotplug_slots; i++) {
+        machine_spare_path(machine, i, spares[i]);
+        spare_list[i] = spares[i];
+    }
+    configure.n_spare_transports = config->hotplug_slots;
+    configure.spare_transports = spare_list;
     configure.name = config->name;
     configure.arch = config->arch;
     configure.engine = config->engine;
@@ -294,7 +310,9 @@ static int machine_configure_device(struct machine_device *device, bool restart)
     configure.id = device->id;
     configure.kind = (char *)machine_device_model(device);
     /* While the machine ends there may be no vcpud any more, and nothing that it would want. */
-    configure.transport_path = machine->vcpu.running ? (char *)device->transport_path : (char *)"";
+    bool wanted =
+        machine->vcpu.running && (device->plug.phase != PLUG_ENDING || device->plug.force);
+    configure.transport_path = wanted ? (char *)device->transport_path : (char *)"";
     configure.memory_base = machine_ram_base(machine);
     configure.memory_bytes = machine->config->memory_bytes;
     configure.restart = restart;
@@ -345,8 +363,8 @@ static int machine_spawn_all(struct machine *machine, struct error *err)
     result = result ? result : machine_configure_vcpu(machine);
     for (size_t i = 0; i < machine->device_count && !result; i++) {
         program = "devd";
-        result = machine_spawn_device(&machine->devices[i], &gate);
-        result = result ? result : machine_configure_device(&machine->devices[i], false);
+        result = machine_spawn_device(machine->devices[i], &gate);
+        result = result ? result : machine_configure_device(machine->devices[i], false);
     }
     if (!result) {
         machine_name_perf_file(machine);
@@ -369,6 +387,7 @@ int machine_launch(struct machine *machine, struct error *err)
 
     result = result ? result : machine_open_memory(machine, err);
     result = result ? result : machine_open_devices(machine, err);
+    result = result ? result : machine_open_handover(machine, err);
     result = result ? result : machine_open_perf_file(machine, err);
     result = result ? result : machine_spawn_all(machine, err);
     if (result) {
@@ -384,7 +403,7 @@ static int machine_relaunch_anew(struct machine_device *device)
 
     if (!result) {
         result = machine_spawn_device(device, &gate);
-        result = result ? result : machine_configure_device(device, true);
+        result = result ? result : machine_configure_device(device, device->lived);
         if (!result) {
             machine_save(device->machine);
             spawn_gate_release(&gate);
@@ -436,24 +455,43 @@ static void machine_close_fd(int *fd)
     *fd = -1;
 }
 
+void machine_drop_device(struct machine *machine, size_t at)
+{
+    struct machine_device *device = machine->devices[at];
+
+    child_release(&device->child);
+    spare_discard(&device->spare);
+    machine_device_close(device);
+    /* A process that was killed leaves its sockets. */
+    unlink(device->control_path);
+    if (device->transport_path[0] && !device->plugged_in) {
+        unlink(device->transport_path);
+    }
+    machine->device_count--;
+    memmove(&machine->devices[at], &machine->devices[at + 1],
+            (machine->device_count - at) * sizeof(machine->devices[0]));
+    if (device->plugged_in) {
+        polyvisor__device_attach_request__free_unpacked(device->plugged_in, NULL);
+        free(device);
+    }
+}
+
 void machine_release(struct machine *machine)
 {
     if (machine->host->compiler && machine->config) {
         compiler_detach(machine->host->compiler, machine->config->name);
     }
     child_release(&machine->vcpu);
-    for (size_t i = 0; i < machine->device_count; i++) {
-        struct machine_device *device = &machine->devices[i];
-        child_release(&device->child);
-        spare_discard(&device->spare);
-        machine_device_close(device);
-        /* A process that was killed leaves its sockets. */
-        unlink(device->control_path);
-        if (device->transport_path[0]) {
-            unlink(device->transport_path);
-        }
+    while (machine->device_count) {
+        machine_drop_device(machine, machine->device_count - 1);
     }
-    machine->device_count = 0;
+    for (unsigned i = 0; machine->config && i < machine->config->hotplug_slots; i++) {
+        char path[DEVICE_PATH_MAX];
+        machine_spare_path(machine, i, path);
+        unlink(path);
+    }
+    machine_close_fd(&machine->handover_fds[0]);
+    machine_close_fd(&machine->handover_fds[1]);
     unlink(machine->vcpu_path);
     unlink(machine->jit_path);
     machine_close_fd(&machine->kernel_fd);

@@ -12,6 +12,7 @@
 #include "vmmd/vsock.h"
 #include <inttypes.h>
 #include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -133,6 +134,18 @@ static int config_check_memory_size(const Polyvisor__MachineConfig *config, stru
         return -ERROR_MEMORY;
     }
     return 0;
+}
+
+static int config_check_hotplug_slots(Polyvisor__MachineConfig *config, struct error *err)
+{
+    if (!config->hotplug_slots) {
+        config->hotplug_slots = HOTPLUG_SLOTS_DEFAULT;
+    }
+    return config->hotplug_slots <= HOTPLUG_SLOTS_MAX
+               ? 0
+               : error_set(err, ERROR_CONFIG, 0,
+                           "room for %" PRIu32 " devices to come wanted, the most is %d",
+                           config->hotplug_slots, HOTPLUG_SLOTS_MAX);
 }
 
 static int config_check_path(const char *what, const char *path, enum error_code code,
@@ -290,6 +303,7 @@ int config_validate_form(Polyvisor__MachineConfig *config, const char *directory
     result = result ? result : config_check_memory_size(config, err);
     result = result ? result : config_check_append(config, err);
     result = result ? result : balloon_complete(config, err);
+    result = result ? result : config_check_hotplug_slots(config, err);
     result = result ? result : config_check_image_paths(config, err);
     result = result ? result : config_check_disk_paths(config, err);
     result = result ? result : network_complete(config, directory, err);
@@ -312,4 +326,57 @@ int config_validate(Polyvisor__MachineConfig *config, const char *directory, str
     result = result ? result : config_check_disk_files(config, err);
     result = result ? result : network_check_host(config, err);
     return result ? result : shared_directory_check_host(config, err);
+}
+
+int config_check_attachment(const Polyvisor__DeviceAttachRequest *wanted, struct error *err)
+{
+    if ((wanted->disk != NULL) + (wanted->net[0] != '\0') + (wanted->vsock[0] != '\0') == 1) {
+        return 0;
+    }
+    return error_set(err, ERROR_PROTOCOL, 0, "a request to plug in not just one device");
+}
+
+/* As the card of that number among the others. */
+static int config_validate_card(Polyvisor__MachineConfig *only, char **setting, size_t number,
+                                const char *const *cards, const char *directory, struct error *err)
+{
+    char *texts[CONFIG_NETS_MAX] = {NULL};
+    int result = 0;
+
+    only->net = texts;
+    for (size_t i = 0; i < CONFIG_NETS_MAX && !result; i++) {
+        texts[i] = strdup(i == number ? *setting : cards[i] ? cards[i] : "user");
+        only->n_net = i + 1;
+        if (!texts[i]) {
+            result = error_set(err, ERROR_INTERNAL, 0, "out of memory");
+        }
+    }
+    result = result ? result : network_complete(only, directory, err);
+    if (!result && message_set_string(setting, texts[number]) < 0) {
+        result = error_set(err, ERROR_INTERNAL, 0, "out of memory");
+    }
+    for (size_t i = 0; i < CONFIG_NETS_MAX; i++) {
+        free(texts[i]);
+    }
+    return result;
+}
+
+int config_validate_attachment(const Polyvisor__MachineConfig *machine,
+                               Polyvisor__DeviceAttachRequest *wanted, size_t number,
+                               const char *const *cards, const char *directory, struct error *err)
+{
+    Polyvisor__MachineConfig only = POLYVISOR__MACHINE_CONFIG__INIT;
+    int result;
+
+    only.name = machine->name;
+    if (wanted->vsock[0]) {
+        return vsock_check(wanted->vsock, err);
+    }
+    if (wanted->net[0]) {
+        return config_validate_card(&only, &wanted->net, number, cards, directory, err);
+    }
+    only.n_disks = 1;
+    only.disks = &wanted->disk;
+    result = config_check_disk_paths(&only, err);
+    return result ? result : config_check_disk_files(&only, err);
 }

@@ -12,6 +12,9 @@
 #define CONFIG_APPEND_MAX   2047
 #define CONFIG_DEFAULT_ARCH "riscv64"
 
+#define HOTPLUG_SLOTS_DEFAULT 8
+#define HOTPLUG_SLOTS_MAX     24
+
 /* Check what lies in the configuration itself: values, combinations, and that every string has a
  * bounded length. Empty arch and engine are replaced by what they stand for. For a configuration
  * that was stored: its files may come back. `config` and `directory` as below. */
@@ -21,5 +24,14 @@ int config_validate_form(Polyvisor__MachineConfig *config, const char *directory
  * again. Empty arch, engine and disk formats are replaced by what they stand for (`config` must be
  * an unpacked message or a copy). `directory` is the runtime directory. 0, or the negative code. */
 int config_validate(Polyvisor__MachineConfig *config, const char *directory, struct error *err);
+
+/* A device that is to be plugged in: is it one, of one kind? 0 or the negative code. */
+int config_check_attachment(const Polyvisor__DeviceAttachRequest *wanted, struct error *err);
+/* Likewise check its setting, and complete it (`wanted` must be a copy). It will be the one of that
+ * number; `cards` are the settings of the machine's network cards by number, NULL where there is
+ * none. Its file is not looked at. */
+int config_validate_attachment(const Polyvisor__MachineConfig *machine,
+                               Polyvisor__DeviceAttachRequest *wanted, size_t number,
+                               const char *const *cards, const char *directory, struct error *err);
 
 #endif

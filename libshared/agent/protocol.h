@@ -69,8 +69,8 @@ struct agent_welcome {
 
 enum agent_start_flags {
     AGENT_START_TERMINAL = 1, /* with a terminal of its own; all output is AGENT_STDOUT */
-    AGENT_START_BUILTIN =
-        2, /* the agent does it itself: put PATH MODE, get PATH, poweroff, reboot */
+    AGENT_START_BUILTIN = 2,  /* the agent does it itself: put PATH MODE, get PATH, kind PATH,
+                               * poweroff, reboot,  rescan, eject ADDRESS */
 };
 
 /* Then the words of the command, the environment's (NAME=VALUE), and the folder it starts in (may

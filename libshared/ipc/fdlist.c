@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define FDLIST_NAME_MAX (sizeof(((struct fdlist_entry *)0)->name) - 1)
 
@@ -122,4 +123,11 @@ int fdlist_take(struct fdlist *list, const char *name, ...)
     int fd = entry->fd;
     *entry = list->entries[--list->count];
     return fd;
+}
+
+void fdlist_close(struct fdlist *list)
+{
+    while (list->count > 0) {
+        close(list->entries[--list->count].fd);
+    }
 }

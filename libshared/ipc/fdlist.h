@@ -4,8 +4,8 @@
  * vmmd passes them as "name=number" words in one environment variable, POLYVISOR_FDS; the child
  * takes each once by name. Names in use:
  *   vcpud: ram, codemap, kernel, initrd, firmware (the last three when given), perf-map (a file to
- *          append to, when wanted), dev.<id>.state, dev.<id>.kick.<n>, dev.<id>.call.<n>,
- *          dev.<id>.reply
+ *          append to, when wanted), handover (libshared/ipc/handover.h), dev.<id>.state,
+ *          dev.<id>.kick.<n>, dev.<id>.call.<n>, dev.<id>.reply
  *   devd:  ram, codemap, state, kick.<n>, call.<n>, reply, backend, backing.<n> (of disks: what
  *          lies under the image), console, console-memory (a network disk's backend is
  *          libshared/nbd/channel.h)
@@ -48,5 +48,7 @@ int fdlist_inherit(struct fdlist *list);
 /* Child side: the descriptor of that name, removed from the list and now the caller's; -ENOENT
  * when there is none. */
 int fdlist_take(struct fdlist *list, const char *name, ...) __attribute__((format(printf, 2, 3)));
+/* Close what nobody has taken. */
+void fdlist_close(struct fdlist *list);
 
 #endif

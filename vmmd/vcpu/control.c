@@ -147,6 +147,24 @@ static int do_device_gone(struct control *control, const Polyvisor__VcpuRequest 
     return 0;
 }
 
+static int do_attach(struct control *control, const Polyvisor__VcpuRequest *request,
+                     Polyvisor__VcpuReply *reply, struct error *err)
+{
+    const Polyvisor__VcpuDevice *device = request->attach->device;
+    (void)reply;
+    if (!device) {
+        return error_set(err, ERROR_PROTOCOL, 0, "a request to plug in no device");
+    }
+    return guest_attach(control->guest, device, err);
+}
+
+static int do_detach(struct control *control, const Polyvisor__VcpuRequest *request,
+                     Polyvisor__VcpuReply *reply, struct error *err)
+{
+    (void)reply;
+    return guest_detach(control->guest, request->detach->device, request->detach->force, err);
+}
+
 /* A notice that was sent may have died with the vmmd that it was sent to. That the guest has ended
  * must not be lost: as long as vmmd asks rather than acts, it is told again. */
 static int do_ping(struct control *control, const Polyvisor__VcpuRequest *request,
@@ -202,6 +220,8 @@ static const struct request_kind {
     [POLYVISOR__VCPU_REQUEST__BODY_DEVICE_GONE] = {"the end of a device", do_device_gone,
                                                    CONFIGURED, false},
     [POLYVISOR__VCPU_REQUEST__BODY_CODE] = {"a look at code", do_code, CONFIGURED, false},
+    [POLYVISOR__VCPU_REQUEST__BODY_ATTACH] = {"plugging in a device", do_attach, ALIVE, false},
+    [POLYVISOR__VCPU_REQUEST__BODY_DETACH] = {"unplugging a device", do_detach, ALIVE, false},
 };
 
 static int handle_request(struct control *control, const Polyvisor__VcpuRequest *request,
@@ -234,7 +254,11 @@ static void answer(struct control *control, const Polyvisor__VcpuRequest *reques
         error_to_message(&err, &message);
         reply.error = &message;
         reply.stats = NULL;
-        log_warning("%s", err.message);
+        if (err.code == ERROR_BUSY) { /* it is asked again and again until the guest lets go */
+            log_debug("%s", err.message);
+        } else {
+            log_warning("%s", err.message);
+        }
     }
     int result = channel_send(control->channel, &reply.base, REPLY_TIMEOUT_MS);
     if (result != 0) {

@@ -1,4 +1,5 @@
 #include "vmmd/vcpu/devices.h"
+#include "libshared/ipc/handover.h"
 #include "vmmd/vcpu/device/mmio_client.h"
 #include "vmmd/vcpu/device/transport_client.h"
 #include "vmmd/vcpu/tunables.h"
@@ -10,12 +11,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* A place of the list may be empty: `id` is then empty, too. */
 struct attached {
     struct devices *all;
     char id[NOTICE_DEVICE_MAX];
     void *state; /* shared mapping */
     size_t state_size;
-    int kick[VIRTIO_QUEUES_MAX];
+    int kick[VIRTIO_QUEUES_MAX], call[VIRTIO_QUEUES_MAX + 1];
     int reply;
     struct mmio_client *mmio;           /* of a plain device */
     bool loud;                          /* its ring has no room yet for what quiets it */
@@ -23,14 +25,23 @@ struct attached {
     struct virtio_pci *virtio;
 };
 
+/* A transport socket that was bound in advance. */
+struct spare {
+    char path[108]; /* sun_path */
+    struct transport_client *client;
+    bool used;
+};
+
 struct devices {
     struct machine *machine;
-    struct fdlist *descriptors;
+    struct fdlist *descriptors; /* what the device that is being attached is made of */
+    int handover;               /* -1: none */
+    unsigned spare_count;
+    struct spare spares[SPARES_MAX];
     struct interrupt_thread *interrupts;
     struct notices *notices;
     struct pci_host *pci;   /* NULL while the machine needs none */
     _Atomic bool abandoned; /* main thread writes: see devices_abandon */
-    unsigned count;
     struct attached list[DEVICES_MAX];
 };
 
@@ -148,6 +159,7 @@ static int take_doorbells(struct attached *device, unsigned kicks, unsigned call
             close(fd);
             return result;
         }
+        device->call[i] = fd;
     }
     return 0;
 }
@@ -198,15 +210,50 @@ static int attach_plain(struct attached *device, const Polyvisor__VcpuDevice *wa
     return 0;
 }
 
+static struct spare *find_spare(struct devices *devices, const char *path)
+{
+    for (unsigned i = 0; i < devices->spare_count; i++) {
+        if (strcmp(devices->spares[i].path, path) == 0) {
+            return &devices->spares[i];
+        }
+    }
+    return NULL;
+}
+
+/* A spare socket stays bound for the next device. */
+static void close_transport(struct attached *device)
+{
+    struct devices *devices = device->all;
+    for (unsigned i = 0; i < devices->spare_count; i++) {
+        if (device->transport && devices->spares[i].client == device->transport) {
+            transport_client_forget(device->transport);
+            devices->spares[i].used = false;
+            device->transport = NULL;
+        }
+    }
+    transport_client_destroy(device->transport);
+    device->transport = NULL;
+}
+
 static int open_transport(struct attached *device, const Polyvisor__VcpuDevice *wanted,
                           struct error *err)
 {
+    struct spare *spare = find_spare(device->all, wanted->transport_path);
     if (!device->all->pci) {
         device->all->pci =
             pci_host_create(device->all->machine->bus, &device->all->machine->pci, err);
         if (!device->all->pci) {
             return -ERROR_UNSUPPORTED;
         }
+    }
+    if (spare && spare->used) {
+        return error_set(err, ERROR_BUSY, 0, "the transport socket of device %s is in use",
+                         device->id);
+    }
+    if (spare) {
+        spare->used = true;
+        device->transport = spare->client;
+        return 0;
     }
     device->transport =
         transport_client_create(wanted->transport_path, TUNABLE_TRANSPORT_DEADLINE_MS, err);
@@ -257,67 +304,139 @@ static int attach_virtio(struct attached *device, const Polyvisor__VcpuDevice *w
     return device->virtio ? 0 : -ERROR_CONFIG;
 }
 
+static struct attached *find(struct devices *devices, const char *id)
+{
+    for (unsigned i = 0; i < DEVICES_MAX; i++) {
+        struct attached *device = &devices->list[i];
+        if (device->all && strcmp(device->id, id) == 0) {
+            return device;
+        }
+    }
+    return NULL;
+}
+
+static struct attached *find_place(struct devices *devices)
+{
+    for (unsigned i = 0; i < DEVICES_MAX; i++) {
+        if (!devices->list[i].all) {
+            return &devices->list[i];
+        }
+    }
+    return NULL;
+}
+
+static void close_descriptor(int *fd)
+{
+    if (*fd >= 0) {
+        close(*fd);
+    }
+    *fd = -1;
+}
+
+/* All that its process was at the other end of. No CPU uses it any more. */
+static void close_channels(struct attached *device)
+{
+    for (unsigned i = 0; i <= VIRTIO_QUEUES_MAX; i++) {
+        if (device->call[i] >= 0) {
+            interrupt_thread_unwatch(device->all->interrupts, device->call[i]);
+            device->call[i] = -1;
+        }
+    }
+    for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++) {
+        close_descriptor(&device->kick[i]);
+    }
+    close_transport(device);
+}
+
+/* The rest, once no CPU is inside. Its place is free then. */
+static void release(struct attached *device)
+{
+    virtio_pci_destroy(device->virtio);
+    mmio_client_destroy(device->mmio);
+    close_descriptor(&device->reply);
+    if (device->state) {
+        munmap(device->state, device->state_size);
+    }
+    memset(device, 0, sizeof(*device));
+}
+
 static int attach(struct devices *devices, const Polyvisor__VcpuDevice *wanted, struct error *err)
 {
-    struct attached *device = &devices->list[devices->count++];
-    device->all = devices;
-    device->reply = -1;
-    memset(device->kick, -1, sizeof(device->kick));
+    struct attached *device = find_place(devices);
+    int result;
+    if (!device) {
+        return error_set(err, ERROR_CONFIG, 0, "there are %d devices already", DEVICES_MAX);
+    }
     if (strlen(wanted->id) == 0 || strlen(wanted->id) >= sizeof(device->id)) {
         return error_set(err, ERROR_CONFIG, 0, "a device id is empty or too long");
     }
+    device->all = devices;
+    device->reply = -1;
+    memset(device->kick, -1, sizeof(device->kick));
+    memset(device->call, -1, sizeof(device->call));
     strcpy(device->id, wanted->id);
     if (virtio_pci_kind_known(wanted->kind)) {
-        return attach_virtio(device, wanted, err);
+        result = attach_virtio(device, wanted, err);
+    } else {
+        result = attach_plain(device, wanted, err);
     }
-    return attach_plain(device, wanted, err);
+    if (result != 0 && !device->mmio) {
+        close_channels(device);
+        release(device);
+    }
+    return result;
 }
 
 /* --- life ------------------------------------------------------------------------------------ */
+
+static int bind_spares(struct devices *devices, const Polyvisor__VcpuConfigure *configure,
+                       struct error *err)
+{
+    if (configure->n_spare_transports > SPARES_MAX) {
+        return error_set(err, ERROR_CONFIG, 0, "%zu places for devices to come are more than %d",
+                         configure->n_spare_transports, SPARES_MAX);
+    }
+    for (size_t i = 0; i < configure->n_spare_transports; i++) {
+        struct spare *spare = &devices->spares[i];
+        const char *path = configure->spare_transports[i];
+        if (strlen(path) >= sizeof(spare->path)) {
+            return error_set(err, ERROR_CONFIG, 0, "the path of a transport socket is too long");
+        }
+        strcpy(spare->path, path);
+        spare->client = transport_client_create(path, TUNABLE_TRANSPORT_DEADLINE_MS, err);
+        if (!spare->client) {
+            return -ERROR_IO;
+        }
+        devices->spare_count++;
+    }
+    return 0;
+}
 
 struct devices *devices_create(const Polyvisor__VcpuConfigure *configure, struct machine *machine,
                                struct fdlist *descriptors, struct interrupt_thread *interrupts,
                                struct notices *notices, struct error *err)
 {
-    if (configure->n_devices > DEVICES_MAX) {
-        error_set(err, ERROR_CONFIG, 0, "%zu devices are more than %d", configure->n_devices,
-                  DEVICES_MAX);
-        return NULL;
-    }
     struct devices *devices = calloc(1, sizeof(*devices));
     if (!devices) {
         error_set(err, ERROR_INTERNAL, ENOMEM, "no memory for the devices");
         return NULL;
     }
+    int handover = fdlist_take(descriptors, "handover");
+    devices->handover = handover < 0 ? -1 : handover;
     devices->machine = machine;
     devices->descriptors = descriptors;
     devices->interrupts = interrupts;
     devices->notices = notices;
-    for (size_t i = 0; i < configure->n_devices; i++) {
-        if (attach(devices, configure->devices[i], err) != 0) {
-            devices_destroy(devices);
-            return NULL;
-        }
+    int result = bind_spares(devices, configure, err);
+    for (size_t i = 0; i < configure->n_devices && result == 0; i++) {
+        result = attach(devices, configure->devices[i], err);
+    }
+    devices->descriptors = NULL;
+    if (result != 0) {
+        devices_destroy(devices);
+        return NULL;
     }
     return devices;
-}
-
-static void detach(struct attached *device)
-{
-    virtio_pci_destroy(device->virtio);
-    transport_client_destroy(device->transport);
-    mmio_client_destroy(device->mmio);
-    for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++) {
-        if (device->kick[i] >= 0) {
-            close(device->kick[i]);
-        }
-    }
-    if (device->reply >= 0) {
-        close(device->reply);
-    }
-    if (device->state) {
-        munmap(device->state, device->state_size);
-    }
 }
 
 void devices_destroy(struct devices *devices)
@@ -326,15 +445,84 @@ void devices_destroy(struct devices *devices)
         return;
     }
     pci_host_destroy(devices->pci);
-    for (unsigned i = 0; i < devices->count; i++) {
-        detach(&devices->list[i]);
+    for (unsigned i = 0; i < DEVICES_MAX; i++) {
+        if (devices->list[i].all) {
+            close_channels(&devices->list[i]);
+            release(&devices->list[i]);
+        }
     }
+    for (unsigned i = 0; i < devices->spare_count; i++) {
+        transport_client_destroy(devices->spares[i].client);
+    }
+    close_descriptor(&devices->handover);
     free(devices);
+}
+
+/* --- plugging in and out --------------------------------------------------------------------- */
+
+/* What vmmd handed over last; what came for requests that never did is dropped. */
+static int receive_descriptors(struct devices *devices, struct fdlist *list, struct error *err)
+{
+    int result = 0, last = -EAGAIN;
+    list->count = 0;
+    while (devices->handover >= 0) {
+        struct fdlist next;
+        result = handover_receive(devices->handover, &next);
+        if (result != 0) {
+            break;
+        }
+        fdlist_close(list);
+        *list = next;
+        last = 0;
+    }
+    if (last == 0 && result == -EAGAIN) {
+        return 0;
+    }
+    fdlist_close(list);
+    return error_set(err, ERROR_INTERNAL, -result, "a device's descriptors were not handed over");
+}
+
+int devices_attach(struct devices *devices, const Polyvisor__VcpuDevice *wanted, struct error *err)
+{
+    struct fdlist list;
+    int result = receive_descriptors(devices, &list, err);
+    if (result != 0) {
+        return result;
+    }
+    devices->descriptors = &list;
+    if (find(devices, wanted->id)) {
+        result = error_set(err, ERROR_EXISTS, 0, "there is a device %.40s already", wanted->id);
+    } else if (!virtio_pci_kind_known(wanted->kind)) {
+        result = error_set(err, ERROR_UNSUPPORTED, 0, "a %.40s cannot be plugged in", wanted->kind);
+    } else {
+        result = attach(devices, wanted, err);
+    }
+    devices->descriptors = NULL;
+    fdlist_close(&list);
+    return result;
+}
+
+int devices_detach(struct devices *devices, const char *id, bool force, struct error *err)
+{
+    struct attached *device = find(devices, id);
+    if (!device || !device->virtio) {
+        return error_set(err, ERROR_NOT_FOUND, 0, "there is no device %.40s to unplug", id);
+    }
+    if (!virtio_pci_unplug(device->virtio, force)) {
+        return force ? 0 : error_set(err, ERROR_BUSY, 0, "the guest uses device %s", device->id);
+    }
+    if (force) {
+        return 0; /* as if it were in use: it goes when asked again */
+    }
+    virtio_pci_remove(device->virtio);
+    close_channels(device);
+    release(device);
+    return 0;
 }
 
 void devices_count(const struct devices *devices, struct virtio_pci_counts *counts)
 {
-    for (unsigned i = 0; i < devices->count; i++) {
+    for (unsigned i = 0; i < DEVICES_MAX; i++) {
         if (devices->list[i].virtio) {
             virtio_pci_count(devices->list[i].virtio, counts);
         }
@@ -351,7 +539,7 @@ void devices_reset(struct devices *devices)
     if (devices->pci) {
         pci_host_reset(devices->pci);
     }
-    for (unsigned i = 0; i < devices->count; i++) {
+    for (unsigned i = 0; i < DEVICES_MAX; i++) {
         if (devices->list[i].mmio) {
             devices->list[i].loud = !mmio_client_reset(devices->list[i].mmio);
         }
@@ -370,7 +558,7 @@ static bool reset_pending(struct attached *device)
 bool devices_reset_pending(struct devices *devices)
 {
     bool pending = false;
-    for (unsigned i = 0; i < devices->count; i++) {
+    for (unsigned i = 0; i < DEVICES_MAX; i++) {
         pending |= reset_pending(&devices->list[i]);
     }
     return pending;
@@ -378,7 +566,7 @@ bool devices_reset_pending(struct devices *devices)
 
 void devices_report_stuck(struct devices *devices)
 {
-    for (unsigned i = 0; i < devices->count; i++) {
+    for (unsigned i = 0; i < DEVICES_MAX; i++) {
         struct attached *device = &devices->list[i];
         if (reset_pending(device)) {
             notices_post(devices->notices, POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_DEVICE_STUCK, 0,
@@ -389,17 +577,15 @@ void devices_report_stuck(struct devices *devices)
 
 void devices_gone(struct devices *devices, const char *id)
 {
-    for (unsigned i = 0; i < devices->count; i++) {
-        struct attached *device = &devices->list[i];
-        if (device->virtio && strcmp(device->id, id) == 0) {
-            virtio_pci_device_gone(device->virtio);
-        }
+    struct attached *device = find(devices, id);
+    if (device && device->virtio) {
+        virtio_pci_device_gone(device->virtio);
     }
 }
 
 void devices_raise_levels(struct devices *devices)
 {
-    for (unsigned i = 0; i < devices->count; i++) {
+    for (unsigned i = 0; i < DEVICES_MAX; i++) {
         if (devices->list[i].mmio) {
             mmio_client_update_irq(devices->list[i].mmio);
         }

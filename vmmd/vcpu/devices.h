@@ -2,8 +2,9 @@
  * The guest's devices, as vcpud has them: for each the shared state mapped, its doorbells, and the
  * client or transport that puts it on the machine's bus.
  *
- * Built on the main thread before CPUs run; owned by struct guest. Kinds are a table: plain MMIO
- * devices get a register channel, virtio devices a PCI function and a transport socket.
+ * Built on the main thread before CPUs run, and changed there while they run; owned by struct
+ * guest. Kinds are a table: plain MMIO devices get a register channel, virtio devices a PCI
+ * function and a transport socket.
  */
 #ifndef POLYVISOR_VCPU_DEVICES_H
 #define POLYVISOR_VCPU_DEVICES_H
@@ -16,6 +17,7 @@
 #include "vmmd/vcpu/pci/virtio_pci.h"
 
 #define DEVICES_MAX 64
+#define SPARES_MAX  32 /* devices that are plugged in later, at a time */
 
 struct devices;
 
@@ -27,7 +29,14 @@ struct devices *devices_create(const Polyvisor__VcpuConfigure *configure, struct
 /* After CPU threads and interrupt thread have ended, before the machine is destroyed. */
 void devices_destroy(struct devices *devices);
 
-/* Any thread: kicks and interrupts of all virtio devices, added up. */
+/* Plug in a virtio device whose descriptors wait in the handover socket, while the guest runs. Main
+ * thread, like the others. 0, or an error with *err set and nothing kept. */
+int devices_attach(struct devices *devices, const Polyvisor__VcpuDevice *wanted, struct error *err);
+/* Unplug one: ERROR_BUSY while its driver has it. With `force` the driver can do no more than let
+ * go, and the device stays until this is asked again without. */
+int devices_detach(struct devices *devices, const char *id, bool force, struct error *err);
+
+/* Main thread: kicks and interrupts of all virtio devices, added up. */
 void devices_count(const struct devices *devices, struct virtio_pci_counts *counts);
 
 /* True: what CPUs wait for at devices is not wanted any more, because the machine ends or is reset.

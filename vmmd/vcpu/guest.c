@@ -358,6 +358,16 @@ void guest_device_gone(struct guest *guest, const char *id)
     devices_gone(guest->devices, id);
 }
 
+int guest_attach(struct guest *guest, const Polyvisor__VcpuDevice *wanted, struct error *err)
+{
+    return devices_attach(guest->devices, wanted, err);
+}
+
+int guest_detach(struct guest *guest, const char *id, bool force, struct error *err)
+{
+    return devices_detach(guest->devices, id, force, err);
+}
+
 /* What the message takes over from the engine, by the same names. */
 #define GUEST_STATISTICS(X)                                                                        \
     X(retired)                                                                                     \

@@ -39,6 +39,9 @@ int guest_reset_continue(struct guest *guest, struct error *err);
 void guest_report_stuck(struct guest *guest);
 /* vmmd says that the process of device `id` has ended: nothing is to be waited for. */
 void guest_device_gone(struct guest *guest, const char *id);
+/* Plug devices in and out while the guest runs; see devices.h. 0, or an error with *err set. */
+int guest_attach(struct guest *guest, const Polyvisor__VcpuDevice *wanted, struct error *err);
+int guest_detach(struct guest *guest, const char *id, bool force, struct error *err);
 void guest_stats(struct guest *guest, Polyvisor__VcpuStats *stats);
 /* The code at a guest address (code_listing.h). CPUs that run pause meanwhile. */
 Polyvisor__CodeListing *guest_list_code(struct guest *guest, const Polyvisor__CodeRequest *request,

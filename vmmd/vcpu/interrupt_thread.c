@@ -19,12 +19,14 @@ struct watch {
     interrupt_handler *handler;
     void *context;
     unsigned number;
+    bool removed; /* the thread may have it in its hands: it is freed before the next wait */
 };
 
 struct interrupt_thread {
     int epoll_fd;
-    struct watch *watches; /* fixed once the thread runs */
-    struct watch stop;     /* handler NULL: end */
+    pthread_mutex_t lock;             /* watches; held while handlers run */
+    struct watch *watches, *leftover; /* in use; removed */
+    struct watch stop;                /* handler NULL: end */
     pthread_t thread;
     bool running;
 };
@@ -42,6 +44,7 @@ struct interrupt_thread *interrupt_thread_create(struct error *err)
         error_set(err, ERROR_INTERNAL, ENOMEM, "no memory for the interrupt thread");
         return NULL;
     }
+    pthread_mutex_init(&thread->lock, NULL);
     thread->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     thread->stop.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (thread->epoll_fd < 0 || thread->stop.fd < 0 || watch_add(thread, &thread->stop) != 0) {
@@ -61,7 +64,6 @@ int interrupt_thread_watch(struct interrupt_thread *thread, int fd, interrupt_ha
         return error_set(err, ERROR_INTERNAL, ENOMEM, "no memory for the interrupt thread");
     }
     *watch = (struct watch){
-        .next = thread->watches,
         .fd = fd,
         .handler = handler,
         .context = context,
@@ -73,8 +75,39 @@ int interrupt_thread_watch(struct interrupt_thread *thread, int fd, interrupt_ha
         return error_set(err, ERROR_INTERNAL, -result, "a device's call descriptor is unusable: %s",
                          strerror(-result));
     }
+    pthread_mutex_lock(&thread->lock);
+    watch->next = thread->watches;
     thread->watches = watch;
+    pthread_mutex_unlock(&thread->lock);
     return 0;
+}
+
+void interrupt_thread_unwatch(struct interrupt_thread *thread, int fd)
+{
+    pthread_mutex_lock(&thread->lock);
+    for (struct watch **at = &thread->watches; *at; at = &(*at)->next) {
+        struct watch *watch = *at;
+        if (watch->fd != fd) {
+            continue;
+        }
+        *at = watch->next;
+        epoll_ctl(thread->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+        close(fd);
+        watch->removed = true;
+        watch->next = thread->leftover;
+        thread->leftover = watch;
+        break;
+    }
+    pthread_mutex_unlock(&thread->lock);
+}
+
+static void free_leftover(struct interrupt_thread *thread)
+{
+    while (thread->leftover) {
+        struct watch *watch = thread->leftover;
+        thread->leftover = watch->next;
+        free(watch);
+    }
 }
 
 /* Take the count first: a signal that comes during the handler then leads to another call. */
@@ -101,12 +134,19 @@ static void *interrupt_main(void *argument)
             log_error("the interrupt thread cannot wait: %s", strerror(errno));
             return NULL;
         }
-        for (int i = 0; i < count; i++) {
+        bool stop = false;
+        pthread_mutex_lock(&thread->lock);
+        for (int i = 0; i < count && !stop; i++) {
             const struct watch *watch = events[i].data.ptr;
-            if (watch == &thread->stop) {
-                return NULL;
+            stop = watch == &thread->stop;
+            if (!stop && !watch->removed) {
+                watch_run(watch);
             }
-            watch_run(watch);
+        }
+        free_leftover(thread); /* what was removed is in no batch to come */
+        pthread_mutex_unlock(&thread->lock);
+        if (stop) {
+            return NULL;
         }
     }
 }
@@ -139,11 +179,13 @@ void interrupt_thread_destroy(struct interrupt_thread *thread)
         close(watch->fd);
         free(watch);
     }
+    free_leftover(thread);
     if (thread->stop.fd >= 0) {
         close(thread->stop.fd);
     }
     if (thread->epoll_fd >= 0) {
         close(thread->epoll_fd);
     }
+    pthread_mutex_destroy(&thread->lock);
     free(thread);
 }

@@ -86,6 +86,13 @@ static bool drain_replies(struct transport_client *client)
     return reset_answered;
 }
 
+void transport_client_forget(struct transport_client *client)
+{
+    drain_replies(client);
+    client->late = false;
+    client->reset_id = 0;
+}
+
 static int remaining_ms(uint64_t deadline_ns)
 {
     uint64_t now = clock_monotonic_ns();

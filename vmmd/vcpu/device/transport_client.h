@@ -19,6 +19,8 @@ struct transport_client;
 struct transport_client *transport_client_create(const char *path, unsigned deadline_ms,
                                                  struct error *err);
 void transport_client_destroy(struct transport_client *client);
+/* The socket is for another device from now on; nothing of the last one is waited for. */
+void transport_client_forget(struct transport_client *client);
 
 /* Who waits. Called on the thread that does, which holds the device's lock: must not wait. */
 struct transport_client_wait {

@@ -57,6 +57,7 @@ struct pci_function {
     struct pci_bar bars[PCI_BAR_COUNT];
     unsigned capability_end;  /* first byte after the last capability */
     unsigned last_capability; /* its offset; 0 = none */
+    bool left;                /* pulled out, and its driver has let go: nothing is here any more */
     bool intx_asserted;       /* under the host's interrupt lock, as the next one */
     bool intx_disabled;       /* copy of the command register's bit */
 };

@@ -24,8 +24,8 @@ static const struct pci_identity BRIDGE_IDENTITY = {
 struct pci_host {
     struct bus *bus;
     const struct machine_pci *windows;
-    pthread_mutex_t lock;                       /* slots' configuration spaces and BAR mappings */
-    struct pci_function *slots[PCI_SLOT_COUNT]; /* fixed before CPUs run */
+    pthread_mutex_t lock; /* slots, their configuration spaces and BAR mappings */
+    struct pci_function *slots[PCI_SLOT_COUNT];
     struct pci_function bridge;
     pthread_mutex_t interrupt_lock; /* leaf: pins and lines */
     uint32_t asserting[4];          /* bit a slot, for each line */
@@ -46,6 +46,9 @@ static uint64_t bar_wanted_base(const struct pci_host *host, const struct pci_fu
     uint64_t base = pci_function_bar_address(function, index);
     uint64_t size = function->bars[index].size;
     const struct machine_pci *windows = host->windows;
+    if (function->left) {
+        return UINT64_MAX; /* the place may be another's by now */
+    }
     if (base != UINT64_MAX && (inside(base, size, windows->mmio_base, windows->mmio_size) ||
                                inside(base, size, windows->mmio64_base, windows->mmio64_size))) {
         return base;
@@ -152,32 +155,33 @@ static uint64_t all_ones(unsigned size)
     return size >= 8 ? UINT64_MAX : (UINT64_C(1) << (8 * size)) - 1;
 }
 
-/* The function at an ECAM offset, or NULL. */
+/* The function at an ECAM offset, or NULL. Under the host's lock. */
 static struct pci_function *ecam_function(struct pci_host *host, uint64_t offset)
 {
     uint64_t number = offset / ECAM_FUNCTION_SIZE;
     if (offset >= ECAM_BUS_SIZE || number % FUNCTIONS_A_SLOT != 0) {
         return NULL;
     }
-    return host->slots[number / FUNCTIONS_A_SLOT];
+    struct pci_function *function = host->slots[number / FUNCTIONS_A_SLOT];
+    return function && !function->left ? function : NULL;
 }
 
 /* One access of 1, 2 or 4 bytes; others are not defined for configuration space and go nowhere. */
 static bool ecam_read(void *device, uint64_t offset, unsigned size, uint64_t *value)
 {
     struct pci_host *host = device;
-    struct pci_function *function = ecam_function(host, offset);
     unsigned reg = (unsigned)(offset % ECAM_FUNCTION_SIZE);
     *value = all_ones(size);
-    if (!function || size > 4 || reg % size != 0) {
-        return true;
-    }
-    if (reg >= PCI_CONFIG_SIZE) {
-        *value = 0; /* no extended capabilities */
+    if (size > 4 || reg % size != 0) {
         return true;
     }
     pthread_mutex_lock(&host->lock);
-    *value = pci_function_config_read(function, reg, size) & all_ones(size);
+    struct pci_function *function = ecam_function(host, offset);
+    if (function && reg >= PCI_CONFIG_SIZE) {
+        *value = 0; /* no extended capabilities */
+    } else if (function) {
+        *value = pci_function_config_read(function, reg, size) & all_ones(size);
+    }
     pthread_mutex_unlock(&host->lock);
     return true;
 }
@@ -185,13 +189,13 @@ static bool ecam_read(void *device, uint64_t offset, unsigned size, uint64_t *va
 static bool ecam_write(void *device, uint64_t offset, unsigned size, uint64_t value)
 {
     struct pci_host *host = device;
-    struct pci_function *function = ecam_function(host, offset);
     unsigned reg = (unsigned)(offset % ECAM_FUNCTION_SIZE);
-    if (!function || size > 4 || reg % size != 0 || reg >= PCI_CONFIG_SIZE) {
+    if (size > 4 || reg % size != 0 || reg >= PCI_CONFIG_SIZE) {
         return true;
     }
     pthread_mutex_lock(&host->lock);
-    if (pci_function_config_write(function, reg, size, (uint32_t)value)) {
+    struct pci_function *function = ecam_function(host, offset);
+    if (function && pci_function_config_write(function, reg, size, (uint32_t)value)) {
         update_mappings(host);
         intx_disable_update(host, function);
     }
@@ -287,13 +291,36 @@ int pci_host_add(struct pci_host *host, unsigned slot, struct pci_function *func
     if (slot >= PCI_SLOT_COUNT) {
         return -EINVAL;
     }
-    if (host->slots[slot]) {
-        return -EEXIST;
+    pthread_mutex_lock(&host->lock);
+    int result = host->slots[slot] ? -EEXIST : 0;
+    if (result == 0) {
+        function->host = host;
+        function->slot = slot;
+        host->slots[slot] = function;
     }
-    function->host = host;
-    function->slot = slot;
-    host->slots[slot] = function;
-    return 0;
+    pthread_mutex_unlock(&host->lock);
+    return result;
+}
+
+void pci_host_remove(struct pci_function *function)
+{
+    struct pci_host *host = function->host;
+    pthread_mutex_lock(&host->lock);
+    for (unsigned i = 0; i < PCI_BAR_COUNT; i++) {
+        bar_unmap(host, function, &function->bars[i]);
+    }
+    host->slots[function->slot] = NULL;
+    update_mappings(host); /* one that was in its way may have its place now */
+    pthread_mutex_unlock(&host->lock);
+    pci_host_set_intx(function, false);
+}
+
+bool pci_host_is_master(struct pci_function *function)
+{
+    pthread_mutex_lock(&function->host->lock);
+    bool master = pci_function_get(function, PCI_COMMAND, 2) & PCI_COMMAND_MASTER;
+    pthread_mutex_unlock(&function->host->lock);
+    return master;
 }
 
 void pci_host_reset(struct pci_host *host)

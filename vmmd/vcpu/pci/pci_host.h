@@ -1,8 +1,9 @@
 /*
  * The PCIe host bridge: ECAM, the memory and I/O windows, and the INTx lines.
  *
- * One bus (0) with up to 32 single-function devices; slot 0 is the bridge itself. ECAM accesses
- * come from CPU threads and are serialised by the host's lock; a BAR is on the machine's bus
+ * One bus (0) with up to 32 single-function devices, which come and go; slot 0 is the bridge
+ * itself. ECAM accesses come from CPU threads and are serialised by the host's lock; a BAR is on
+ * the machine's bus
  * while the guest has memory decoding on and its address lies inside one window. INTx pins have a
  * lock of their own (a leaf), so that a device can raise an interrupt while another CPU is held up
  * in a configuration access.
@@ -25,8 +26,14 @@ struct pci_host *pci_host_create(struct bus *bus, const struct machine_pci *wind
                                  struct error *err);
 /* Only after the CPUs have stopped, and before its bus goes. Functions stay their owners'. */
 void pci_host_destroy(struct pci_host *host);
-/* Plug a fully described function in, before CPUs run. 0, -EINVAL (no such slot) or -EEXIST. */
+/* Plug a fully described function in, at any time; a guest that runs finds it when it looks. 0,
+ * -EINVAL (no such slot) or -EEXIST. */
 int pci_host_add(struct pci_host *host, unsigned slot, struct pci_function *function);
+/* Take it out again. When this returns no CPU is inside its access functions, and none will be. */
+void pci_host_remove(struct pci_function *function);
+/* Whether the guest lets the function write to memory, as drivers do for as long as they have it.
+ */
+bool pci_host_is_master(struct pci_function *function);
 /* Machine reset, while no CPU runs: all functions back to their first state, then their hooks. */
 void pci_host_reset(struct pci_host *host);
 /* Where messages go, or NULL when this machine takes none: then MSI-X is not offered. */

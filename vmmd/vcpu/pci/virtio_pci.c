@@ -262,6 +262,11 @@ static void config_written(void *opaque, unsigned offset, unsigned size)
     unsigned flags = device->msix.capability + PCI_MSIX_FLAGS;
     bool control = offset < flags + 2 && offset + size > flags;
     bool command = offset < PCI_COMMAND + 2 && offset + size > PCI_COMMAND;
+    /* The last that drivers do with a device (before that they wait for registers of it). */
+    if (command && atomic_load(&device->transport.unplugged) &&
+        !(pci_function_get(&device->function, PCI_COMMAND, 2) & PCI_COMMAND_MASTER)) {
+        device->function.left = true;
+    }
     if (device->has_msix && (control || command)) {
         pthread_mutex_lock(&device->interrupt_lock);
         msix_control_changed(&device->msix);
@@ -277,6 +282,7 @@ static void machine_reset(void *opaque)
         msix_reset(&device->msix);
     }
     virtio_transport_reset(&device->transport);
+    device->function.left |= atomic_load(&device->transport.unplugged);
 }
 
 static const struct pci_function_ops FUNCTION_OPS = {
@@ -470,4 +476,18 @@ void virtio_pci_device_gone(struct virtio_pci *device)
 int virtio_pci_reactivate(struct virtio_pci *device)
 {
     return virtio_transport_reactivate(&device->transport);
+}
+
+/* --- unplugging ------------------------------------------------------------------------------ */
+
+bool virtio_pci_unplug(struct virtio_pci *device, bool force)
+{
+    /* One whose driver is absent has the bus's driver still, and is on the guest's list. */
+    bool left = !pci_host_is_master(&device->function);
+    return virtio_transport_unplug(&device->transport, left, force);
+}
+
+void virtio_pci_remove(struct virtio_pci *device)
+{
+    pci_host_remove(&device->function);
 }

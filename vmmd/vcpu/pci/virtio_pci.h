@@ -39,7 +39,8 @@ bool virtio_pci_kind_known(const char *kind);
 /* Describe the device and plug it into the host bridge. NULL with *err set on failure. */
 struct virtio_pci *virtio_pci_create(struct pci_host *host, const struct virtio_pci_config *config,
                                      struct error *err);
-/* After the CPUs and the interrupt thread have stopped, and after the host bridge is gone. */
+/* After it was taken out (virtio_pci_remove), or after the CPUs and the interrupt thread have
+ * stopped and the host bridge is gone. */
 void virtio_pci_destroy(struct virtio_pci *device);
 
 /* Any thread: the device process signalled `queue` (queue_count: a configuration change). Ignored
@@ -52,6 +53,13 @@ void virtio_pci_count(const struct virtio_pci *device, struct virtio_pci_counts 
 /* A machine reset; see virtio_transport_reset_pending and virtio_transport_device_gone. */
 bool virtio_pci_reset_pending(struct virtio_pci *device);
 void virtio_pci_device_gone(struct virtio_pci *device);
+
+/* Unplug it, while the guest runs; main thread. True once no driver has it: then virtio_pci_remove
+ * and virtio_pci_destroy follow. With `force` the driver can do no more than let go of it from now
+ * on; what it asks for until then is for the device's process to refuse. */
+bool virtio_pci_unplug(struct virtio_pci *device, bool force);
+/* Take it out of the host bridge: no CPU is inside it any more, and none will be. */
+void virtio_pci_remove(struct virtio_pci *device);
 
 /* The device process was replaced; see virtio_transport_reactivate. Main thread. */
 int virtio_pci_reactivate(struct virtio_pci *device);

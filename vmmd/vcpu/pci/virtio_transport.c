@@ -296,7 +296,7 @@ static void write_status(struct virtio_transport *transport, uint32_t value)
         reset(transport);
         return;
     }
-    if (transport->reset_pending) {
+    if (transport->reset_pending || atomic_load(&transport->unplugged)) {
         return;
     }
     uint32_t added = value & STATUS_DRIVER_BITS & ~status;
@@ -422,6 +422,23 @@ void virtio_transport_device_gone(struct virtio_transport *transport)
     }
     finish_queue_resets(transport);
     pthread_mutex_unlock(&transport->lock);
+}
+
+/* Linux acknowledges a device again after its driver has let go of it (2.1). */
+static bool has_driver(const struct virtio_transport *transport)
+{
+    return atomic_load(&transport->status) & ~(uint32_t)VIRTIO_CONFIG_S_ACKNOWLEDGE;
+}
+
+bool virtio_transport_unplug(struct virtio_transport *transport, bool left, bool force)
+{
+    pthread_mutex_lock(&transport->lock);
+    bool idle = left && !still_pending(transport) && !has_driver(transport);
+    if (idle || force) {
+        atomic_store(&transport->unplugged, true);
+    }
+    pthread_mutex_unlock(&transport->lock);
+    return idle;
 }
 
 int virtio_transport_reactivate(struct virtio_transport *transport)
@@ -582,7 +599,7 @@ static struct virtio_transport_queue *queue_in_setup(struct virtio_transport *tr
     unsigned index = transport->queue_select;
     struct virtio_transport_queue *queue = &transport->queues[index % VIRTIO_QUEUES_MAX];
     if (index >= usable_queues(transport) || queue->enabled || queue->resetting ||
-        (driver_runs(transport) && !queue->was_reset)) {
+        atomic_load(&transport->unplugged) || (driver_runs(transport) && !queue->was_reset)) {
         return NULL;
     }
     return queue;
@@ -625,7 +642,8 @@ static void write_queue_reset(struct virtio_transport *transport, unsigned offse
     unsigned index = transport->queue_select;
     bool negotiated = transport->driver_features >> VIRTIO_F_RING_RESET & 1;
     if (value == 1 && negotiated && driver_runs(transport) && !transport->reset_pending &&
-        index < usable_queues(transport) && transport->queues[index].enabled) {
+        !atomic_load(&transport->unplugged) && index < usable_queues(transport) &&
+        transport->queues[index].enabled) {
         reset_queue(transport, index);
     }
 }

@@ -56,8 +56,9 @@ struct virtio_transport {
     uint64_t driver_features;
     uint16_t queue_select;
     _Atomic uint16_t config_vector;
-    bool device_touched; /* was sent something since its last reset */
-    bool reset_pending;  /* the device has not confirmed its reset yet */
+    _Atomic bool unplugged; /* the driver may only let go */
+    bool device_touched;    /* was sent something since its last reset */
+    bool reset_pending;     /* the device has not confirmed its reset yet */
     struct virtio_transport_queue queues[VIRTIO_QUEUES_MAX];
 };
 
@@ -91,6 +92,11 @@ void virtio_transport_reset(struct virtio_transport *transport);
 bool virtio_transport_reset_pending(struct virtio_transport *transport);
 /* The device process that was to confirm the reset has ended, which is as good. Never waits. */
 void virtio_transport_device_gone(struct virtio_transport *transport);
+
+/* Take the device from the guest: true once no driver has it, by its status and by what the bus
+ * says (`left`). It then stays so: the status takes nothing but zero. With `force` that holds at
+ * once. Main thread. */
+bool virtio_transport_unplug(struct virtio_transport *transport, bool left, bool force);
 
 /* The device process was replaced: activate it again if the guest had it running. Main thread. 0,
  * or a negative errno (the device is then marked as needing a reset). */

@@ -1,0 +1,154 @@
+#!/usr/bin/env bash
+# Devices that come and go while a guest runs: a disk and a network card are attached and detached
+# under load, their processes killed meanwhile, and nothing is left of them. ROUNDS=100 KILLS=100 is
+# the long form.
+. "$(dirname "$0")/lib.sh"
+
+rounds=${ROUNDS:-3} kills=${KILLS:-4}
+slow_build && rounds=${ROUNDS:-1} kills=${KILLS:-2}
+image=$work/data.img
+truncate -s 16M "$work/load.img" "$image"
+
+gx() { timeout 120 "$vmctl" exec -n m -- "$@"; }
+in_guest() { gx sh -c "$1"; }
+attach() { "$vmctl" device attach m "$@" 2>>"$work/attach.err"; }
+detach() { "$vmctl" device detach m "$@" 2>>"$work/detach.err"; }
+device() { "$vmctl" --json device show m "$1" 2>/dev/null | tr -d ' \n'; }
+is() { # WHAT EXPECTED GOT
+    if [ "$2" = "$3" ]; then ok "$1"; else not_ok "$1" "expected: $2" "got: $3"; fi
+}
+said() { # CODE ARGUMENT...
+    local code=$1
+    shift
+    ! "$vmctl" "$@" 2>"$work/refused" >/dev/null && grep -q "\[$code\]" "$work/refused"
+}
+refused() { # the same, and what to do about it
+    said "$@" && grep -q hint: "$work/refused"
+}
+vcpud() { pgrep -f "^vcpud $POLYVISOR_RUNTIME_DIR/vms/m/"; }
+# What a device takes: descriptors of vmmd and vcpud, mappings of shared state, processes, files.
+books() {
+    local vcpu
+    vcpu=$(vcpud)
+    echo "vmmd $(ls "/proc/$daemon/fd" | wc -l) vcpud $(ls "/proc/$vcpu/fd" | wc -l)" \
+        "states $(grep -c state- "/proc/$vcpu/maps") processes $(our_processes | wc -l)" \
+        "files $(find "$POLYVISOR_RUNTIME_DIR" | wc -l)"
+}
+balanced() { [ "$(books)" = "$before" ]; }
+anonymous_kib() { sed -n 's/^RssAnon:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$1/status"; }
+# In the guest: the name that its kernel gave to disk1.
+find_disk='for disk in /sys/block/vd*; do [ "$(cat $disk/serial)" != polyvisor-disk1 ] || break; done; disk=/dev/${disk##*/}'
+# In the guest: numbered sectors, each once the one before is on the disk, until the disk is gone.
+writer='i=0; while printf "%08d" $i | dd of=$disk bs=512 seek=$i conv=sync,notrunc oflag=direct 2>/dev/null && [ -b $disk ]; do
+    echo $i >/tmp/last; i=$(((i + 1) % 20000)); done; echo end >/tmp/ended'
+start_writer() {
+    in_guest "rm -f /tmp/last /tmp/ended; $find_disk; ($writer) >/dev/null 2>&1 &"
+    wait_for 60 gx test -s /tmp/last
+}
+writer_ended() { gx test -e /tmp/ended; }
+last_write_is_there() {
+    local last
+    last=$(gx cat /tmp/last)
+    [ "$(dd if="$image" bs=512 skip="$last" count=1 2>/dev/null | head -c 8)" = "$(printf %08d "$last")" ]
+}
+
+daemon_start
+"$vmctl" events >"$work/events" 2>/dev/null &
+"$vmctl" create m --kernel "$guest/vmlinux" --memory 256M --initrd "$guest/test-initrd.cpio.gz" --append "quiet script=commands" \
+    --vsock "path=$work/v.sock" --disk "path=$work/load.img" --hotplug-slots 2 >/dev/null
+check "a machine that does not run takes no device" refused wrong-state device attach m --disk "path=$image"
+"$vmctl" start m >/dev/null
+
+# Without an agent.
+"$vmctl" create deaf --kernel "$guest/vmlinux" --memory 128M --append quiet >/dev/null
+"$vmctl" start deaf >/dev/null
+"$vmctl" device attach deaf --disk "path=$image" >/dev/null 2>"$work/deaf"; is "a guest without an agent gets a device" 0 $?
+check "and it is said what to do in it" grep -q "echo 1 > /sys/bus/pci/rescan" "$work/deaf"
+check "the image is not another machine's then" refused in-use device attach m --disk "path=$image"
+"$vmctl" device detach deaf disk0 >/dev/null; is "what its guest does not use is taken out" 0 $?
+"$vmctl" kill deaf >/dev/null
+
+timeout 120 "$vmctl" exec --wait 100s -n m -- true
+in_guest 'load-modules net; (while :; do dd if=/dev/zero of=/dev/vda bs=64k count=64 oflag=direct; sleep 0.05; done) >/dev/null 2>&1 &'
+
+attach --disk "path=$image" >/dev/null; is "a disk is attached" 0 $?
+check "the guest sees it" gx test -b /dev/vdb
+check "it is shown" sh -c "'$vmctl' device show m disk1 | grep -q 0000:00:04.0"
+check "as JSON" grep -q '"plugged_in":true' <(device disk1)
+check "an image is not attached twice" refused in-use device attach m --disk "path=$image"
+check "nor one that is not there" said bad-disk device attach m --disk "path=$work/none"
+check "a device of the board stays" refused unsupported device detach m rng0
+check "there is no such device" refused not-found device detach m disk9
+attach --net user >/dev/null; is "a card is attached" 0 $?
+check "more than there is room for is refused" refused in-use device attach m --net user
+check "the card works" in_guest 'ip link set eth0 up && udhcpc -q -n -t 5 -T 5 -i eth0 >/dev/null 2>&1'
+check "its confinement is that of others" sh -c "'$vmctl' --json show m | tr -d ' \n' |
+    grep -oE '\{[^}]*devd/(disk1|rng0)[^}]*' | sed -E 's/.*\[(.*)\].*/\1/' | sort -u | wc -l | grep -qx 1"
+"$vmctl" device detach m net0 >/dev/null; is "a card is detached" 0 $?
+
+start_writer
+detach disk1 >/dev/null; is "a disk is detached under the guest's writes" 0 $?
+check "whose writer hears of it" wait_for 60 writer_ended
+check "and whose last write is in the image" last_write_is_there
+before=$(books) small=$(anonymous_kib "$daemon")
+
+# Again and again, under load.
+failed=0
+for ((i = 0; i < rounds; i++)); do
+    attach --disk "path=$image" >/dev/null && attach --net user >/dev/null || failed=$((failed + 1))
+    in_guest "ip link set eth0 up; $find_disk; (while dd if=\$disk of=/dev/null bs=64k iflag=direct; do :; done) >/dev/null 2>&1 &"
+    detach disk1 >/dev/null && detach net0 >/dev/null || failed=$((failed + 1))
+done
+is "$rounds rounds" 0 $failed
+check "nothing of them is left" wait_for 60 balanced
+balanced || not_ok "the books" "before: $before" "now: $(books)"
+check "not even memory" test $(($(anonymous_kib "$daemon") - small)) -lt $((1024 + rounds * 4))
+
+# With the processes killed at any instant: of the device, also while it is plugged in or out.
+touch "$work/kill"
+while [ -e "$work/kill" ]; do
+    for pid in $(pgrep -f "^devd --control $POLYVISOR_RUNTIME_DIR/vms/m/.* --id (disk1|net0) "); do kill -9 "$pid"; done
+    sleep "0.$((RANDOM % 3))$((RANDOM % 9))"
+done 2>/dev/null &
+failed=0
+for ((i = 0; i < kills; i++)); do
+    attach --disk "path=$image" >/dev/null && attach --net user >/dev/null || failed=$((failed + 1))
+    in_guest "$find_disk; (dd if=\$disk of=/dev/null bs=64k iflag=direct) >/dev/null 2>&1 &"
+    detach disk1 --wait 60s >/dev/null && detach net0 --wait 60s >/dev/null || failed=$((failed + 1))
+done
+rm "$work/kill"
+wait $!
+is "$kills rounds with kill -9" 0 $failed
+check "nothing of them is left, either" wait_for 60 balanced
+balanced || not_ok "the books" "before: $before" "now: $(books)"
+
+# By force: the guest gets errors, what was done is in the image, and the image is free.
+attach --disk "path=$image" >/dev/null
+start_writer
+detach disk1 --force >/dev/null; is "a disk is pulled out under the guest's writes" 0 $?
+check "its writer gets an error" wait_for 60 writer_ended
+check "what was written is there" last_write_is_there
+check "the guest lets go of it" wait_for 60 balanced
+attach --disk "path=$image,readonly" >/dev/null; is "it can be attached again" 0 $?
+
+in_guest '(sleep 0.2; reboot -f) >/dev/null 2>&1 &'
+check "the guest restarts" wait_for 120 grep -q " m reset" "$work/events"
+timeout 120 "$vmctl" exec --wait 100s -n m -- test -b /dev/vdb; is "and has it from its boot on" 0 $?
+check "events tell of it all" sh -c "grep -q 'm device-attached disk1' '$work/events' && grep -q 'm device-detached disk1' '$work/events'"
+
+# The death of the machine's own processes in the middle of it.
+attach --net user --wait 1s >/dev/null 2>&1 &
+kill -9 "$(vcpud)"
+wait $!
+stopped() { "$vmctl" list | grep -q 'm *crashed'; }
+check "a machine that dies meanwhile is at its end" wait_for 60 stopped
+"$vmctl" start m >/dev/null
+attach --disk "path=$image" --wait 1s >/dev/null 2>&1 &
+client=$!
+kill -9 $daemon
+wait $client $daemon 2>/dev/null
+daemon_start
+nothing_runs() { [ "$(our_processes | grep -vc /vmmd)" = 0 ]; }
+check "and vmmd's death leaves no process" wait_for 60 nothing_runs
+check "the next one has the machine without the device" sh -c "! '$vmctl' show m | grep -q data.img"
+finish
