@@ -29,7 +29,7 @@ int config_validate(Polyvisor__MachineConfig *config, const char *directory, str
 int config_check_attachment(const Polyvisor__DeviceAttachRequest *wanted, struct error *err);
 /* Likewise check its setting, and complete it (`wanted` must be a copy). It will be the one of that
  * number; `cards` are the settings of the machine's network cards by number, NULL where there is
- * none. Its file is not looked at. */
+ * none. The file of a disk is opened and closed again. */
 int config_validate_attachment(const Polyvisor__MachineConfig *machine,
                                Polyvisor__DeviceAttachRequest *wanted, size_t number,
                                const char *const *cards, const char *directory, struct error *err);
