@@ -432,7 +432,7 @@ static int plug_find_place(struct machine *machine, const Polyvisor__DeviceAttac
             return 0;
         }
     }
-    error_set(err, ERROR_BUSY, 0, "all %zu places for such a device are taken", most);
+    error_set(err, ERROR_BUSY, 0, "none of the %zu places for such a device is free", most);
     error_hint(err, "take one out first: vmctl device detach %s DEVICE", machine->config->name);
     return -ERROR_BUSY;
 }
