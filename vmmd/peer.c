@@ -53,9 +53,11 @@ static void peer_tell(struct peer *peer, struct nbd_message *message, int fd)
     message->number = peer->number;
     int status = nbd_message_send(peer->own_fd, message, fd);
     if (status == -EAGAIN) { /* nobody reads: what was said before is of no interest any more */
-        while (nbd_message_receive(peer->device_fd, &old, &old_fd) != -EAGAIN) {
+        int dropped;
+        do {
+            dropped = nbd_message_receive(peer->device_fd, &old, &old_fd);
             peer_close_fd(&old_fd);
-        }
+        } while (dropped == 0 || dropped == -EBADMSG);
         status = nbd_message_send(peer->own_fd, message, fd);
     }
     if (status < 0) {
@@ -221,6 +223,23 @@ static void peer_timer(evutil_socket_t fd, short what, void *context)
 
 /* ---- from the device ---- */
 
+static int channel_open(struct peer *peer);
+
+/* The device's process, which shares its end with us, has shut it down. It gets nothing more; the
+ * next process gets a channel of its own. */
+static void channel_renew(struct peer *peer)
+{
+    log_warning("the process of %s has closed its channel", peer->uri);
+    event_free(peer->asked);
+    peer->asked = NULL;
+    peer_close_fd(&peer->own_fd);
+    peer_close_fd(&peer->device_fd);
+    int status = channel_open(peer);
+    if (status < 0) {
+        log_error("no other channel for %s: %s", peer->uri, strerror(-status));
+    }
+}
+
 static void peer_asked(evutil_socket_t socket, short what, void *context)
 {
     struct peer *peer = context;
@@ -231,6 +250,10 @@ static void peer_asked(evutil_socket_t socket, short what, void *context)
     for (unsigned i = 0; i < MESSAGES_A_TURN; i++) {
         int status = nbd_message_receive(socket, &message, &fd);
         if (status == -EAGAIN) {
+            break;
+        }
+        if (status < 0 && status != -EBADMSG) {
+            channel_renew(peer);
             break;
         }
         peer_close_fd(&fd);
@@ -244,30 +267,36 @@ static void peer_asked(evutil_socket_t socket, short what, void *context)
 
 /* ---- life ---- */
 
+static int channel_open(struct peer *peer)
+{
+    int pair[2];
+
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0) {
+        return -errno;
+    }
+    peer->own_fd = pair[0];
+    peer->device_fd = pair[1];
+    peer->asked = event_new(peer->base, peer->own_fd, EV_READ | EV_PERSIST, peer_asked, peer);
+    return peer->asked && event_add(peer->asked, NULL) == 0 ? 0 : -ENOMEM;
+}
+
 struct peer *peer_create(const char *uri, const char *programs, const char *folder,
                          struct event_base *base, struct error *err)
 {
     struct peer *peer = calloc(1, sizeof(*peer));
-    int pair[2] = {-1, -1};
 
     if (!peer) {
         error_set(err, ERROR_INTERNAL, ENOMEM, "out of memory");
         return NULL;
     }
     peer->base = base;
-    peer->pidfd = peer->answer_fd = peer->connection_fd = -1;
+    peer->pidfd = peer->answer_fd = peer->connection_fd = peer->own_fd = peer->device_fd = -1;
     peer->uri = strdup(uri);
     peer->programs = strdup(programs);
     peer->folder = strdup(folder);
-    int made = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair);
-    peer->own_fd = pair[0];
-    peer->device_fd = pair[1];
-    if (made == 0) {
-        peer->asked = event_new(base, peer->own_fd, EV_READ | EV_PERSIST, peer_asked, peer);
-    }
+    int opened = channel_open(peer);
     peer->timer = evtimer_new(base, peer_timer, peer);
-    if (!peer->uri || !peer->programs || !peer->folder || !peer->asked || !peer->timer ||
-        event_add(peer->asked, NULL) < 0) {
+    if (!peer->uri || !peer->programs || !peer->folder || opened < 0 || !peer->timer) {
         error_set(err, ERROR_INTERNAL, ENOMEM, "cannot prepare a connection to '%.100s'", uri);
         peer_destroy(peer);
         return NULL;

@@ -1,6 +1,7 @@
 #include "libshared/nbd/channel.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -31,6 +32,26 @@ int nbd_message_send(int socket, const struct nbd_message *message, int fd)
     return sent < 0 ? -errno : 0;
 }
 
+/* *fd is the one descriptor that came, or -1. False: there were more, which are closed: who sends
+ * them wants to fill our table. (The kernel hands over as many as the padded room takes.) */
+static bool take_descriptor(struct msghdr *head, int *fd)
+{
+    unsigned count = 0;
+
+    for (struct cmsghdr *one = CMSG_FIRSTHDR(head); one; one = CMSG_NXTHDR(head, one)) {
+        if (one->cmsg_level != SOL_SOCKET || one->cmsg_type != SCM_RIGHTS) {
+            continue;
+        }
+        for (size_t at = CMSG_LEN(0); at + sizeof(*fd) <= one->cmsg_len; at += sizeof(*fd)) {
+            if (count++) {
+                close(*fd);
+            }
+            memcpy(fd, (const char *)one + at, sizeof(*fd));
+        }
+    }
+    return count <= 1 && !(head->msg_flags & MSG_CTRUNC);
+}
+
 int nbd_message_receive(int socket, struct nbd_message *message, int *fd)
 {
     union control control;
@@ -45,20 +66,16 @@ int nbd_message_receive(int socket, struct nbd_message *message, int *fd)
     do {
         bytes = recvmsg(socket, &head, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     } while (bytes < 0 && errno == EINTR);
-    if (bytes <= 0) {
-        return bytes < 0 ? -errno : -EPIPE;
+    if (bytes < 0) {
+        return -errno;
     }
-    const struct cmsghdr *first = CMSG_FIRSTHDR(&head);
-    if (first && first->cmsg_level == SOL_SOCKET && first->cmsg_type == SCM_RIGHTS &&
-        first->cmsg_len == CMSG_LEN(sizeof(int))) {
-        memcpy(fd, CMSG_DATA(first), sizeof(int));
-    }
-    if (bytes != (ssize_t)sizeof(*message) || (message->kind == NBD_CONNECTED) != (*fd >= 0)) {
+    if (!take_descriptor(&head, fd) || bytes != (ssize_t)sizeof(*message) ||
+        (message->kind == NBD_CONNECTED) != (*fd >= 0)) {
         if (*fd >= 0) {
             close(*fd);
             *fd = -1;
         }
-        return -EBADMSG;
+        return bytes == 0 ? -EPIPE : -EBADMSG;
     }
     message->text[sizeof(message->text) - 1] = '\0';
     return 0;

@@ -1,0 +1,131 @@
+/* What the process of a network disk can do to vmmd over their channel: nothing. */
+#include "libshared/base/log.h"
+#include "libshared/nbd/channel.h"
+#include "vmmd/peer.h"
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+static int pair[2];
+
+static unsigned descriptors(void)
+{
+    unsigned count = 0;
+
+    for (int fd = 0; fd < 256; fd++) {
+        count += fcntl(fd, F_GETFD) >= 0;
+    }
+    return count;
+}
+
+/* `size` bytes of a message of that kind with so many descriptors. */
+static void send_descriptors(uint32_t kind, size_t size, unsigned count)
+{
+    struct nbd_message message = {.kind = kind};
+    union {
+        struct cmsghdr head;
+        char room[CMSG_SPACE(8 * sizeof(int))];
+    } control = {.room = {0}};
+    struct iovec body = {&message, size};
+    struct msghdr head = {.msg_iov = &body, .msg_iovlen = 1};
+
+    if (count) {
+        head.msg_control = control.room;
+        head.msg_controllen = CMSG_SPACE(count * sizeof(int));
+        control.head.cmsg_level = SOL_SOCKET;
+        control.head.cmsg_type = SCM_RIGHTS;
+        control.head.cmsg_len = CMSG_LEN(count * sizeof(int));
+        for (unsigned i = 0; i < count; i++) {
+            memcpy(CMSG_DATA(&control.head) + i * sizeof(int), &pair[0], sizeof(int));
+        }
+    }
+    ck_assert_int_eq(sendmsg(pair[0], &head, 0), (ssize_t)size);
+}
+
+static void setup(void)
+{
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair),
+                     0);
+}
+
+static void teardown(void)
+{
+    close(pair[0]);
+    close(pair[1]);
+}
+
+START_TEST(test_descriptors_stay_out)
+{
+    static const uint32_t kinds[] = {NBD_ASK, NBD_CONNECTED, NBD_FAILED, 0};
+    const size_t sizes[] = {sizeof(struct nbd_message), sizeof(struct nbd_message) - 1, 1, 0};
+    struct nbd_message message;
+    unsigned before = descriptors();
+    int fd;
+
+    for (unsigned i = 0; i < 4 * 4 * 9; i++) {
+        uint32_t kind = kinds[i / 4 % 4];
+        size_t size = sizes[i % 4];
+        unsigned count = i / 16;
+        send_descriptors(kind, size, count);
+        bool good = size == sizeof(message) && count == (kind == NBD_CONNECTED);
+        int status = nbd_message_receive(pair[1], &message, &fd);
+        ck_assert_int_eq(status, good ? 0 : size ? -EBADMSG : -EPIPE);
+        ck_assert_int_eq(fd >= 0, good && count);
+        if (fd >= 0) {
+            close(fd);
+        }
+        ck_assert_msg(descriptors() == before, "%u descriptors with %zu bytes of kind '%c'", count,
+                      size, (int)kind);
+    }
+}
+END_TEST
+
+/* The process shares its end of the channel with vmmd, so it can shut it down for both. */
+START_TEST(test_channel_shut_down)
+{
+    const struct nbd_message ask = {.kind = NBD_ASK, .number = 7};
+    struct event_base *base = event_base_new();
+    struct nbd_message answer;
+    struct error err;
+    struct peer *peer = peer_create("nbd://localhost/", "/nonexistent", "/tmp", base, &err);
+    int fd;
+
+    ck_assert_ptr_nonnull(peer);
+    ck_assert_int_eq(shutdown(peer_device_fd(peer), SHUT_RDWR), 0);
+    event_base_loop(base, EVLOOP_NONBLOCK);
+    struct pollfd idle = {.fd = peer_device_fd(peer), .events = POLLIN};
+    ck_assert_msg(poll(&idle, 1, 0) == 0, "the next process would get a channel that has ended");
+    ck_assert_int_eq(nbd_message_send(idle.fd, &ask, -1), 0);
+    while (nbd_message_receive(idle.fd, &answer, &fd) != 0) {
+        event_base_loop(base, EVLOOP_ONCE);
+    }
+    ck_assert_uint_eq(answer.kind, NBD_FAILED); /* there is no connector there */
+    ck_assert_uint_eq(answer.number, 7);
+    peer_destroy(peer);
+    event_base_free(base);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("vmmd_peer");
+    TCase *test = tcase_create("peer");
+
+    setenv("POLYVISOR_LOG", "error", 0);
+    log_open("test");
+    tcase_add_checked_fixture(test, setup, teardown);
+    tcase_add_test(test, test_descriptors_stay_out);
+    tcase_add_test(test, test_channel_shut_down);
+    suite_add_tcase(suite, test);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
