@@ -18,6 +18,7 @@ static unsigned server_count;
 static enum nbd_lie lies[8];
 static unsigned lie_count;
 static bool refuse; /* there is no server */
+static int held;    /* vmmd keeps a connection, too; -1: it need not here */
 static uint64_t bytes;
 static uint8_t contents[NBD_BYTES];
 static struct nbd_server model; /* what all have in common */
@@ -56,6 +57,9 @@ static void connect_one(uint64_t number)
     server_count++;
     int socket = nbd_server_start(server);
     ck_assert_int_eq(nbd_message_send(own, &message, socket), 0);
+    if (held >= 0) {
+        dup2(socket, held);
+    }
     close(socket);
 }
 
@@ -123,6 +127,7 @@ static void setup(void)
     memset(contents, 0, sizeof(contents));
     server_count = 0;
     refuse = false;
+    held = -1;
     bytes = NBD_BYTES;
     block = NULL;
     lie_with(NBD_HONEST, NBD_HONEST);
@@ -315,6 +320,44 @@ START_TEST(a_server_that_stays_away_fails_requests_in_time)
 }
 END_TEST
 
+/* How many descriptors the kernel watches for the event loop. */
+static unsigned watched(void)
+{
+    unsigned count = 0;
+
+    for (int fd = 0; fd < 64; fd++) {
+        char path[64], text[64] = "", line[256];
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+        if (readlink(path, text, sizeof(text) - 1) < 0 || !strstr(text, "eventpoll")) {
+            continue;
+        }
+        snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+        FILE *file = fopen(path, "r");
+        while (file && fgets(line, sizeof(line), file)) {
+            count += strncmp(line, "tfd:", 4) == 0;
+        }
+        fclose(file);
+    }
+    return count;
+}
+
+/* vmmd holds the connection, too, so the kernel goes on watching what this process only closes: the
+ * loop would turn for as long as there is no other server. */
+START_TEST(an_end_is_seen_once)
+{
+    held = dup(own);
+    ck_assert(try_open(1, false));
+    unsigned before = watched();
+    refuse = true;
+    shutdown(servers[0].socket, SHUT_RDWR);
+    while (!told.lost) {
+        event_base_loop(base, EVLOOP_ONCE);
+    }
+    ck_assert_uint_eq(watched(), before - 1);
+    close(held);
+}
+END_TEST
+
 static bool all_over(const struct block_request *request)
 {
     (void)request;
@@ -475,6 +518,7 @@ int main(void)
     tcase_add_test(tests, a_read_only_export_is_that);
     tcase_add_test(tests, what_was_under_way_is_done_again);
     tcase_add_test(tests, a_server_that_stays_away_fails_requests_in_time);
+    tcase_add_test(tests, an_end_is_seen_once);
     tcase_add_test(tests, a_reset_does_not_wait_for_a_server);
     tcase_add_test(tests, the_next_process_begins_without_a_server);
     tcase_add_test(tests, what_is_remembered_is_checked);

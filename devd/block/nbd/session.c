@@ -3,6 +3,7 @@
 #include "libshared/base/clock.h"
 #include "libshared/base/log.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <libnbd.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +20,9 @@ struct session {
     struct session_port port;
     enum session_state state;
     struct session_export export;
+    /* The connection under a number of our own: libnbd closes its own before we can tell the event
+     * loop, and the kernel would watch on for it, since vmmd holds the connection, too. */
+    int watched;
     struct event *readable, *writable;
     STAILQ_HEAD(, session_command) ended; /* not handed over yet */
     bool flushed;                         /* session_flush_wait's */
@@ -231,8 +235,13 @@ struct session *session_open(int socket, const char *name, struct event_base *ba
     session->handle = handle;
     session->port = *port;
     STAILQ_INIT(&session->ended);
-    session->readable = event_new(base, socket, EV_READ | EV_PERSIST, session_event, session);
-    session->writable = event_new(base, socket, EV_WRITE | EV_PERSIST, session_event, session);
+    session->watched = fcntl(socket, F_DUPFD_CLOEXEC, 0);
+    if (session->watched >= 0) {
+        session->readable =
+            event_new(base, session->watched, EV_READ | EV_PERSIST, session_event, session);
+        session->writable =
+            event_new(base, session->watched, EV_WRITE | EV_PERSIST, session_event, session);
+    }
     if (!session->readable || !session->writable || nbd_set_export_name(handle, name) < 0 ||
         nbd_set_tls(handle, LIBNBD_TLS_DISABLE) < 0 ||
         nbd_set_pread_initialize(handle, false) < 0) {
@@ -275,6 +284,9 @@ void session_close(struct session *session, bool politely)
         session_say_goodbye(session);
     }
     nbd_close(session->handle);
+    if (session->watched >= 0) {
+        close(session->watched);
+    }
     free(session);
 }
 
