@@ -38,6 +38,7 @@ enum nbd_lie {
     NBD_ERRORS,         /* each request fails: no space */
     NBD_STRANGE_ERRORS, /* with an unknown number */
     NBD_ENDS,           /* before the first reply */
+    NBD_HALF_TWICE,     /* structured replies to reads: their first half, two times */
     NBD_LIES
 };
 
@@ -133,6 +134,10 @@ static inline bool nbd_server_options(struct nbd_server *server)
             if (server->lie != NBD_NO_EXPORT) {
                 return true;
             }
+        } else if (option == 8 && server->lie == NBD_HALF_TWICE) { /* STRUCTURED_REPLY */
+            if (!nbd_option_answer(server->socket, option, 1, NULL, 0, 0)) {
+                return false;
+            }
         } else if (!nbd_option_answer(server->socket, option, 0x80000001u, NULL, 0, 0)) {
             return false;
         }
@@ -171,6 +176,23 @@ struct nbd_server_request {
     uint64_t handle, offset;
     uint32_t length;
 } __attribute__((packed));
+
+/* A chunk of a structured reply to a read: OFFSET_DATA, and DONE if it is the last. */
+static inline bool nbd_server_chunk(const struct nbd_server *server, uint64_t handle,
+                                    uint64_t offset, const void *data, uint32_t size, bool last)
+{
+    const struct {
+        uint32_t magic;
+        uint16_t flags, type;
+        uint64_t handle;
+        uint32_t length;
+        uint64_t offset;
+    } __attribute__((packed)) chunk = {
+        htobe32(0x668e33efu), htobe16(last), htobe16(1), handle, htobe32(size + 8), htobe64(offset),
+    };
+
+    return nbd_put(server->socket, &chunk, sizeof(chunk)) && nbd_put(server->socket, data, size);
+}
 
 static inline bool nbd_server_reply(struct nbd_server *server, uint64_t handle, uint32_t error,
                                     const void *data, size_t size)
@@ -233,6 +255,10 @@ static inline bool nbd_server_serve(struct nbd_server *server)
     }
     if (server->ends_after && --server->ends_after == 0) {
         return false; /* done, and nobody hears of it */
+    }
+    if (server->lie == NBD_HALF_TWICE && type == 0) {
+        return nbd_server_chunk(server, request.handle, offset, at, length / 2, false) &&
+               nbd_server_chunk(server, request.handle, offset, at, length / 2, true);
     }
     return nbd_server_reply(server, request.handle, 0, at, type == 0 ? length : 0);
 }

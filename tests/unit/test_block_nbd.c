@@ -5,6 +5,7 @@
 #include "libshared/nbd/channel.h"
 #include "tests/unit/device_host.h"
 #include "tests/unit/nbd_server.h"
+#include <malloc.h>
 #include <signal.h>
 
 #define REQUESTS 32u
@@ -479,6 +480,23 @@ START_TEST(lies_in_replies)
 }
 END_TEST
 
+/* What such a server leaves out must not be what was in our memory: guests may be its friends. */
+START_TEST(nothing_of_ours_shows_in_what_is_read)
+{
+    lie_with(NBD_HALF_TWICE, NBD_HALF_TWICE);
+    ck_assert(try_open(30, false));
+    memset(contents, 0x33, 12288);
+    memset(data[0], 0, 12288);
+    mallopt(M_PERTURB, 0x5a); /* memory is not empty */
+    ask(0, BLOCK_READ, 0, 12288, true);
+    await(1);
+    mallopt(M_PERTURB, 0);
+    for (unsigned i = 0; i < 12288; i++) {
+        ck_assert_msg(data[0][i] == 0 || data[0][i] == 0x33, "%#x at %u", data[0][i], i);
+    }
+}
+END_TEST
+
 START_TEST(no_reply_costs_the_connection)
 {
     lie_with(NBD_NO_REPLY, NBD_HONEST);
@@ -527,6 +545,7 @@ int main(void)
     tcase_add_loop_test(tests, lies_in_the_handshake, NBD_NO_GREETING, NBD_NO_REPLY);
     tcase_add_loop_test(tests, lies_in_a_later_handshake, NBD_NO_GREETING, NBD_MUTE);
     tcase_add_loop_test(tests, lies_in_replies, NBD_REPLY_MAGIC, NBD_ERRORS);
+    tcase_add_test(tests, nothing_of_ours_shows_in_what_is_read);
     tcase_add_test(tests, no_reply_costs_the_connection);
     tcase_add_test(tests, errors_are_those_of_the_request);
     suite_add_tcase(suite, tests);

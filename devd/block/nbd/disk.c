@@ -179,7 +179,9 @@ static bool command_place(struct command *command)
     }
     most = most < PART_MAX ? most : PART_MAX;
     session->length = (uint32_t)(left < most ? left : most);
-    command->copy = malloc(session->length);
+    /* A server that answers in chunks can leave some out: what is in memory then is the guest's. */
+    command->copy =
+        request->operation == BLOCK_READ ? calloc(1, session->length) : malloc(session->length);
     session->buffer = command->copy;
     if (command->copy && request->operation == BLOCK_WRITE) {
         command_copy(command, true);
