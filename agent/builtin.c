@@ -3,13 +3,13 @@
  * a guest needs no program for them, and the end of the machine.
  */
 #include "agent/command.h"
+#include "agent/power.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/reboot.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -94,14 +94,6 @@ static int kind(const char *path)
     return 0;
 }
 
-/* The guest's own way, and without one the kernel's. */
-static int end_machine(const char *program, int how)
-{
-    execlp(program, program, (char *)NULL);
-    sync();
-    return reboot(how) < 0 ? failed(program) : 0;
-}
-
 /* ---- PCI devices that come and go ---- */
 
 static int write_one(const char *path)
@@ -157,9 +149,9 @@ int builtin_run(char *const *arguments)
     } else if (!strcmp(arguments[0], "eject") && arguments[1]) {
         result = eject(arguments[1]);
     } else if (!strcmp(arguments[0], "poweroff")) {
-        result = end_machine("poweroff", RB_POWER_OFF);
+        result = power_end(POWER_OFF);
     } else if (!strcmp(arguments[0], "reboot")) {
-        result = end_machine("reboot", RB_AUTOBOOT);
+        result = power_end(POWER_REBOOT);
     } else {
         fprintf(stderr, "this agent does not know '%s'\n", arguments[0]);
     }

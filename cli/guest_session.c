@@ -44,6 +44,7 @@ struct session {
     bool met; /* there is, or was, an agent */
     bool greeted, started, over, failed;
     uint64_t give_up_ns; /* while there is no connection */
+    uint64_t end_ns;     /* of all of it */
     bool input_open, input_over_told;
     uint8_t input[AGENT_KEPT_MAX]; /* a ring of what the agent's command has not taken */
     uint64_t input_first, input_sent, input_end;
@@ -201,7 +202,7 @@ static bool take_welcome(struct session *session, const uint8_t *frame, size_t l
         return false;
     }
     memcpy(&welcome, frame, sizeof(welcome));
-    session->greeted = true;
+    session->greeted = session->outcome->answered = true;
     if (!welcome.known && session->started) {
         session->failed = true; /* the agent that had it is no more */
         return true;
@@ -391,9 +392,34 @@ static bool all_written(const struct session *session)
 
 /* ---- Connecting ---- */
 
-/* "CONNECT PORT", "OK ...": -1 with errno set. */
-static int dial(const char *path)
+static bool is_gone(const struct session *session)
 {
+    const struct guest_command *command = session->command;
+
+    return command->gone && command->gone(command->gone_context);
+}
+
+/* A guest that is held up answers late, or never. */
+static bool wait_readable(const struct session *session, int fd)
+{
+    struct pollfd ready = {.fd = fd, .events = POLLIN};
+
+    for (unsigned waited = 0; waited < GREETING_MS; waited += LOOK_MS) {
+        int count = poll(&ready, 1, LOOK_MS);
+        if (count == 1 || (count < 0 && errno != EINTR)) {
+            return count == 1;
+        }
+        if (clock_monotonic_ns() >= session->end_ns || is_gone(session)) {
+            return false;
+        }
+    }
+    return false;
+}
+
+/* "CONNECT PORT", "OK ...": -1 with errno set. */
+static int dial(const struct session *session)
+{
+    const char *path = session->path;
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     char line[32];
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -408,10 +434,9 @@ static int dial(const char *path)
     if (size < sizeof(address.sun_path) &&
         connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0 &&
         send(fd, line, (size_t)length, MSG_NOSIGNAL) == length) {
-        struct pollfd ready = {.fd = fd, .events = POLLIN};
         char byte = 0;
         for (unsigned i = 0; i < GREETING_MAX && byte != '\n'; i++) {
-            if (poll(&ready, 1, GREETING_MS) != 1 || recv(fd, &byte, 1, 0) != 1) {
+            if (!wait_readable(session, fd) || recv(fd, &byte, 1, 0) != 1) {
                 break;
             }
         }
@@ -446,7 +471,7 @@ static int reconnect(struct session *session, struct error *err)
         uint32_t wait_ms = session->met ? RECONNECT_MS : session->command->wait_ms;
         session->give_up_ns = now + (wait_ms < ALWAYS_MS ? ALWAYS_MS : wait_ms) * NS_PER_MS;
     }
-    session->fd = dial(session->path);
+    session->fd = dial(session);
     if (session->fd >= 0) {
         session->met = true;
         greet(session);
@@ -551,20 +576,20 @@ static int turn(struct session *session, bool *impatient, struct error *err)
 static int run(struct session *session, struct error *err)
 {
     uint64_t limit_ns = session->command->limit_ms * NS_PER_MS;
-    uint64_t end_ns = limit_ns ? clock_monotonic_ns() + limit_ns : UINT64_MAX;
     bool impatient = false;
     int status = 0;
 
+    session->end_ns = limit_ns ? clock_monotonic_ns() + limit_ns : UINT64_MAX;
     while (status == 0 && !(session->over && all_written(session))) {
         if (session->failed) {
             error_set(err, ERROR_CRASHED, 0, "the guest's agent was started again meanwhile");
             error_hint(err, "nothing is known of what became of the command");
             return -ERROR_CRASHED;
         }
-        if (session->command->gone && session->command->gone(session->command->gone_context)) {
+        if (is_gone(session)) {
             return error_set(err, ERROR_CRASHED, 0, "the machine ended before the command did");
         }
-        if (clock_monotonic_ns() >= end_ns) {
+        if (clock_monotonic_ns() >= session->end_ns) {
             return error_set(err, ERROR_TIMEOUT, 0, "the guest has not done it in time");
         }
         if (impatient) {

@@ -31,6 +31,7 @@ struct guest_command {
 
 /* What became of it. */
 struct guest_outcome {
+    bool answered; /* an agent was there; set as soon as it is so */
     bool by_signal;
     uint32_t status; /* exit status, or the signal's number */
     int cause;       /* errno in the guest when it could not be started, or 0 */

@@ -17,6 +17,11 @@ is_up() { # NAME
 ended_by() { # NAME REASON
     "$vmctl" --json show "$1" | grep -q "\"end_reason\": *\"$2\""
 }
+stopped_by() { # WORD OPTION... NAME: stop it, and it says so
+    local word=$1
+    shift
+    "$vmctl" --json stop "$@" | grep -q "\"stopped_by\": *\"$word\""
+}
 was_told() { # NAME TEXT: an event
     grep "$1" "$work/events" | grep -q "$2"
 }
@@ -33,7 +38,7 @@ watcher=$!
 machine polite busy
 watch polite
 check "the guest comes up" wait_for 120 is_up polite
-check "stop succeeds" "$vmctl" stop --timeout 60s polite
+check "stop succeeds, and says that the key did it" stopped_by power-key --timeout 60s polite
 check "the guest powered off by itself" ended_by polite power-off
 wait_for 10 grep -q 'reboot: Power down' "$work/polite.out"
 check "it said so on its console" grep -q 'reboot: Power down' "$work/polite.out"
@@ -53,7 +58,7 @@ check "on the key of a new process" was_told polite 'device-restarted devd/power
 machine rude deaf
 watch rude
 wait_for 120 is_up rude
-check "stop of a deaf guest succeeds" "$vmctl" stop --timeout 2s rude
+check "stop of a deaf guest succeeds, and says that force did it" stopped_by force --timeout 2s rude
 check "it was ended by force" ended_by rude stopped
 check "the event says why" wait_for 10 was_told rude 'did not power off in time'
 check "its console knows of no power-off" sh -c "! grep -q 'Power down' '$work/rude.out'"
