@@ -6,8 +6,10 @@
 #include "proto/event.pb-c.h"
 #include <nanomsg/pubsub.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct publisher {
     struct channel *channel;
@@ -37,6 +39,24 @@ void publisher_close(struct publisher *publisher)
     }
 }
 
+/* What a person who only sees vmmd's log, or runs one machine from a terminal, must not miss. What
+ * a client is told as the answer to its own request is not here. */
+static bool is_trouble(const char *kind)
+{
+    static const char *const kinds[] = {
+        "device-died",    "device-restarted", "device-failed",    "device-stuck",
+        "device-timeout", "device-refused",   "disk-error",       "disk-well",
+        "hung",           "jit-died",         "jit-job-poisoned",
+    };
+
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+        if (strcmp(kind, kinds[i]) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void publisher_send(struct publisher *publisher, const char *kind, const char *machine,
                     const char *component, const char *detail, ...)
 {
@@ -56,6 +76,7 @@ void publisher_send(struct publisher *publisher, const char *kind, const char *m
     event.machine = (char *)machine;
     event.component = (char *)component;
     event.detail = text;
-    log_info("%s %s %s %s", kind, machine, component, text);
+    log_line(is_trouble(kind) ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO, "%s %s %s %s", kind, machine,
+             component, text);
     channel_send(publisher->channel, &event.base, 0);
 }

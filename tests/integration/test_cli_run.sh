@@ -246,6 +246,9 @@ process_of() { # PROGRAM: a process of this test
     our_processes | grep -m 1 "[/ ]$1 \|^[0-9]* $1 \|bin/$1" | cut -d ' ' -f 1
 }
 start_idle
+kill -KILL "$(process_of devd)"
+check "a killed device is said" wait_for 60 grep -qs "device-died" "$work/idle.err"
+check "and that another took over" wait_for 60 grep -qs "device-restarted" "$work/idle.err"
 kill -KILL "$(process_of vmmd)"
 wait $client
 ended "a killed vmmd is exit status 14, and is cleaned up after" 14
