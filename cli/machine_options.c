@@ -502,6 +502,7 @@ void machine_config_build(const struct machine_settings *settings, const char *n
     config->n_disks = settings->disks.count;
     config->disks = message->disk_pointers;
     config->watchdog = text_or_empty(settings->watchdog);
+    config->on_panic = text_or_empty(settings->on_panic);
     config->balloon = text_or_empty(settings->balloon);
     config->vsock = text_or_empty(settings->vsock);
     config->n_shares = settings->shares.count;

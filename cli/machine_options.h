@@ -53,6 +53,7 @@ struct machine_settings {
     char *vsock; /* checked, owned; NULL: none */
     struct share_settings shares;
     const char *watchdog; /* checked; NULL: none */
+    const char *on_panic; /* "report", "stop"; NULL: vmmd decides */
     char *balloon;        /* checked, owned; NULL: vmmd decides */
     const char *engine;
     const char *irqchip; /* "auto", "plic", "aia" */
@@ -168,6 +169,15 @@ extern const struct option_type option_share;    /* struct share_settings */
                     "does not feed it: reset; poweroff ends the machine; pause holds it until "    \
                     "'vmctl start'; report makes an event, as all but none do",                    \
          .offset = offsetof(struct machine_settings, watchdog)},                                   \
+        {.name = "on-panic",                                                                       \
+         .type = &option_choice,                                                                   \
+         .argument = "ACTION",                                                                     \
+         .choices = "report|stop",                                                                 \
+         .summary = "what becomes of a machine when a console shows that the guest's kernel "      \
+                    "panicked (whoever may write there can print the same): report makes an "      \
+                    "event, stop also ends the machine. Without this, report; 'vmctl run' stops "  \
+                    "when standard input is no terminal, or with a command",                       \
+         .offset = offsetof(struct machine_settings, on_panic)},                                   \
         {.name = "engine",                                                                         \
          .type = &option_choice,                                                                   \
          .argument = "ENGINE",                                                                     \

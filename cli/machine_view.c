@@ -110,6 +110,7 @@ static json_t *config_json(const Polyvisor__MachineConfig *config)
     }
     return json_pack(
         "{s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:I, s:o, s:o, s:b, s:o, s:o, s:o, s:o, s:o, "
+        "s:o, "
         "s:o}",
         "name", output_json_text(config->name), "arch", output_json_text(config->arch), "kernel",
         output_json_text(config->kernel), "initrd", output_json_text(config->initrd), "firmware",
@@ -118,7 +119,8 @@ static json_t *config_json(const Polyvisor__MachineConfig *config)
         (json_int_t)config->hotplug_slots, "engine", output_json_text(config->engine), "irqchip",
         output_json_text(config->irqchip), "perf_map", config->perf_map, "disks", disks, "net",
         nets, "vsock", output_json_text(config->vsock), "shares", shares, "balloon",
-        output_json_text(config->balloon), "watchdog", output_json_text(config->watchdog));
+        output_json_text(config->balloon), "watchdog", output_json_text(config->watchdog),
+        "on_panic", output_json_text(config->on_panic));
 }
 
 static json_t *words_json(const char *text)
@@ -237,14 +239,15 @@ json_t *machine_json(const Polyvisor__MachineInfo *machine)
     static const Polyvisor__MachineConfig none = POLYVISOR__MACHINE_CONFIG__INIT;
 
     return json_pack(
-        "{s:o, s:s, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:I, s:o}", "name",
+        "{s:o, s:s, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:I, s:o, s:I, s:o}", "name",
         output_json_text(machine_name(machine)), "state", machine_state_text(machine->state),
         "config", config_json(machine->config != NULL ? machine->config : &none), "processes",
         processes_json(machine), "devices", machine_devices_json(machine), "console",
         output_json_text(machine->console_path), "started_ns", (json_int_t)machine->started_ns,
         "last_error", last_error_json(machine->last_error), "end_reason",
         output_json_text(machine->end_reason), "guest_code", (json_int_t)machine->guest_code,
-        "links_down", links_down_json(machine));
+        "links_down", links_down_json(machine), "guest_panics", (json_int_t)machine->guest_panics,
+        "guest_panic", output_json_text(machine->guest_panic));
 }
 
 /* ---- Tables ---- */
@@ -327,6 +330,7 @@ static void add_config(struct output_table *table, const Polyvisor__MachineConfi
     add_line(table, "Processors:", "%u", config->cpus);
     add_line(table, "Memory:", "%s", memory);
     add_line(table, "Watchdog:", "%s", config->watchdog);
+    add_line(table, "On panic:", "%s", config->on_panic);
     add_line(table, "Balloon:", "%s", config->balloon);
     add_line(table, "Engine:", "%s", config->engine);
     add_line(table, "Interrupts:", "%s", config->irqchip);
@@ -385,6 +389,10 @@ int machine_print(const Polyvisor__MachineInfo *machine, struct error *err)
     add_line(&table, "Ended by:", "%s", machine->end_reason);
     if (strcmp(machine->end_reason, "guest-failure") == 0) {
         add_line(&table, "Guest's code:", "%u", machine->guest_code);
+    }
+    if (machine->guest_panics != 0) {
+        add_line(&table, "Guest panics:", "%u, the last: %s", machine->guest_panics,
+                 machine->guest_panic);
     }
     if (machine->last_error != NULL) {
         add_line(&table, "Last error:", "%s [%s]", machine->last_error->message,

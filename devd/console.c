@@ -62,6 +62,7 @@ struct console {
     struct console_progress now; /* as in the memory */
     void (*drained)(void *context);
     void *drained_context;
+    struct panic_watch *panics;    /* or NULL */
     struct console_memory *memory; /* copied out of once, then believed: only we write it now */
 };
 
@@ -576,6 +577,9 @@ static void console_flush(evutil_socket_t fd, short what, void *context)
 
     (void)fd;
     (void)what;
+    if (console->panics) {
+        panic_watch_look(console->panics, console->now.written);
+    }
     for (unsigned i = 0; i < CONSOLE_CLIENTS_MAX; i++) {
         struct client *client = console->clients[i];
         if (client && client->greeted && !event_pending(client->writable, EV_WRITE, NULL)) {
@@ -757,11 +761,28 @@ struct console *console_create(struct event_base *base, int listener, int memory
     return console;
 }
 
+int console_watch_panics(struct console *console, void (*panicked)(void *context), void *context)
+{
+    console->panics =
+        panic_watch_create(console->base, console->memory, console->now.written, panicked, context);
+    if (!console->panics) {
+        return -ENOMEM;
+    }
+    event_active(console->flush, EV_WRITE, 0); /* what an earlier process did not look at */
+    return 0;
+}
+
+bool console_panic(const struct console *console, char report[PANIC_REPORT_MAX])
+{
+    return console->panics && panic_watch_report(console->panics, report);
+}
+
 void console_destroy(struct console *console)
 {
     if (!console) {
         return;
     }
+    panic_watch_destroy(console->panics);
     for (unsigned i = 0; i < CONSOLE_CLIENTS_MAX; i++) {
         if (console->clients[i]) {
             client_release(console->clients[i]); /* a successor may know it again */

@@ -13,6 +13,7 @@
 #ifndef POLYVISOR_DEVD_CONSOLE_H
 #define POLYVISOR_DEVD_CONSOLE_H
 
+#include "devd/panic.h"
 #include "libshared/ipc/console.h"
 #include <event2/event.h>
 #include <stdbool.h>
@@ -69,6 +70,12 @@ void console_rewind(struct console *console, uint64_t position);
 uint64_t console_input_position(const struct console *console);
 uint64_t console_input_doubtful(const struct console *console);
 void console_input_settle(struct console *console, uint64_t position);
+
+/* Have `panicked` called when the guest's kernel says in the output that it panicked, and when
+ * there is more to say of that (devd/panic.h). Once, at the start. 0 or -ENOMEM. */
+int console_watch_panics(struct console *console, void (*panicked)(void *context), void *context);
+/* What is known, as panic_watch_report. */
+bool console_panic(const struct console *console, char report[PANIC_REPORT_MAX]);
 
 /* The machine ends: take no more input, accept who is already waiting, deliver what is left, close
  * all clients. `drained` is called once, after at most `limit_ms`, perhaps before this returns. */

@@ -60,6 +60,20 @@ void device_descriptors_close(struct device_descriptors *descriptors)
     }
 }
 
+void device_repeat_notices(struct device *device)
+{
+    char report[PANIC_REPORT_MAX];
+
+    if (device->console && console_panic(device->console, report)) {
+        device_notice(device, DEVICE_NOTICE_PANIC, report);
+    }
+}
+
+static void device_panicked(void *context)
+{
+    device_repeat_notices(context);
+}
+
 static int device_open_console(struct device *device, struct device_descriptors *descriptors,
                                struct error *err)
 {
@@ -71,6 +85,9 @@ static int device_open_console(struct device *device, struct device_descriptors 
     if (!device->console) {
         return error_set(err, ERROR_INTERNAL, errno, "cannot serve the console of device %s",
                          device->id);
+    }
+    if (console_watch_panics(device->console, device_panicked, device) < 0) {
+        return error_set(err, ERROR_INTERNAL, ENOMEM, "no memory for device %s", device->id);
     }
     return 0;
 }

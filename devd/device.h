@@ -114,6 +114,7 @@ enum device_notice {
     DEVICE_NOTICE_BACKEND_ERROR = 1, /* the host failed a request */
     DEVICE_NOTICE_BACKEND_WELL,      /* and does so no more */
     DEVICE_NOTICE_WATCHDOG,          /* the guest did not feed it; the text is how often that was */
+    DEVICE_NOTICE_PANIC, /* the guest's kernel says that it panicked; the text is of devd/panic.h */
 };
 #define DEVICE_NOTICE_MAX 160 /* bytes of its text */
 
@@ -271,6 +272,8 @@ void device_on_notice(struct device *device,
                       void *context);
 /* From the model: tell something, in at most DEVICE_NOTICE_MAX bytes. */
 void device_notice(struct device *device, enum device_notice notice, const char *text);
+/* Tell again what must not get lost: vmmd may have been away. */
+void device_repeat_notices(struct device *device);
 /* Whether to log something that a guest can bring about as often as it likes: true a limited number
  * of times in the life of the process. Any thread. */
 bool device_may_complain(struct device *device);

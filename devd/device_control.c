@@ -182,6 +182,9 @@ static void device_control_request(struct device_control *control,
     switch (request->body_case) {
     case POLYVISOR__DEVICE_REQUEST__BODY_PING:
         device_control_answer(control, request->id, NULL);
+        if (control->operations->pinged) {
+            control->operations->pinged(control->context);
+        }
         break;
     case POLYVISOR__DEVICE_REQUEST__BODY_STOP:
         /* A repeated one takes the place of the first, whose asker may be gone. */

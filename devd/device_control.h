@@ -27,7 +27,8 @@ void device_control_configured(struct device_control *control, const struct erro
 
 /* What requests lead to. */
 struct device_control_operations {
-    void (*stop)(void *context); /* at each stop request; answered by device_control_stopped */
+    void (*pinged)(void *context); /* vmmd is there; NULL: nothing to do */
+    void (*stop)(void *context);   /* at each stop request; answered by device_control_stopped */
     int (*power_key)(void *context, struct error *err); /* 0, or a negative code to answer */
     int (*set_link)(void *context, bool up, struct error *err);              /* likewise */
     int (*set_limits)(void *context, const char *limits, struct error *err); /* likewise */

@@ -247,6 +247,7 @@ static void noticed(void *context, enum device_notice notice, const char *text)
         [DEVICE_NOTICE_BACKEND_WELL] =
             POLYVISOR__DEVICE_NOTICE_KIND__DEVICE_NOTICE_KIND_BACKEND_WELL,
         [DEVICE_NOTICE_WATCHDOG] = POLYVISOR__DEVICE_NOTICE_KIND__DEVICE_NOTICE_KIND_WATCHDOG,
+        [DEVICE_NOTICE_PANIC] = POLYVISOR__DEVICE_NOTICE_KIND__DEVICE_NOTICE_KIND_PANIC,
     };
 
     device_control_notice(devd->control, kinds[notice], text);
@@ -455,7 +456,14 @@ static int balloon(void *context, uint64_t id, const Polyvisor__DeviceBalloon *w
     return device_balloon(devd->device, &order, id, balloon_reported, devd, err);
 }
 
+static void pinged(void *context)
+{
+    struct devd *devd = context;
+    device_repeat_notices(devd->device);
+}
+
 static const struct device_control_operations CONTROL_OPERATIONS = {
+    .pinged = pinged,
     .stop = stop,
     .power_key = power_key,
     .set_link = set_link,

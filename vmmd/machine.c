@@ -41,7 +41,7 @@ void machine_begin_end(struct machine *machine, enum machine_goal goal,
         machine->goal = goal;
         machine->end_state = end_state;
         machine->end_reason = reason;
-        machine->ask_ns = machine->phase_ns = 0;
+        machine->ask_ns = machine->phase_ns = machine->panic_ns = 0;
         child_heartbeat_stop(&machine->vcpu);
         for (size_t i = 0; i < machine->device_count; i++) {
             machine->devices[i]->restart_ns = 0;
@@ -155,7 +155,11 @@ static void machine_step_up(struct machine *machine)
 {
     if (machine->guest_ended) {
         machine_begin_end(machine, MACHINE_GOAL_END, POLYVISOR__MACHINE_STATE__MACHINE_STOPPED,
-                          machine->guest_code ? "guest-failure" : "power-off");
+                          machine->panic_ns     ? PANIC_END_REASON
+                          : machine->guest_code ? "guest-failure"
+                                                : "power-off");
+    } else if (machine_step_panicked(machine)) {
+        /* As it was wanted. */
     } else if (!machine->vcpu.running) {
         machine_note_crash(machine);
     } else if (machine->goal == MACHINE_GOAL_ASK) {
@@ -237,7 +241,8 @@ static void machine_step_stopping(struct machine *machine)
 
 static void machine_arm_timer(struct machine *machine, uint64_t restart_ns, uint64_t plug_ns)
 {
-    uint64_t deadlines[] = {machine->ask_ns, machine->phase_ns, restart_ns, plug_ns};
+    uint64_t deadlines[] = {machine->ask_ns, machine->phase_ns, machine->panic_ns, restart_ns,
+                            plug_ns};
     uint64_t now = clock_monotonic_ns(), next = 0;
 
     for (size_t i = 0; i < sizeof(deadlines) / sizeof(deadlines[0]); i++) {
@@ -429,7 +434,14 @@ static void machine_on_notice(struct child *child, const ProtobufCMessage *messa
         machine_event(machine, "guest-failure", child->role, "code %u", machine->guest_code);
         break;
     case POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_RESET:
-        machine_event(machine, "reset", child->role, "the guest restarted");
+        if (notice->guest_code) {
+            machine_event(machine, "reset", child->role,
+                          "the guest restarted, because of a failure (reason %u)",
+                          notice->guest_code);
+        } else {
+            machine_event(machine, "reset", child->role, "the guest restarted");
+        }
+        machine_panicked_reset(machine);
         break;
     case POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_DEVICE_TIMEOUT:
         machine_event(machine, "device-timeout", child->role, "%.40s missed its deadline",
@@ -505,6 +517,7 @@ int machine_start(struct machine *machine, bool hold, uint64_t promised, struct 
     error_clear(&machine->last_error);
     machine->end_state = before;
     machine->guest_code = 0;
+    machine_forget_panics(machine);
     machine->goal = hold ? MACHINE_GOAL_HOLD : MACHINE_GOAL_RUN;
     machine_set_state(machine, POLYVISOR__MACHINE_STATE__MACHINE_STARTING);
     return 0;
@@ -662,8 +675,8 @@ struct machine *machine_create(const struct machine_host *host, Polyvisor__Machi
 struct machine *machine_load(const struct machine_host *host, Polyvisor__MachineRecord *record,
                              struct error *err)
 {
-    static const char *const reasons[] = {"power-off",     "stopped", "killed",
-                                          "guest-failure", "crashed", "watchdog"};
+    static const char *const reasons[] = {"power-off", "stopped",  "killed",        "guest-failure",
+                                          "crashed",   "watchdog", PANIC_END_REASON};
     struct machine *machine = machine_new(host, record->config, err);
 
     if (!machine) {
@@ -671,6 +684,8 @@ struct machine *machine_load(const struct machine_host *host, Polyvisor__Machine
     }
     record->config = NULL;
     machine->guest_code = record->guest_code;
+    machine->panic_count = record->guest_panics;
+    snprintf(machine->panic_text, sizeof(machine->panic_text), "%s", record->guest_panic);
     error_from_message(&machine->last_error, record->last_error);
     for (size_t i = 0; i < sizeof(reasons) / sizeof(reasons[0]); i++) {
         if (!strcmp(record->end_reason, reasons[i])) {

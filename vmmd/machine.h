@@ -31,6 +31,7 @@
     15000 /* its console may take 5 s to drain, its disk some to flush                             \
            */
 #define MACHINE_DIRECTORY_MAX 192
+#define PANIC_TEXT_MAX        128
 #define MACHINE_PROCESSES_MAX (2 + DEVICES_MAX)
 
 /* What machines need of the supervisor they live in. */
@@ -81,8 +82,13 @@ struct machine {
     size_t device_count;
     int handover_fds[2]; /* ours and vcpud's end (libshared/ipc/handover.h); -1 = none */
 
+    unsigned panic_count; /* of the guest's kernel, since the start, as its consoles say */
+    char panic_text[PANIC_TEXT_MAX];            /* of the last one; "" = none */
+    const struct machine_device *panic_console; /* which was the first to tell; NULL = not known */
+
     struct event *step_event, *timer_event;
-    uint64_t ask_ns, phase_ns; /* deadlines (clock_monotonic_ns), 0 = none */
+    /* Deadlines (clock_monotonic_ns), 0 = none. */
+    uint64_t ask_ns, phase_ns, panic_ns;
 };
 
 /* A machine of this configuration, whose ownership it takes on success. Makes its directory and

@@ -86,6 +86,7 @@ struct machine_device {
     bool link_down;                                 /* the card's cable was pulled */
     char description[96];                           /* its process's, for people */
     unsigned expiries;                              /* of a watchdog, that were acted on */
+    unsigned panics, panics_ended;                  /* of the guest, that it has told of */
     uint64_t notice_ns;                             /* when it last told something */
     unsigned queue_count;                           /* virtio only */
     char id[16];                                    /* "serial0", "disk0" */

@@ -47,6 +47,9 @@ void machine_device_notice(struct child *child, const ProtobufCMessage *message)
     case POLYVISOR__DEVICE_NOTICE_KIND__DEVICE_NOTICE_KIND_WATCHDOG:
         machine_watchdog_expired(device, text);
         break;
+    case POLYVISOR__DEVICE_NOTICE_KIND__DEVICE_NOTICE_KIND_PANIC:
+        machine_guest_panicked(device, text);
+        break;
     default:
         log_warning("%s of '%s' sent an unknown notice", child->role,
                     device->machine->config->name);

@@ -2,7 +2,8 @@
  * processes, machine_recovery.c its devices' restarts, machine_power.c how the guest is asked to
  * power off, machine_hotplug.c how devices come and go, machine_record.c what is told about it,
  * machine_network.c and machine_disk.c what is special about cards and disks, machine_limits.c the
- * limits of both. */
+ * limits of both, machine_watchdog.c and machine_panic.c what becomes of a guest that is in
+ * trouble. */
 #ifndef POLYVISOR_VMMD_MACHINE_INTERNAL_H
 #define POLYVISOR_VMMD_MACHINE_INTERNAL_H
 
@@ -78,6 +79,18 @@ void machine_device_notice(struct child *child, const ProtobufCMessage *message)
 
 /* The machine's watchdog expired for the `count`th time (any text): act as its setting says. */
 void machine_watchdog_expired(struct machine_device *device, const char *count);
+/* Why a machine ended whose guest's kernel panicked. */
+#define PANIC_END_REASON "guest-panic"
+/* A console's process says what it read of a panic of the guest's kernel (any text; the same again
+ * and again): tell of it, and act as the machine's configuration says. */
+void machine_guest_panicked(struct machine_device *device, const char *report);
+/* The guest was reset: had it panicked, that is the end of it. */
+void machine_panicked_reset(struct machine *machine);
+/* Part of the step: begin the machine's end when its guest panicked and that is wanted. */
+bool machine_step_panicked(struct machine *machine);
+/* A start: it has not panicked yet. */
+void machine_forget_panics(struct machine *machine);
+
 /* Have the guest begin anew. */
 void machine_reset(struct machine *machine);
 /* Hold the guest where it is; a start lets it go on. */

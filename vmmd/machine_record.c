@@ -45,6 +45,8 @@ int machine_save(struct machine *machine)
     record.processes = processes.list;
     record.end_reason = (char *)machine->end_reason;
     record.guest_code = machine->guest_code;
+    record.guest_panics = machine->panic_count;
+    record.guest_panic = machine->panic_text;
     if (machine->last_error.code != ERROR_OK) {
         error_to_message(&machine->last_error, &error);
         record.last_error = &error;
@@ -137,6 +139,8 @@ void machine_view_init(struct machine_view *view, struct machine *machine)
     info->started_ns = machine->started_ns;
     info->end_reason = (char *)machine->end_reason;
     info->guest_code = machine->guest_code;
+    info->guest_panics = machine->panic_count;
+    info->guest_panic = machine->panic_text;
     machine_view_add(view, &machine->vcpu);
     for (size_t i = 0; i < machine->device_count; i++) {
         struct machine_device *device = machine->devices[i];

@@ -107,6 +107,24 @@ static int config_check_irqchip(Polyvisor__MachineConfig *config, struct error *
     return -ERROR_CONFIG;
 }
 
+static int config_check_on_panic(Polyvisor__MachineConfig *config, struct error *err)
+{
+    static const char *const known[] = {CONFIG_PANIC_REPORT, CONFIG_PANIC_STOP};
+
+    if (!config->on_panic[0] && message_set_string(&config->on_panic, CONFIG_PANIC_REPORT) < 0) {
+        return error_set(err, ERROR_INTERNAL, 0, "out of memory");
+    }
+    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+        if (!strcmp(config->on_panic, known[i])) {
+            return 0;
+        }
+    }
+    error_set(err, ERROR_CONFIG, 0, "a panic of the guest can lead to no '%.40s'",
+              config->on_panic);
+    error_hint(err, "use 'report' or 'stop'");
+    return -ERROR_CONFIG;
+}
+
 static int config_check_cpus(const Polyvisor__MachineConfig *config, struct error *err)
 {
     if (config->cpus >= 1 && config->cpus <= CONFIG_CPUS_MAX) {
@@ -299,6 +317,7 @@ int config_validate_form(Polyvisor__MachineConfig *config, const char *directory
     result = result ? result : config_check_arch(config, err);
     result = result ? result : config_check_engine(config, err);
     result = result ? result : config_check_irqchip(config, err);
+    result = result ? result : config_check_on_panic(config, err);
     result = result ? result : config_check_cpus(config, err);
     result = result ? result : config_check_memory_size(config, err);
     result = result ? result : config_check_append(config, err);

@@ -11,6 +11,9 @@
 #define CONFIG_DISKS_MAX    16
 #define CONFIG_APPEND_MAX   2047
 #define CONFIG_DEFAULT_ARCH "riscv64"
+/* What a panic of the guest's kernel leads to: an event; that and the machine's end. */
+#define CONFIG_PANIC_REPORT "report"
+#define CONFIG_PANIC_STOP   "stop"
 
 #define HOTPLUG_SLOTS_DEFAULT 8
 #define HOTPLUG_SLOTS_MAX     24

@@ -203,6 +203,7 @@ static void note_end(struct run *run, const Polyvisor__MachineInfo *machine)
 {
     run->ended = machine_state_ended(machine->state);
     run->guest_code = machine->guest_code;
+    snprintf(run->guest_panic, sizeof(run->guest_panic), "%s", machine->guest_panic);
     snprintf(run->end_reason, sizeof(run->end_reason), "%s", machine->end_reason);
     error_from_message(&run->last_error, machine->last_error);
     if (run->ended && machine->state == POLYVISOR__MACHINE_STATE__MACHINE_CRASHED) {
@@ -379,6 +380,13 @@ static int boot(struct run *run, struct error *err)
     return status;
 }
 
+int run_error_panic(const struct run *run, struct error *err)
+{
+    error_set(err, ERROR_GUEST, 0, "the guest's kernel panicked: %s", run->guest_panic);
+    error_hint(err, "'--on-panic report' lets the machine go on");
+    return -ERROR_GUEST;
+}
+
 /* vmctl's exit status from how the machine ended, as command.run returns it. */
 static int verdict(const struct run *run, struct error *err)
 {
@@ -396,6 +404,9 @@ static int verdict(const struct run *run, struct error *err)
     }
     if (strcmp(run->end_reason, "watchdog") == 0) {
         return error_set(err, ERROR_GUEST, 0, "the guest did not feed its watchdog");
+    }
+    if (strcmp(run->end_reason, "guest-panic") == 0) {
+        return run_error_panic(run, err);
     }
     if (strcmp(run->end_reason, "power-off") == 0 || run->user_quit) {
         return 0;
@@ -471,6 +482,10 @@ static int run(const struct invocation *invocation, struct error *err)
         snprintf(run.name, sizeof(run.name), "%s", settings->machine.name);
     } else {
         snprintf(run.name, sizeof(run.name), "run-%d", (int)getpid());
+    }
+    if (settings->machine.on_panic == NULL) { /* nobody may be there who would end it */
+        bool watched = invocation->positional_count == 0 && isatty(STDIN_FILENO);
+        settings->machine.on_panic = watched ? "report" : "stop";
     }
     status = run_image_prepare(&run, err);
     if (status == 0) {

@@ -39,6 +39,7 @@ struct run {
     uint64_t give_up_ns; /* when the machine must have ended, once we asked for it; 0 = not asked */
     char end_reason[32];
     uint32_t guest_code;
+    char guest_panic[128];
     struct error last_error;
 };
 
@@ -49,6 +50,9 @@ void run_ask_end(struct run *run, bool by_force);
 /* Take vmmd's answer to "has it ended?", if one came; run->ended says so. 0, or a negative code
  * with *err set: vmmd is gone. */
 int run_handle_watcher(struct run *run, struct error *err);
+
+/* The machine ended because its guest's kernel panicked. Returns the negative code. */
+int run_error_panic(const struct run *run, struct error *err);
 
 /* ---- run_image.c ---- */
 

@@ -106,6 +106,8 @@ static int guest_run(struct run *run, struct guest_command *command, struct gues
     if (status != 0 && watch.error.code != ERROR_OK) {
         *err = watch.error;
         status = -(int)err->code;
+    } else if (status != 0 && run->ended && strcmp(run->end_reason, "guest-panic") == 0) {
+        status = run_error_panic(run, err);
     } else if (status != 0 && run->ended) {
         error_set(err, ERROR_CRASHED, 0, "machine '%s' ended before its command did (%s)",
                   run->name, run->end_reason);

@@ -64,7 +64,7 @@ _Static_assert(sizeof(struct console_welcome) == 24, "wire layout");
  * the rest; only its successor reads it, which checks everything.
  */
 #define CONSOLE_MEMORY_MAGIC   0x4d435650u /* "PVCM" */
-#define CONSOLE_MEMORY_VERSION 1u
+#define CONSOLE_MEMORY_VERSION 2u
 
 /* A client that named itself. */
 struct console_seat {
@@ -79,6 +79,15 @@ struct console_progress {
     uint64_t since_mark; /* of these, after the producer's mark */
 };
 
+/* What the guest's kernel said there of panics (devd/panic.h). */
+#define CONSOLE_PANIC_TEXT 120u
+struct console_panic {
+    uint64_t examined;             /* what begins before this byte of the output is known */
+    uint32_t count;                /* panics ever */
+    uint32_t ended;                /* of the last one all is told */
+    char text[CONSOLE_PANIC_TEXT]; /* of the last one, with a NUL */
+};
+
 struct console_memory {
     uint32_t magic, version;
     _Atomic uint32_t selected; /* which of the two is valid: switched by one store */
@@ -90,6 +99,9 @@ struct console_memory {
     uint64_t intent_total, intent_taken;
     uint64_t intent_seat; /* CONSOLE_CLIENTS_MAX: of a client without a name */
     struct console_seat seats[CONSOLE_CLIENTS_MAX];
+    _Atomic uint32_t panic_selected; /* which of the two is valid: switched by one store */
+    uint32_t panic_reserved;
+    struct console_panic panics[2];
     uint8_t ring[CONSOLE_RING]; /* byte n of the output is at n % CONSOLE_RING */
 };
 _Static_assert(offsetof(struct console_memory, seats) == 80, "shared layout");

@@ -182,7 +182,7 @@ static inline struct limits fuzz_limits(struct fuzz_input *input)
 static inline void fuzz_clear_console(struct fuzz_host *host)
 {
     const uint32_t head[] = {CONSOLE_MEMORY_MAGIC, CONSOLE_MEMORY_VERSION};
-    static const uint8_t nothing[640];
+    static const uint8_t nothing[offsetof(struct console_memory, ring)];
 
     fuzz_require(pwrite(host->console_fd, nothing, sizeof(nothing), 0) == sizeof(nothing) &&
                      pwrite(host->console_fd, head, sizeof(head), 0) == sizeof(head),
@@ -208,7 +208,7 @@ static inline void fuzz_end(struct fuzz_host *host)
 static inline void fuzz_damage_console(struct fuzz_host *host, struct fuzz_input *input)
 {
     uint64_t value = fuzz_number(input);
-    uint16_t at = (uint16_t)(8 + fuzz_take(input, 2) % 632);
+    uint16_t at = (uint16_t)(8 + fuzz_take(input, 2) % (offsetof(struct console_memory, ring) - 8));
 
     pwrite(host->console_fd, &value, fuzz_take(input, 1) & 1 ? 8 : 4, at & ~3);
 }

@@ -286,7 +286,7 @@ START_TEST(each_kind_of_end_is_told_apart)
     } cases[] = {
         {0, 0, MACHINE_POWER_OFF, 0}, {0, 1, MACHINE_FAILURE, 1},
         {1, 0, MACHINE_RESET, 0},     {2, 0, MACHINE_RESET, 0},
-        {1, 1, MACHINE_RESET, 0},     {0, 0xe0000005, MACHINE_FAILURE, 0xe0000005},
+        {1, 1, MACHINE_RESET, 1},     {0, 0xe0000005, MACHINE_FAILURE, 0xe0000005},
     };
     ck_assert_uint_lt((size_t)_i, sizeof(cases) / sizeof(cases[0]));
     ck_assert_int_eq(CALL2(SRST, 0, cases[_i].type, cases[_i].reason), 0);

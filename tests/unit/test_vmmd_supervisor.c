@@ -222,6 +222,57 @@ START_TEST(a_process_that_does_not_stop_is_killed)
 }
 END_TEST
 
+static enum error_code ask_show(const char *name)
+{
+    Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
+    Polyvisor__ShowRequest show = POLYVISOR__SHOW_REQUEST__INIT;
+
+    show.name = (char *)name;
+    request.show = &show;
+    request.body_case = POLYVISOR__REQUEST__BODY_SHOW;
+    return ask(&request);
+}
+
+/* It is told again at each ping. */
+START_TEST(a_panic_is_told_once)
+{
+    restart_supervisor_with("serial0:panic=1 begun out of\\033 coffee;panic=1 ended out of coffee;"
+                            "panic=rubbish;panic=2 begun no cups;");
+    ck_assert_int_eq(ask_create("one", "on"), ERROR_OK);
+    ck_assert_int_eq(ask_start("one", false), ERROR_OK);
+    await_event("guest-panic");
+    do {
+        ck_assert_int_eq(ask_show("one"), ERROR_OK);
+    } while (machine()->guest_panics < 2);
+    ck_assert_int_eq(ask_wait("one", 2500), ERROR_OK); /* a ping later */
+    ck_assert_int_eq(ask_show("one"), ERROR_OK);
+    ck_assert_uint_eq(machine()->guest_panics, 2);
+    ck_assert_str_eq(machine()->guest_panic, "no cups");
+    ck_assert_int_eq(machine()->state, POLYVISOR__MACHINE_STATE__MACHINE_RUNNING);
+    ck_assert_int_eq(ask_kill("one"), ERROR_OK);
+}
+END_TEST
+
+START_TEST(a_panic_ends_the_machine)
+{
+    restart_supervisor_with("console0:panic=1 begun out of coffee;panic=1 ended out of coffee;");
+    create_on_panic = "stop";
+    ck_assert_int_eq(ask_create("one", "on"), ERROR_OK);
+    create_on_panic = "";
+    ck_assert_int_eq(ask_start("one", false), ERROR_OK);
+    ck_assert_int_eq(ask_wait("one", LONG_MS), ERROR_OK);
+    ck_assert_str_eq(machine()->end_reason, "guest-panic");
+    ck_assert_int_eq(machine()->state, POLYVISOR__MACHINE_STATE__MACHINE_STOPPED);
+    ck_assert_str_eq(machine()->guest_panic, "out of coffee");
+    /* A later vmmd knows it, too. */
+    restart_supervisor_with("");
+    ck_assert_int_eq(ask_show("one"), ERROR_OK);
+    ck_assert_str_eq(machine()->end_reason, "guest-panic");
+    ck_assert_uint_eq(machine()->guest_panics, 1);
+    ck_assert_str_eq(machine()->guest_panic, "out of coffee");
+}
+END_TEST
+
 START_TEST(guest_failure_keeps_its_code)
 {
     ck_assert_int_eq(ask_create("one", "failure"), ERROR_OK);
@@ -651,6 +702,8 @@ int main(int argc, char **argv)
         a_broken_key_stops_at_once,
         a_process_that_does_not_stop_is_killed,
         guest_failure_keeps_its_code,
+        a_panic_is_told_once,
+        a_panic_ends_the_machine,
         failed_starts_are_told_and_leave_nothing,
         a_dead_vcpud_is_a_crash,
         a_hung_vcpud_is_a_crash,

@@ -159,6 +159,8 @@ static inline enum error_code ask(Polyvisor__Request *request)
     return err.code;
 }
 
+static const char *create_on_panic __attribute__((unused)) = "";
+
 static inline enum error_code ask_create_of(const char *name, const char *behaviour,
                                             uint64_t memory)
 {
@@ -171,6 +173,7 @@ static inline enum error_code ask_create_of(const char *name, const char *behavi
     config.name = (char *)name;
     config.kernel = kernel;
     config.append = (char *)behaviour;
+    config.on_panic = (char *)create_on_panic;
     config.cpus = 1;
     config.memory_bytes = memory;
     create.config = &config;

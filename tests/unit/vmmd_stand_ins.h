@@ -194,6 +194,22 @@ static void fake_press_key(const char *behaviour, Polyvisor__DeviceReply *reply,
     eventfd_write(fdlist_take(&fake_descriptors, "call.0"), 1);
 }
 
+/* What a console's process says of its guest's panics: `behaviour` has "panic=REPORT;". */
+static void fake_panic(struct channel *channel, const char *behaviour)
+{
+    Polyvisor__DeviceReply notice = POLYVISOR__DEVICE_REPLY__INIT;
+    char report[128];
+
+    for (const char *at = behaviour; (at = strstr(at, "panic="));) {
+        at += strlen("panic=");
+        snprintf(report, sizeof(report), "%.*s", (int)strcspn(at, ";"), at);
+        notice.notice = POLYVISOR__DEVICE_NOTICE_KIND__DEVICE_NOTICE_KIND_PANIC;
+        notice.text = report;
+        channel_send(channel, &notice.base, FAKE_WAIT_MS);
+        fake_sleep_ms(150); /* vmmd does not listen to who talks more often */
+    }
+}
+
 static int fake_devd(struct channel *channel, const char *id)
 {
     const char *all = getenv("FAKE_DEVD");
@@ -210,6 +226,7 @@ static int fake_devd(struct channel *channel, const char *id)
         bool configure = request->body_case == POLYVISOR__DEVICE_REQUEST__BODY_CONFIGURE;
         bool stop = request->body_case == POLYVISOR__DEVICE_REQUEST__BODY_STOP;
         bool key = request->body_case == POLYVISOR__DEVICE_REQUEST__BODY_POWER_KEY;
+        bool ping = request->body_case == POLYVISOR__DEVICE_REQUEST__BODY_PING;
         Polyvisor__Error error;
 
         restart = configure ? request->configure->restart : restart;
@@ -228,6 +245,9 @@ static int fake_devd(struct channel *channel, const char *id)
             fake_press_key(behaviour, &reply, &error);
         }
         channel_send(channel, &reply.base, FAKE_WAIT_MS);
+        if (ping && behaviour) {
+            fake_panic(channel, behaviour);
+        }
         if (configure && ((fake_says(behaviour, "die-once") && !restart) ||
                           fake_says(behaviour, "die-always"))) {
             fake_sleep_ms(200);

@@ -46,6 +46,7 @@ struct control {
     control_confine *confine; /* NULL: nothing to do */
     enum control_state state;
     struct notice ending;     /* how the guest ended; of kind NONE before */
+    unsigned reset_reason;    /* that the guest gave for the last one */
     uint64_t reset_report_ns; /* while a reset waits: when to tell vmmd who it waits for */
 };
 
@@ -134,6 +135,7 @@ static int do_reset(struct control *control, const Polyvisor__VcpuRequest *reque
 {
     (void)request;
     (void)reply;
+    control->reset_reason = 0;
     int result = reset_begin(control, err);
     return result < 0 ? result : 0; /* when it waits for a device, a notice tells its end */
 }
@@ -373,6 +375,9 @@ static void on_notice(evutil_socket_t fd, short what, void *context)
         if (control->state == CONTROL_ENDED) {
             continue;
         }
+        if (notice.kind == POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_RESET) {
+            control->reset_reason = notice.guest_code;
+        }
         if (REACTIONS[notice.kind](control)) {
             if (control->state == CONTROL_ENDED) {
                 control->ending = notice;
@@ -396,7 +401,8 @@ static void on_reset_timer(evutil_socket_t fd, short what, void *context)
     if (result < 0) {
         reset_failed(control, &err);
     } else if (result == 0) {
-        notices_post(&control->outbox, POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_RESET, 0, NULL);
+        notices_post(&control->outbox, POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_RESET,
+                     control->reset_reason, NULL);
     } else if (clock_monotonic_ns() >= control->reset_report_ns) {
         guest_report_stuck(control->guest);
         control->reset_report_ns =

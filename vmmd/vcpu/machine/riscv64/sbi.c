@@ -234,7 +234,7 @@ static struct sbi_result call_srst(const struct sbi_caller *caller, uint64_t fun
         return FAILURE(SBI_INVALID_PARAM);
     }
     if (type != SHUTDOWN) {
-        return end_machine(caller, MACHINE_RESET, 0);
+        return end_machine(caller, MACHINE_RESET, (unsigned)reason);
     }
     return end_machine(caller, reason == NO_REASON ? MACHINE_POWER_OFF : MACHINE_FAILURE,
                        (unsigned)reason);

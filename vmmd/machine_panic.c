@@ -1,0 +1,92 @@
+/* What the guest's kernel says of a panic on a console (devd/panic.h), and what becomes of it. */
+#include "libshared/base/clock.h"
+#include "vmmd/machine_internal.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A kernel that began to tell of a panic has so long to tell the rest. */
+#define PANIC_TELLS_NS 10000000000ull
+
+static bool panic_ends_machine(const struct machine *machine)
+{
+    return !strcmp(machine->config->on_panic, CONFIG_PANIC_STOP) &&
+           machine->state == POLYVISOR__MACHINE_STATE__MACHINE_RUNNING;
+}
+
+/* End the machine at `when`, unless it is to end earlier. */
+static void panic_end_at(struct machine *machine, uint64_t when)
+{
+    if (panic_ends_machine(machine) && (!machine->panic_ns || when < machine->panic_ns)) {
+        machine->panic_ns = when;
+        machine_wake(machine);
+    }
+}
+
+/* A kernel prints the same on all its consoles. */
+static bool panic_is_known(const struct machine_device *device, unsigned count, const char *text)
+{
+    const struct machine *machine = device->machine;
+
+    return count <= machine->panic_count && machine->panic_console != device &&
+           !strcmp(machine->panic_text, text);
+}
+
+static void panic_begun(struct machine_device *device, unsigned count, const char *text)
+{
+    struct machine *machine = device->machine;
+
+    if (panic_is_known(device, count, text)) {
+        return;
+    }
+    machine->panic_count += count - device->panics;
+    machine->panic_console = device;
+    snprintf(machine->panic_text, sizeof(machine->panic_text), "%s", text);
+    machine_event(machine, "guest-panic", device->child.role, "%s", text);
+    machine_save(machine);
+    panic_end_at(machine, clock_monotonic_ns() + PANIC_TELLS_NS);
+}
+
+void machine_guest_panicked(struct machine_device *device, const char *report)
+{
+    char *rest;
+    unsigned count = (unsigned)strtoul(report, &rest, 10);
+    bool ended = !strncmp(rest, " ended ", 7);
+
+    if (!ended && strncmp(rest, " begun ", 7)) {
+        return;
+    }
+    if (count > device->panics) { /* else it is told again */
+        panic_begun(device, count, rest + 7);
+        device->panics = count;
+    }
+    if (ended && device->panics_ended < count) {
+        device->panics_ended = count;
+        panic_end_at(device->machine, clock_monotonic_ns());
+    }
+}
+
+void machine_panicked_reset(struct machine *machine)
+{
+    if (machine->panic_ns) {
+        panic_end_at(machine, clock_monotonic_ns());
+    }
+}
+
+bool machine_step_panicked(struct machine *machine)
+{
+    if (!machine->panic_ns || machine->panic_ns > clock_monotonic_ns()) {
+        return false;
+    }
+    machine_begin_end(machine, MACHINE_GOAL_END, POLYVISOR__MACHINE_STATE__MACHINE_STOPPED,
+                      PANIC_END_REASON);
+    return true;
+}
+
+void machine_forget_panics(struct machine *machine)
+{
+    machine->panic_count = 0;
+    machine->panic_text[0] = '\0';
+    machine->panic_console = NULL;
+    machine->panic_ns = 0;
+}
