@@ -85,10 +85,15 @@ static void limit(int resource, rlim_t value)
 static bool isolate(const struct jitd *jitd, struct error *err)
 {
     const char *const also[] = {jitd->cache_path, NULL};
+    /* vmmd's own sockets: who can talk to it can have anything of this user's. */
+    static const char *const hidden[] = {"control.sock", "events.sock", NULL};
     const char *end = strrchr(jitd->control_path, '/');
     char directory[RUNTIME_PATH_MAX];
     const struct sandbox_isolation isolation = {
-        .directory = directory, .also = also, .keep_user = true, /* who owns the cache */
+        .directory = directory,
+        .hidden = hidden,
+        .also = also,
+        .keep_user = true, /* who owns the cache */
     };
     struct error ignored;
 

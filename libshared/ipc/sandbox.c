@@ -18,6 +18,9 @@
 
 /* Where the new root is put together. Any directory does; every host has this one. */
 #define STAGE "/tmp"
+/* A folder of the new root, for a moment, and an empty file in it. */
+#define NOWHERE "/polyvisor-nowhere"
+#define NOTHING NOWHERE "/nothing"
 
 bool sandbox_confines(void)
 {
@@ -227,6 +230,23 @@ static int bind_share(const struct sandbox_isolation *isolation, int share)
     return 0;
 }
 
+/* Put an empty file in the place of each. It is in a file system that nobody sees otherwise. */
+static int hide(const struct sandbox_isolation *isolation)
+{
+    char target[PATH_MAX];
+
+    if (mkdir("." NOWHERE, 0755) < 0 ||
+        mount("polyvisor", "." NOWHERE, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=4k") < 0) {
+        return -1;
+    }
+    int result = make_file(NOTHING);
+    for (unsigned i = 0; result == 0 && isolation->hidden[i]; i++) {
+        snprintf(target, sizeof(target), ".%s/%s", isolation->directory, isolation->hidden[i]);
+        result = mount("." NOTHING, target, NULL, MS_BIND, NULL) < 0 && errno != ENOENT ? -1 : 0;
+    }
+    return result < 0 || umount2("." NOWHERE, MNT_DETACH) < 0 || rmdir("." NOWHERE) < 0 ? -1 : 0;
+}
+
 static int fill_root(const struct sandbox_isolation *isolation, const struct kept *kept)
 {
     if (kept->share >= 0 && bind_share(isolation, kept->share) < 0) {
@@ -241,7 +261,7 @@ static int fill_root(const struct sandbox_isolation *isolation, const struct kep
             return -1;
         }
     }
-    return 0;
+    return isolation->hidden ? hide(isolation) : 0;
 }
 
 /* With folders that the user can pass whom root becomes, whatever the umask it was started with. */
@@ -310,6 +330,9 @@ int sandbox_isolate(const struct sandbox_isolation *isolation, struct error *err
     int result = SANDBOX_SANITIZED ? 0 : enter_namespaces(isolation->network, err);
     if (result == 1) {
         result = shrink_file_system(isolation, err);
+        if (result == 0 && sandbox_restrict_paths(isolation) < 0) {
+            result = failed(err, "what is done with files");
+        }
     }
     return result == 0 ? drop_capabilities(isolation->keep_user, err) : result;
 }

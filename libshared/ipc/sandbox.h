@@ -23,7 +23,10 @@
 #include <sys/types.h>
 
 struct sandbox_isolation {
-    const char *directory;   /* absolute; all of the file system that is left, readable, writable */
+    const char *directory; /* absolute; all of the file system that is left. Sockets in it can be
+                              made and connected to; where the kernel has Landlock, no more. */
+    const char *const
+        *hidden;             /* names in it that are taken out of view, NULL at the end; or NULL */
     const char *const *also; /* absolute paths of files and folders that stay in view as well, NULL
                                 at the end; may be NULL. Those that do not exist are left out. */
     bool keep_user; /* root stays root, for the sake of files that it owns, without capabilities */

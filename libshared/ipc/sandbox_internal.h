@@ -12,6 +12,12 @@
 #define SANDBOX_SANITIZED false
 #endif
 
+struct sandbox_isolation;
+
+/* Leave of what is in view what the process needs, where the kernel can: sandbox_paths.c. 0, or -1
+ * with errno set. Before there are threads, since others would not be restricted. */
+int sandbox_restrict_paths(const struct sandbox_isolation *isolation);
+
 /* Whether the environment asks for no confinement at all. */
 bool sandbox_unconfined(void);
 

@@ -18,11 +18,13 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 static char directory[] = "/tmp/polyvisor-test-XXXXXX";
 static const char *const also[] = {"/etc/hosts", "/usr/share", "/nonexistent", NULL};
+static const char *const hidden[] = {"hidden.sock", "absent.sock", NULL};
 static pid_t bystander; /* another process of ours, to be left alone */
 
 /* A try returns 0 when what it tried worked, otherwise errno. */
@@ -34,6 +36,7 @@ static int confined(enum sandbox_job job, attempt *try)
     pid_t child = fork();
     if (child == 0) {
         struct sandbox_isolation isolation = {.directory = directory,
+                                              .hidden = hidden,
                                               .also = also,
                                               .keep_user = job == SANDBOX_COMPILER,
                                               .network = job == SANDBOX_NETWORK};
@@ -55,6 +58,46 @@ static int open_in_directory(void)
     char path[80];
     snprintf(path, sizeof(path), "%s/file", directory);
     return result_of(open(path, O_RDONLY));
+}
+
+/* Whether the kernel restricts what is done with files, besides which are seen. */
+static bool paths_are_restricted(void)
+{
+    return syscall(SYS_landlock_create_ruleset, NULL, 0, 1) >= 2;
+}
+
+static int connect_to(const char *name)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s/%s", directory, name);
+    return fd < 0 ? 1 : result_of(connect(fd, (struct sockaddr *)&address, sizeof(address)));
+}
+
+static int connect_to_hidden(void)
+{
+    return connect_to("hidden.sock");
+}
+
+static int connect_to_other(void)
+{
+    return connect_to("other.sock");
+}
+
+static int make_name_in_directory(void)
+{
+    char path[80];
+    snprintf(path, sizeof(path), "%s/made", directory);
+    return result_of(mkdir(path, 0700));
+}
+
+static int rename_in_directory(void)
+{
+    char from[80], to[80];
+    snprintf(from, sizeof(from), "%s/other.sock", directory);
+    snprintf(to, sizeof(to), "%s/file", directory);
+    return result_of(rename(from, to));
 }
 
 static int open_what_stays(void)
@@ -210,7 +253,15 @@ END_TEST
 
 START_TEST(test_compiler_has_its_directory)
 {
-    ck_assert_int_eq(confined(SANDBOX_COMPILER, open_in_directory), 0);
+    /* For its sockets: vmmd's records are there, too. */
+    ck_assert_int_eq(confined(SANDBOX_COMPILER, connect_to_other), 0);
+    ck_assert_int_ne(confined(SANDBOX_COMPILER, connect_to_hidden), 0);
+    if (paths_are_restricted()) {
+        ck_assert_int_eq(confined(SANDBOX_COMPILER, open_in_directory), EACCES);
+        ck_assert_int_eq(confined(SANDBOX_COMPILER, make_name_in_directory), EACCES);
+        ck_assert_int_eq(confined(SANDBOX_COMPILER, rename_in_directory), EACCES);
+        ck_assert_int_eq(confined(SANDBOX_CONNECTOR, open_in_directory), EACCES);
+    }
     ck_assert_int_ne(confined(SANDBOX_COMPILER, open_password_file), 0);
     ck_assert_int_eq(confined(SANDBOX_COMPILER, open_what_stays), 0);
     ck_assert_int_ne(confined(SANDBOX_COMPILER, make_process), 0);
@@ -252,6 +303,18 @@ START_TEST(test_failure_is_told)
 }
 END_TEST
 
+static int listen_at(const char *name)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s/%s", directory, name);
+    ck_assert_int_eq(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    chmod(address.sun_path, 0666); /* root becomes nobody */
+    ck_assert_int_eq(listen(fd, 64), 0);
+    return fd;
+}
+
 static void set_up(void)
 {
     char path[80];
@@ -259,6 +322,8 @@ static void set_up(void)
     chmod(directory, 0755);
     snprintf(path, sizeof(path), "%s/file", directory);
     close(open(path, O_WRONLY | O_CREAT, 0644));
+    listen_at("hidden.sock");
+    listen_at("other.sock");
     bystander = fork();
     if (bystander == 0) {
         pause();
@@ -268,11 +333,14 @@ static void set_up(void)
 
 static void tear_down(void)
 {
+    static const char *const names[] = {"file", "hidden.sock", "other.sock"};
     char path[80];
     kill(bystander, SIGKILL);
     waitpid(bystander, NULL, 0);
-    snprintf(path, sizeof(path), "%s/file", directory);
-    unlink(path);
+    for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        snprintf(path, sizeof(path), "%s/%s", directory, names[i]);
+        unlink(path);
+    }
     rmdir(directory);
 }
 

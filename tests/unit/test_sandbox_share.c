@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -103,6 +104,56 @@ static int run_program(void)
     return result_of(execl("/bin/true", "true", (char *)NULL));
 }
 
+/* vmmd takes up its machines by the records in their folders. */
+static int write_record(void)
+{
+    char path[96];
+    snprintf(path, sizeof(path), "%s/state", directory);
+    return result_of(open(path, O_WRONLY));
+}
+
+/* Opening it to write the next record would wait for ever. */
+static int make_pipe_for_record(void)
+{
+    char path[96];
+    snprintf(path, sizeof(path), "%s/state.new", directory);
+    return result_of(mknod(path, S_IFIFO | 0666, 0));
+}
+
+static int rename_over_record(void)
+{
+    char path[96];
+    snprintf(path, sizeof(path), "%s/state", directory);
+    int result = result_of(renameat(inside, "forged", AT_FDCWD, path));
+    return result ? result : result_of(linkat(inside, "file", AT_FDCWD, path, 0));
+}
+
+static int remove_record(void)
+{
+    int folder = open(directory, O_PATH | O_DIRECTORY);
+    return result_of(unlinkat(folder, "state", 0));
+}
+
+static const struct {
+    const char *what;
+    attempt *try;
+} in_machine[] = {
+    {"write the machine's record", write_record},
+    {"make a pipe of its name", make_pipe_for_record},
+    {"put another in its place", rename_over_record},
+    {"remove it", remove_record},
+};
+
+START_TEST(test_the_machine_s_folder)
+{
+    bool restricted = syscall(SYS_landlock_create_ruleset, NULL, 0, 1) >= 2;
+    int result = confined(false, in_machine[_i].try);
+    ck_assert_msg(result != 0 || !sandbox_confines() || !restricted, "it could %s",
+                  in_machine[_i].what);
+    ck_assert_int_ne(result, 200);
+}
+END_TEST
+
 static const struct {
     const char *what;
     attempt *try;
@@ -138,6 +189,9 @@ static int work(void)
         return 1; /* chmod by that call is none that it may use */
     }
     return fchmodat(AT_FDCWD, path, 0640, 0) < 0 || mkdirat(inside, "new", 0755) < 0 ||
+                   renameat(inside, "forged", inside, "new/moved") < 0 ||
+                   linkat(inside, "new/moved", inside, "forged", 0) < 0 ||
+                   unlinkat(inside, "new/moved", 0) < 0 ||
                    renameat(inside, "new", inside, "newer") < 0 ||
                    unlinkat(inside, "newer", AT_REMOVEDIR) < 0 ||
                    mknodat(inside, "fifo", S_IFIFO | 0600, 0) < 0 || unlinkat(inside, "fifo", 0) < 0
@@ -177,6 +231,12 @@ static void setup(void)
     ck_assert_int_eq(mkdir(share, 0755), 0);
     snprintf(path, sizeof(path), "%s/secret", base);
     close(open(path, O_WRONLY | O_CREAT, 0644));
+    snprintf(path, sizeof(path), "%s/state", directory);
+    close(open(path, O_WRONLY | O_CREAT, 0666));
+    snprintf(path, sizeof(path), "%s/forged", share);
+    close(open(path, O_WRONLY | O_CREAT, 0666));
+    chmod(directory, 0777); /* the tests' user is the machine's */
+    chmod(share, 0777);
     snprintf(path, sizeof(path), "%s/way", share);
     ck_assert_int_eq(symlink("..", path), 0);
     snprintf(path, sizeof(path), "%s/null", share);
@@ -202,6 +262,8 @@ int main(void)
     tcase_add_checked_fixture(test, setup, teardown);
     tcase_set_timeout(test, 120);
     tcase_add_loop_test(test, test_forbidden, 0, sizeof(forbidden) / sizeof(forbidden[0]));
+    tcase_add_loop_test(test, test_the_machine_s_folder, 0,
+                        sizeof(in_machine) / sizeof(in_machine[0]));
     tcase_add_test(test, test_it_can_work);
     tcase_add_test(test, test_read_only);
     suite_add_tcase(suite, test);
