@@ -47,9 +47,8 @@ struct command {
     struct nbd_disk *disk;
     struct block_request *request;
     uint64_t deadline_ns;
-    uint8_t *copy;  /* of what is in several places; NULL: it is in one */
-    bool flushing;  /* a durable write of a server that cannot force: its flush */
-    bool in_flight; /* else it waits */
+    uint8_t *copy; /* of what is in several places; NULL: it is in one */
+    bool flushing; /* a durable write of a server that cannot force: its flush */
 };
 TAILQ_HEAD(command_list, command);
 
@@ -241,7 +240,8 @@ static void disk_expect(struct nbd_disk *disk, uint64_t deadline_ns)
 
 static void disk_wait(struct nbd_disk *disk, struct command *command, bool first)
 {
-    command->in_flight = false;
+    free(command->copy); /* a new one is made when it is launched */
+    command->copy = NULL;
     if (first) {
         TAILQ_INSERT_HEAD(&disk->waiting, command, link);
     } else {
@@ -252,7 +252,6 @@ static void disk_wait(struct nbd_disk *disk, struct command *command, bool first
 static void disk_land(struct nbd_disk *disk, struct command *command)
 {
     TAILQ_REMOVE(&disk->flying, command, link);
-    command->in_flight = false;
     disk->in_flight--;
     disk->in_flight_bytes -= command->session.length;
 }
@@ -271,7 +270,6 @@ static void disk_launch(struct nbd_disk *disk)
             command_finish(command, status < 0 ? status : 0);
             continue;
         }
-        command->in_flight = true;
         TAILQ_INSERT_TAIL(&disk->flying, command, link);
         disk->in_flight++;
         disk->in_flight_bytes += command->session.length;
@@ -290,8 +288,6 @@ static void command_succeeded(struct nbd_disk *disk, struct command *command)
             command_copy(command, false);
         }
         transfer_advance(request, command->session.length);
-        free(command->copy);
-        command->copy = NULL;
         if (request->vector_count) {
             disk_wait(disk, command, true);
             return;
@@ -313,8 +309,6 @@ static void disk_done(void *context, struct session_command *session)
 
     disk_land(disk, command);
     if (session->status == -ENOTCONN || session->status == -ESHUTDOWN) {
-        free(command->copy);
-        command->copy = NULL;
         disk_wait(disk, command, true);
         return;
     }
@@ -366,8 +360,6 @@ static void disk_down(struct nbd_disk *disk, const char *reason)
     for (command = TAILQ_LAST(&disk->flying, command_list); command; command = next) {
         next = TAILQ_PREV(command, command_list, link);
         disk_land(disk, command);
-        free(command->copy);
-        command->copy = NULL;
         disk_wait(disk, command, true);
     }
     timer_set(disk->retry, disk->retry_ms * NS_PER_MS);
@@ -438,9 +430,7 @@ static void disk_changed(void *context)
     enum session_state state = session_state(disk->session);
 
     if (state == SESSION_DEAD) {
-        char reason[NBD_TEXT_MAX];
-        snprintf(reason, sizeof(reason), "%.200s", session_reason(disk->session));
-        disk_down(disk, reason);
+        disk_down(disk, session_reason(disk->session));
     } else if (state == SESSION_UP) {
         if (disk->line != LINE_UP) {
             disk_up(disk);
@@ -621,9 +611,7 @@ static void disk_start(struct block *block)
         if (disk->line == LINE_UP) {
             session_start(disk->session);
             if (session_state(disk->session) == SESSION_DEAD) {
-                char reason[NBD_TEXT_MAX];
-                snprintf(reason, sizeof(reason), "%.200s", session_reason(disk->session));
-                disk_down(disk, reason);
+                disk_down(disk, session_reason(disk->session));
             }
         }
     } while (disk->finished && disk->line == LINE_UP);
