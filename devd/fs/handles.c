@@ -216,35 +216,40 @@ void handles_keep(struct fs *fs, uint32_t node, const struct statx *status, mode
     }
 }
 
+/* The handle that a name is of, or NULL. */
+static struct handle_own *handle_named(const struct fs *fs, const struct keep_name *name)
+{
+    uint32_t index = name->index;
+
+    return name->kind == KEEP_HANDLE && index && index < fs->state->handle_end &&
+                   fs->state->handles[index].kind &&
+                   fs->state->handles[index].generation == name->generation
+               ? &fs->handles->own[index]
+               : NULL;
+}
+
 int handle_kept(void *context, const struct keep_name *name)
 {
     const struct fs *fs = context;
-    uint32_t index = name->index;
+    const struct handle_own *own = handle_named(fs, name);
 
     if (name->kind == KEEP_NODE) {
         return node_kept(fs, name);
     }
-    return name->kind == KEEP_HANDLE && index && index < fs->state->handle_end &&
-                   fs->state->handles[index].kind &&
-                   fs->state->handles[index].generation == name->generation &&
-                   fs->handles->own[index].kept
-               ? fs->handles->own[index].fd - 1
-               : -1;
+    return own && own->kept ? own->fd - 1 : -1;
 }
 
 void handle_found(void *context, const struct keep_name *name, int fd)
 {
     struct fs *fs = context;
-    uint32_t index = name->index;
+    struct handle_own *own = handle_named(fs, name);
 
     if (name->kind == KEEP_NODE && node_restore(fs, name, fd)) {
         return;
     }
-    if (name->kind == KEEP_HANDLE && index && index < fs->state->handle_end &&
-        fs->state->handles[index].kind &&
-        fs->state->handles[index].generation == name->generation && !fs->handles->own[index].fd) {
-        fs->handles->own[index].fd = fd + 1;
-        fs->handles->own[index].kept = true;
+    if (own && !own->fd) {
+        own->fd = fd + 1;
+        own->kept = true;
         return;
     }
     close(fd);
@@ -255,9 +260,7 @@ static void handles_scan(struct fs *fs)
 {
     for (uint32_t i = fs->state->handle_end - 1; i > 0; i--) {
         struct share_handle *handle = &fs->state->handles[i];
-        bool known = handle->node && handle->node < fs->state->node_end &&
-                     fs->state->nodes[handle->node].used &&
-                     fs->state->nodes[handle->node].generation == handle->node_generation;
+        bool known = node_is(fs, handle->node, handle->node_generation);
         if (!handle->kind) {
             fs->handles->own[i].next_free = fs->handles->free;
             fs->handles->free = i;

@@ -54,6 +54,12 @@ uint32_t node_index(const struct fs *fs, uint64_t number)
                : 0;
 }
 
+bool node_is(const struct fs *fs, uint32_t index, uint32_t generation)
+{
+    return index && index < fs->state->node_end && fs->state->nodes[index].used &&
+           fs->state->nodes[index].generation == generation;
+}
+
 static uint32_t *bucket_of(const struct fs *fs, const struct share_identity *identity)
 {
     uint64_t mixed = (identity->inode ^ identity->device << 40) * UINT64_C(0x9e3779b97f4a7c15);
@@ -211,13 +217,7 @@ static uint32_t node_parent(const struct fs *fs, uint32_t index)
     const struct share_node *node = &fs->state->nodes[index];
     uint32_t parent = node->parent;
 
-    if (parent == SHARE_ROOT) {
-        return parent;
-    }
-    return parent && parent < fs->state->node_end && fs->state->nodes[parent].used &&
-                   fs->state->nodes[parent].generation == node->parent_generation
-               ? parent
-               : 0;
+    return parent == SHARE_ROOT || node_is(fs, parent, node->parent_generation) ? parent : 0;
 }
 
 /* Open it by its name in its parent, which has a descriptor. */
@@ -455,15 +455,9 @@ int node_keep(struct fs *fs, uint32_t index, bool always)
     return status;
 }
 
-static bool node_is(const struct fs *fs, const struct keep_name *name)
-{
-    return name->index && name->index < fs->state->node_end && fs->state->nodes[name->index].used &&
-           fs->state->nodes[name->index].generation == name->generation;
-}
-
 int node_kept(const struct fs *fs, const struct keep_name *name)
 {
-    return node_is(fs, name) && fs->nodes->own[name->index].kept
+    return node_is(fs, name->index, name->generation) && fs->nodes->own[name->index].kept
                ? fs->nodes->own[name->index].fd - 1
                : -1;
 }
@@ -472,7 +466,7 @@ bool node_restore(struct fs *fs, const struct keep_name *name, int fd)
 {
     struct node_own *own = &fs->nodes->own[name->index % SHARE_NODES_MAX];
 
-    if (!node_is(fs, name) || own->fd) {
+    if (!node_is(fs, name->index, name->generation) || own->fd) {
         return false;
     }
     own->kept = true;
