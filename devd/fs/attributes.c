@@ -85,7 +85,7 @@ void fs_attributes(const struct fs *fs, const struct statx *status, struct fuse_
 
 /* A name is asked for each time it is used, but for those of directories: a path has many of them,
  * and hardly anybody puts another directory in the place of one. */
-uint64_t fs_name_seconds(const struct fs *fs, const struct statx *status)
+uint64_t fs_valid_seconds(const struct fs *fs, const struct statx *status)
 {
     switch (fs->setting.cache) {
     case SHARE_CACHE_ALWAYS:
@@ -96,11 +96,6 @@ uint64_t fs_name_seconds(const struct fs *fs, const struct statx *status)
         break;
     }
     return 0;
-}
-
-uint64_t fs_attributes_seconds(const struct fs *fs, const struct statx *status)
-{
-    return fs_name_seconds(fs, status);
 }
 
 struct fs_link fs_link_to(int fd)

@@ -12,11 +12,10 @@
 #include <unistd.h>
 
 enum operation_traits {
-    CHANGES = 1,   /* refused where the share is read-only */
-    ALONE = 2,     /* while no other runs */
-    SLOW = 4,      /* by its nature */
-    UNASKED = 8,   /* also before a session; nothing is answered when it fails */
-    BEGINNING = 16 /* makes the session */
+    CHANGES = 1,  /* refused where the share is read-only */
+    ALONE = 2,    /* while no other runs */
+    SLOW = 4,     /* by its nature */
+    BEGINNING = 8 /* makes the session */
 };
 
 struct operation {
@@ -29,7 +28,7 @@ struct operation {
 
 static const struct operation operations[] = {
     [FUSE_LOOKUP] = {op_lookup, 2, 0},
-    [FUSE_FORGET] = {op_forget, ARGUMENTS(forget), UNASKED},
+    [FUSE_FORGET] = {op_forget, ARGUMENTS(forget), 0},
     [FUSE_GETATTR] = {op_getattr, ARGUMENTS(getattr), 0},
     [FUSE_SETATTR] = {op_setattr, ARGUMENTS(setattr), CHANGES},
     [FUSE_READLINK] = {op_readlink, 0, 0},
@@ -51,14 +50,14 @@ static const struct operation operations[] = {
     [FUSE_GETXATTR] = {op_getxattr, ARGUMENTS(getxattr) + 2, 0},
     [FUSE_LISTXATTR] = {op_listxattr, ARGUMENTS(getxattr), 0},
     [FUSE_REMOVEXATTR] = {op_removexattr, 2, CHANGES},
-    [FUSE_INIT] = {op_init, 16, ALONE | UNASKED | BEGINNING},
+    [FUSE_INIT] = {op_init, 16, ALONE | BEGINNING},
     [FUSE_OPENDIR] = {op_opendir, ARGUMENTS(open), 0},
     [FUSE_READDIR] = {op_readdir, ARGUMENTS(read), 0},
-    [FUSE_RELEASEDIR] = {op_releasedir, ARGUMENTS(release), 0},
+    [FUSE_RELEASEDIR] = {op_release, ARGUMENTS(release), 0},
     [FUSE_FSYNCDIR] = {op_fsync, ARGUMENTS(fsync), SLOW},
     [FUSE_CREATE] = {op_create, ARGUMENTS(create) + 2, CHANGES},
     [FUSE_DESTROY] = {op_destroy, 0, ALONE},
-    [FUSE_BATCH_FORGET] = {op_batch_forget, ARGUMENTS(batch_forget), UNASKED},
+    [FUSE_BATCH_FORGET] = {op_batch_forget, ARGUMENTS(batch_forget), 0},
     [FUSE_FALLOCATE] = {op_fallocate, ARGUMENTS(fallocate), CHANGES | SLOW},
     [FUSE_READDIRPLUS] = {op_readdirplus, ARGUMENTS(read), 0},
     [FUSE_LSEEK] = {op_lseek, ARGUMENTS(lseek), 0},
@@ -126,7 +125,7 @@ void fs_run(struct fs *fs, struct fs_message *message)
     }
 }
 
-void fs_forget_all(struct fs *fs)
+void fs_reset(struct fs *fs)
 {
     pthread_mutex_lock(&fs->lock);
     fs->state->session = 0;
@@ -136,11 +135,6 @@ void fs_forget_all(struct fs *fs)
     memset(fs->state->intents, 0, sizeof(fs->state->intents));
     memset(&fs->state->forget, 0, sizeof(fs->state->forget));
     pthread_mutex_unlock(&fs->lock);
-}
-
-void fs_reset(struct fs *fs)
-{
-    fs_forget_all(fs);
 }
 
 static int open_places(struct fs *fs, const struct fs_options *options, struct error *err)

@@ -65,7 +65,7 @@ struct fs *fs_create(struct fs_options *options, struct error *err);
 void fs_destroy(struct fs *fs);
 /* Do what it asks and write the answer. */
 void fs_run(struct fs *fs, struct fs_message *message);
-/* The driver was reset: the guest knows no file and has none open. */
+/* The session is over, or the driver was reset: the guest knows no file and has none open. */
 void fs_reset(struct fs *fs);
 
 /* Whether the request may only run while no other does. */

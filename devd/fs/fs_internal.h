@@ -63,8 +63,9 @@ struct share_identity fs_identity(const struct statx *status);
 bool fs_same(const struct share_identity *one, const struct share_identity *other);
 void fs_attributes(const struct fs *fs, const struct statx *status, struct fuse_attr *attributes);
 /* How many seconds the guest may go by what it was told of a name and of attributes. */
-uint64_t fs_name_seconds(const struct fs *fs, const struct statx *status);
-uint64_t fs_attributes_seconds(const struct fs *fs, const struct statx *status);
+uint64_t fs_valid_seconds(const struct fs *fs, const struct statx *status);
+/* The flags of open(2) that a guest has a say in. */
+#define FS_OPEN_FLAGS (O_ACCMODE | O_TRUNC | O_SYNC | O_DSYNC)
 /* The bits of a mode that a guest may set: no set-id bits but the one that a directory hands on. */
 mode_t fs_mode(mode_t mode, bool directory);
 /* The path of the link that leads to a descriptor, relative to fs->links. */
@@ -86,11 +87,13 @@ fs_operation op_unlink, op_rmdir, op_rename, op_rename2;
 fs_operation op_getattr, op_setattr, op_readlink;
 fs_operation op_open, op_release, op_read, op_write, op_fsync, op_fallocate, op_lseek,
     op_copy_file_range;
-fs_operation op_opendir, op_readdir, op_readdirplus, op_releasedir;
+fs_operation op_opendir, op_readdir, op_readdirplus;
 fs_operation op_setxattr, op_getxattr, op_listxattr, op_removexattr;
 
-/* Clear the session: tables, what is kept, intents. */
-void fs_forget_all(struct fs *fs);
+/* Tell the guest of a file, which counts as a lookup more. `fd` is its O_PATH descriptor, taken in
+ * any case, or -1. 0 or -ENFILE. */
+int fs_tell(struct fs *fs, uint64_t parent, const char *name, int fd, const struct statx *status,
+            struct fuse_entry_out *entry);
 /* Look `name` up in a directory and count it as told to the guest. 0 or negative errno. */
 int fs_enter(struct fs *fs, uint64_t parent, int directory, const char *name,
              struct fuse_entry_out *entry);

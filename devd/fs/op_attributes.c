@@ -8,7 +8,7 @@
 
 static int answer_attributes(struct fs *fs, struct fs_message *message, const struct statx *status)
 {
-    struct fuse_attr_out out = {.attr_valid = fs_attributes_seconds(fs, status)};
+    struct fuse_attr_out out = {.attr_valid = fs_valid_seconds(fs, status)};
 
     fs_attributes(fs, status, &out.attr);
     return fs_reply(message, &out, sizeof(out));

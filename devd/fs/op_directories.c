@@ -16,7 +16,6 @@
 #define LISTING_MAX (256u * 1024) /* bytes of one answer */
 #define CHUNK       16384u        /* bytes asked of the host at once */
 
-/* getdents64(2)'s record; the C library's has the same layout. */
 struct listing {
     struct fs *fs;
     struct fs_message *message;
@@ -45,30 +44,15 @@ int op_opendir(struct fs *fs, struct fs_message *message)
     return result < 0 ? result : fs_reply(message, &out, sizeof(out));
 }
 
-int op_releasedir(struct fs *fs, struct fs_message *message)
-{
-    return op_release(fs, message);
-}
-
 /* What the guest is told of a file beside its name; nothing when it cannot be told of. */
 static void tell_of(const struct listing *listing, const char *name, struct fuse_entry_out *entry)
 {
     struct fs *fs = listing->fs;
     struct statx status;
-    uint64_t number;
 
     memset(entry, 0, sizeof(*entry));
-    if (!fs_name_valid(name, strlen(name)) || fs_stat_at(listing->handle.fd, name, &status) < 0) {
-        return;
-    }
-    pthread_mutex_lock(&fs->lock);
-    int result = node_tell(fs, &status, listing->message->header.nodeid, name, -1, &number);
-    pthread_mutex_unlock(&fs->lock);
-    if (result == 0) {
-        entry->nodeid = number;
-        entry->entry_valid = fs_name_seconds(fs, &status);
-        entry->attr_valid = fs_attributes_seconds(fs, &status);
-        fs_attributes(fs, &status, &entry->attr);
+    if (fs_name_valid(name, strlen(name)) && fs_stat_at(listing->handle.fd, name, &status) == 0) {
+        fs_tell(fs, listing->message->header.nodeid, name, -1, &status, entry);
     }
 }
 
@@ -112,6 +96,7 @@ static int fill(struct listing *listing)
         }
         more = got > 0;
         for (long at = 0; more && at < got;) {
+            /* The kernel's record; the C library's has the same layout. */
             const struct dirent64 *from = (const void *)(chunk + at);
             at += from->d_reclen;
             more = append(listing, from);

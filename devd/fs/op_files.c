@@ -8,8 +8,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define OPEN_FLAGS (O_ACCMODE | O_TRUNC | O_SYNC | O_DSYNC) /* what a guest has a say in */
-#define COPY_MAX   (UINT64_C(64) << 20)                     /* bytes of one copy: bounded time */
+#define COPY_MAX   (UINT64_C(64) << 20) /* bytes of one copy: bounded time */
 #define PIECES_MAX 256u
 
 /* What the guest may keep of what it has read: all, when the file is as it was when it last opened
@@ -47,7 +46,7 @@ static int open_checked(struct fs *fs, const struct node_pin *pin, int flags)
 int op_open(struct fs *fs, struct fs_message *message)
 {
     FS_ARGUMENTS(struct fuse_open_in, in, message);
-    int flags = (int)in.flags & OPEN_FLAGS;
+    int flags = (int)in.flags & FS_OPEN_FLAGS;
     struct fuse_open_out out = {0};
     struct node_pin pin;
 

@@ -8,11 +8,8 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#define OPEN_FLAGS (O_ACCMODE | O_TRUNC | O_SYNC | O_DSYNC) /* what a guest has a say in */
-
-/* Tell the guest of a file that `fd` holds, which is taken. */
-static int enter(struct fs *fs, uint64_t parent, const char *name, int fd,
-                 const struct statx *status, struct fuse_entry_out *entry)
+int fs_tell(struct fs *fs, uint64_t parent, const char *name, int fd, const struct statx *status,
+            struct fuse_entry_out *entry)
 {
     uint64_t number;
 
@@ -23,8 +20,8 @@ static int enter(struct fs *fs, uint64_t parent, const char *name, int fd,
         return result;
     }
     *entry = (struct fuse_entry_out){.nodeid = number,
-                                     .entry_valid = fs_name_seconds(fs, status),
-                                     .attr_valid = fs_attributes_seconds(fs, status)};
+                                     .entry_valid = fs_valid_seconds(fs, status),
+                                     .attr_valid = fs_valid_seconds(fs, status)};
     fs_attributes(fs, status, &entry->attr);
     return 0;
 }
@@ -43,7 +40,7 @@ int fs_enter(struct fs *fs, uint64_t parent, int directory, const char *name,
         close(fd);
         return result;
     }
-    return enter(fs, parent, name, fd, &status, entry);
+    return fs_tell(fs, parent, name, fd, &status, entry);
 }
 
 /* A directory that the host removed has nothing in it: the guest is to look for it anew. */
@@ -352,8 +349,8 @@ static int answer_creation(const struct creation *creation, int fd)
     int result = path < 0 ? path : fs_stat(path, &status);
 
     if (result == 0) {
-        result = enter(fs, message->header.nodeid, creation->name ? creation->name : "", path,
-                       &status, &created.entry);
+        result = fs_tell(fs, message->header.nodeid, creation->name ? creation->name : "", path,
+                         &status, &created.entry);
     } else if (path >= 0) {
         close(path);
     }
@@ -398,7 +395,7 @@ int op_create(struct fs *fs, struct fs_message *message)
     struct creation creation = {.fs = fs,
                                 .message = message,
                                 .name = fs_name(message, &offset),
-                                .flags = (int)in.flags & OPEN_FLAGS,
+                                .flags = (int)in.flags & FS_OPEN_FLAGS,
                                 .exclusive = in.flags & O_EXCL,
                                 .mode = fs_mode(in.mode, false)};
     return creation.name ? create(&creation) : message->status;
@@ -409,7 +406,7 @@ int op_tmpfile(struct fs *fs, struct fs_message *message)
     FS_ARGUMENTS(struct fuse_create_in, in, message);
     struct creation creation = {.fs = fs,
                                 .message = message,
-                                .flags = (int)in.flags & OPEN_FLAGS & ~O_TRUNC,
+                                .flags = (int)in.flags & FS_OPEN_FLAGS & ~O_TRUNC,
                                 .mode = fs_mode(in.mode, false)};
     return create(&creation);
 }

@@ -52,7 +52,7 @@ int op_init(struct fs *fs, struct fs_message *message)
     }
     bool extended = in.flags & FUSE_INIT_EXT && message->argument_bytes >= EXTENDED_INIT;
     uint64_t flags = (in.flags | (extended ? (uint64_t)in.flags2 << 32 : 0)) & wanted_flags(fs);
-    fs_forget_all(fs);
+    fs_reset(fs);
     out.max_readahead = in.max_readahead < READAHEAD ? in.max_readahead : READAHEAD;
     out.flags = (uint32_t)flags;
     out.flags2 = (uint32_t)(flags >> 32);
@@ -69,7 +69,7 @@ int op_init(struct fs *fs, struct fs_message *message)
 
 int op_destroy(struct fs *fs, struct fs_message *message)
 {
-    fs_forget_all(fs);
+    fs_reset(fs);
     return fs_reply(message, NULL, 0);
 }
 
