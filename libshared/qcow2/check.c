@@ -152,20 +152,13 @@ static int check_l1(struct check *check, const uint64_t *l1, uint32_t size, bool
 static int check_snapshot(struct check *check, const struct qcow2_snapshot *snapshot)
 {
     size_t bytes = (size_t)snapshot->l1_size * 8;
-    int status = 0;
 
     if (!bytes ||
         !mark(check, snapshot->l1_offset, bytes, "the L1 table of a snapshot is beyond the file")) {
         return 0;
     }
-    uint64_t *l1 = malloc(bytes);
-    if (!l1) {
-        return -ENOMEM;
-    }
-    status = qcow2_io_read(&check->image->io, l1, bytes, snapshot->l1_offset);
-    for (uint32_t i = 0; i < snapshot->l1_size; i++) {
-        l1[i] = be64toh(l1[i]);
-    }
+    uint64_t *l1;
+    int status = qcow2_table_read(&check->image->io, snapshot->l1_offset, snapshot->l1_size, &l1);
     status = status < 0 ? status : check_l1(check, l1, snapshot->l1_size, false);
     free(l1);
     return status;

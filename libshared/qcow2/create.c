@@ -21,7 +21,6 @@ static void layout_plan(struct layout *layout)
     uint64_t cluster = UINT64_C(1) << layout->bits;
     uint64_t entries = cluster * 8 >> layout->order, before;
 
-    layout->l1_size = parts(layout->size, cluster * (cluster / 8));
     layout->l1_clusters = layout->l1_size ? parts(layout->l1_size * 8, cluster) : 1;
     layout->blocks = layout->table_clusters = 1;
     do {
@@ -56,8 +55,8 @@ static int creation_check(const struct qcow2_creation *creation, const char *nam
         return create_refuse(name, "the size is too large", err);
     }
     layout->size = parts(creation->size, QCOW2_SECTOR) * QCOW2_SECTOR;
-    if (parts(layout->size, (UINT64_C(1) << layout->bits) << (layout->bits - 3)) >
-        QCOW2_L1_BYTES_MAX / 8) {
+    layout->l1_size = qcow2_l1_entries(layout->bits, layout->size);
+    if (layout->l1_size > QCOW2_L1_BYTES_MAX / 8) {
         create_refuse(name, "the size is too large for clusters of this size", err);
         error_hint(err, "larger clusters allow larger disks");
         return -ERROR_CONFIG;
@@ -107,18 +106,13 @@ static void header_fill(const struct qcow2_creation *creation, const struct layo
     memcpy(cluster, &disk, layout->version == 2 ? QCOW2_HEADER_V2_BYTES : QCOW2_HEADER_V3_BYTES);
 }
 
-/* Counts of one for what there is. Several in a byte, lowest bits first. */
+/* Counts of one for what there is. */
 static void block_fill(const struct layout *layout, uint64_t block, uint8_t *cluster)
 {
     uint64_t entries = (UINT64_C(8) << layout->bits) >> layout->order;
 
     for (uint64_t i = 0; i < entries && block * entries + i < layout->all; i++) {
-        uint64_t bit = i << layout->order;
-        if (layout->order >= 3) {
-            cluster[((i + 1) << (layout->order - 3)) - 1] = 1;
-        } else {
-            cluster[bit / 8] |= (uint8_t)(1u << bit % 8);
-        }
+        qcow2_count_put(cluster, i, layout->order, 1);
     }
 }
 

@@ -106,4 +106,11 @@ static inline void qcow2_put32(void *at, uint32_t value)
     memcpy(at, &value, sizeof(value));
 }
 
+/* How many entries an L1 table has for a disk of `size` bytes. */
+static inline uint64_t qcow2_l1_entries(unsigned cluster_bits, uint64_t size)
+{
+    unsigned bits = 2 * cluster_bits - 3; /* bytes of the disk below one L2 table */
+    return (size >> bits) + !!(size & ((UINT64_C(1) << bits) - 1));
+}
+
 #endif

@@ -138,10 +138,9 @@ static bool areas_apart(uint64_t offset, uint64_t bytes, uint64_t other, uint64_
 static int check_tables(const struct header_source *source, const struct qcow2_header *header)
 {
     const uint64_t cluster = UINT64_C(1) << header->cluster_bits;
-    const unsigned l2_bits = 2 * header->cluster_bits - 3; /* guest bytes of an L2 table */
     uint64_t l1_bytes = (uint64_t)header->l1_size * sizeof(uint64_t);
     uint64_t table_bytes = (uint64_t)header->refcount_table_clusters << header->cluster_bits;
-    uint64_t needed = (header->size >> l2_bits) + !!(header->size & ((UINT64_C(1) << l2_bits) - 1));
+    uint64_t needed = qcow2_l1_entries(header->cluster_bits, header->size);
 
     if (l1_bytes > QCOW2_L1_BYTES_MAX || needed > QCOW2_L1_BYTES_MAX / sizeof(uint64_t)) {
         return damaged(source, "its L1 table is too large");

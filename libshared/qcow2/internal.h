@@ -160,9 +160,22 @@ void qcow2_delete(struct qcow2 *image);
 /* Change a field of the header in the file, and make that durable. */
 int qcow2_header_write(struct qcow2 *image, size_t at, const void *bytes, size_t size);
 
+/* ---- table.c: whole tables of places, in host order ---- */
+
+/* `count` entries, to be freed by the caller. 0, or negative errno with *table NULL. */
+int qcow2_table_read(const struct qcow2_io *io, uint64_t offset, uint64_t count, uint64_t **table);
+/* The same with *err set: 0 or a negative code (INTERNAL, IO). */
+int qcow2_table_load(const struct qcow2 *image, uint64_t offset, uint64_t count, uint64_t **table,
+                     struct error *err);
+/* Durably, with zeroes up to the end of its last cluster. 0 or negative errno. */
+int qcow2_table_write(struct qcow2 *image, uint64_t offset, uint64_t count, const uint64_t *table);
+
 /* ---- refcount.c ---- */
 
 int qcow2_refcounts_load(struct qcow2 *image, struct error *err);
+/* Put a count in a block in memory; it is 1 << order bits wide. Several in a byte: lowest bits
+ * first. */
+void qcow2_count_put(uint8_t *block, uint64_t index, unsigned order, uint64_t count);
 int qcow2_refcount_get_locked(struct qcow2 *image, uint64_t cluster, uint64_t *count);
 /* The end of the file has moved. */
 void qcow2_end_locked(struct qcow2 *image, uint64_t clusters);

@@ -25,26 +25,6 @@ static int l2_offset(struct qcow2 *image, uint64_t index, uint64_t *offset)
     return 0;
 }
 
-static int l1_read(struct qcow2 *image, struct error *err)
-{
-    size_t bytes = (size_t)image->header.l1_size * 8;
-
-    image->l1_size = image->header.l1_size;
-    image->l1 = malloc(bytes ? bytes : 8);
-    if (!image->l1) {
-        return error_set(err, ERROR_INTERNAL, ENOMEM, "out of memory");
-    }
-    int status = qcow2_io_read(&image->io, image->l1, bytes, image->header.l1_offset);
-    if (status < 0) {
-        return error_set(err, ERROR_IO, -status, "cannot read '%s': %s", image->name,
-                         strerror(-status));
-    }
-    for (uint32_t i = 0; i < image->l1_size; i++) {
-        image->l1[i] = be64toh(image->l1[i]);
-    }
-    return 0;
-}
-
 static int tables_refuse(const struct qcow2 *image, const char *what, int status, struct error *err)
 {
     if (status == -ENOMEM) {
@@ -117,8 +97,10 @@ static int tables_learn(struct qcow2 *image, struct error *err)
 
 int qcow2_tables_load(struct qcow2 *image, struct error *err)
 {
-    int status = l1_read(image, err);
+    const struct qcow2_header *header = &image->header;
+    int status = qcow2_table_load(image, header->l1_offset, header->l1_size, &image->l1, err);
 
+    image->l1_size = header->l1_size;
     if (status == 0 && !image->read_only) {
         status = qcow2_refcounts_load(image, err);
         status = status ? status : tables_learn(image, err);

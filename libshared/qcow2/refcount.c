@@ -35,7 +35,7 @@ static uint64_t count_get(const uint8_t *buffer, uint64_t index, unsigned order)
     return (buffer[index / in_byte] >> (index % in_byte * bits)) & ((1u << bits) - 1);
 }
 
-static void count_put(uint8_t *buffer, uint64_t index, unsigned order, uint64_t value)
+void qcow2_count_put(uint8_t *buffer, uint64_t index, unsigned order, uint64_t value)
 {
     if (order >= 3) {
         uint8_t *at = buffer + (index << (order - 3));
@@ -144,7 +144,7 @@ int qcow2_refcount_set_locked(struct qcow2 *image, uint64_t cluster, uint64_t co
 
     status = status < 0 ? status : count_find(image, cluster, &place);
     if (status == 0) {
-        count_put(place.data, place.index, image->header.refcount_order, count);
+        qcow2_count_put(place.data, place.index, image->header.refcount_order, count);
         status = place_write(image, &place, 1);
     }
     return status;
@@ -172,7 +172,7 @@ static int add_some(struct qcow2 *image, uint64_t first, uint64_t *count, int de
             return qcow2_damaged_locked(image, "a reference count is wrong",
                                         (first + i) << image->cluster_bits);
         }
-        count_put(place.data, place.index + i, order, value + (uint64_t)delta);
+        qcow2_count_put(place.data, place.index + i, order, value + (uint64_t)delta);
     }
     return place_write(image, &place, *count);
 }
@@ -204,7 +204,7 @@ static int block_write(struct qcow2 *image, uint64_t block, uint64_t at, uint64_
     }
     for (uint64_t cluster = used_first; cluster <= used_last; cluster++) {
         if (cluster / entries == block) {
-            count_put(buffer, cluster % entries, image->header.refcount_order, 1);
+            qcow2_count_put(buffer, cluster % entries, image->header.refcount_order, 1);
         }
     }
     int status =
@@ -259,19 +259,9 @@ static int growth_write(struct qcow2 *image, struct table_growth *growth)
             growth->table[i] = at++ << image->cluster_bits;
         }
     }
-    uint64_t bytes = growth->entries * 8;
-    uint8_t *disk = status == 0 ? malloc(bytes) : NULL;
-    if (status == 0 && !disk) {
-        status = -ENOMEM;
-    }
-    for (uint64_t i = 0; status == 0 && i < growth->entries; i++) {
-        qcow2_put64(disk + 8 * i, growth->table[i]);
-    }
-    status = status < 0
-                 ? status
-                 : qcow2_io_write(&image->io, disk, bytes, growth->first << image->cluster_bits);
-    free(disk);
-    return status < 0 ? status : qcow2_io_barrier(&image->io);
+    return status < 0 ? status
+                      : qcow2_table_write(image, growth->first << image->cluster_bits,
+                                          growth->entries, growth->table);
 }
 
 static int table_grow(struct qcow2 *image, uint64_t block)
@@ -363,20 +353,8 @@ int qcow2_refcount_block_locked(struct qcow2 *image, uint64_t cluster)
 int qcow2_refcounts_load(struct qcow2 *image, struct error *err)
 {
     const struct qcow2_header *header = &image->header;
-    uint64_t bytes = (uint64_t)header->refcount_table_clusters << image->cluster_bits;
 
-    image->reftable_size = bytes / 8;
-    image->reftable = malloc(bytes);
-    if (!image->reftable) {
-        return error_set(err, ERROR_INTERNAL, ENOMEM, "out of memory");
-    }
-    int status = qcow2_io_read(&image->io, image->reftable, bytes, header->refcount_table_offset);
-    if (status < 0) {
-        return error_set(err, ERROR_IO, -status, "cannot read '%s': %s", image->name,
-                         strerror(-status));
-    }
-    for (uint64_t i = 0; i < image->reftable_size; i++) {
-        image->reftable[i] = be64toh(image->reftable[i]);
-    }
-    return 0;
+    image->reftable_size = ((uint64_t)header->refcount_table_clusters << image->cluster_bits) / 8;
+    return qcow2_table_load(image, header->refcount_table_offset, image->reftable_size,
+                            &image->reftable, err);
 }

@@ -4,28 +4,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-static uint64_t l1_needed(const struct qcow2 *image, uint64_t size)
-{
-    unsigned bits = image->cluster_bits + image->l2_bits;
-    return (size >> bits) + !!(size & ((UINT64_C(1) << bits) - 1));
-}
-
-static int l1_write(struct qcow2 *image, const uint64_t *l1, uint64_t count, uint64_t offset)
-{
-    uint64_t bytes = qcow2_clusters_of(image, count * 8) << image->cluster_bits;
-    uint8_t *disk = calloc(1, bytes);
-
-    if (!disk) {
-        return -ENOMEM;
-    }
-    for (uint64_t i = 0; i < count; i++) {
-        qcow2_put64(disk + 8 * i, l1[i]);
-    }
-    int status = qcow2_io_write(&image->io, disk, bytes, offset);
-    free(disk);
-    return status < 0 ? status : qcow2_io_barrier(&image->io);
-}
-
 /* The header's new L1 table, beside the old size. */
 static int l1_announce(struct qcow2 *image, uint64_t count, uint64_t offset)
 {
@@ -50,7 +28,8 @@ static int l1_grow(struct qcow2 *image, uint64_t count)
     }
     memcpy(l1, image->l1, image->l1_size * sizeof(l1[0]));
     int status = qcow2_allocate_area_locked(image, clusters, &first);
-    status = status < 0 ? status : l1_write(image, l1, count, first << image->cluster_bits);
+    status =
+        status < 0 ? status : qcow2_table_write(image, first << image->cluster_bits, count, l1);
     status = status < 0 ? status : l1_announce(image, count, first << image->cluster_bits);
     if (status < 0) {
         free(l1);
@@ -83,7 +62,7 @@ static int size_write(struct qcow2 *image, uint64_t size)
 /* What appears is zeroes, whatever was there: of a disk that was larger before, or below. */
 static int grow(struct qcow2 *image, uint64_t size)
 {
-    uint64_t old = qcow2_size(image), needed = l1_needed(image, size);
+    uint64_t old = qcow2_size(image), needed = qcow2_l1_entries(image->cluster_bits, size);
 
     if (needed > QCOW2_L1_BYTES_MAX / 8) {
         return -EFBIG;
