@@ -1,5 +1,6 @@
 /* One request on a file or block device, by system calls that wait. */
 #include "devd/block/file.h"
+#include "libshared/base/vectors.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
@@ -17,18 +18,7 @@ static _Alignas(4096) uint8_t zeroes[ZEROES_BYTES];
 void transfer_advance(struct block_request *request, size_t done)
 {
     request->left_offset += done;
-    while (done) {
-        struct iovec *vector = request->vectors;
-        size_t part = done < vector->iov_len ? done : vector->iov_len;
-
-        vector->iov_base = (uint8_t *)vector->iov_base + part;
-        vector->iov_len -= part;
-        done -= part;
-        if (vector->iov_len == 0) {
-            request->vectors++;
-            request->vector_count--;
-        }
-    }
+    request->vector_count = vectors_skip(&request->vectors, request->vector_count, done);
 }
 
 static ssize_t transfer_some(int fd, const struct iovec *vectors, unsigned count, uint64_t offset,
@@ -83,16 +73,10 @@ static uint64_t bytes_left(const struct block_request *request)
 static void bounce_copy(const struct block_request *request, uint8_t *buffer, uint64_t size,
                         bool write)
 {
-    for (const struct iovec *vector = request->vectors; size; vector++) {
-        size_t part = vector->iov_len < size ? vector->iov_len : (size_t)size;
-
-        if (write) {
-            memcpy(buffer, vector->iov_base, part);
-        } else {
-            memcpy(vector->iov_base, buffer, part);
-        }
-        buffer += part;
-        size -= part;
+    if (write) {
+        vectors_get(request->vectors, request->vector_count, 0, buffer, size);
+    } else {
+        vectors_put(request->vectors, request->vector_count, 0, buffer, size);
     }
 }
 

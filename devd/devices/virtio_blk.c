@@ -17,6 +17,7 @@
 #include "devd/virtio.h"
 #include "libshared/base/clock.h"
 #include "libshared/base/log.h"
+#include "libshared/base/vectors.h"
 #include <errno.h>
 #include <linux/virtio_blk.h>
 #include <stdio.h>
@@ -284,26 +285,6 @@ static void request_submit(struct blk_request *request, enum block_operation ope
 
 /* ---- Checking what the driver asks for ---- */
 
-/* The vectors of `size` bytes from byte `skip` of the given segments. */
-static void vectors_cut(struct blk_request *request, const struct iovec *segments, unsigned count,
-                        uint64_t skip, uint64_t size)
-{
-    request->work.vectors = request->vectors;
-    request->work.vector_count = 0;
-    for (unsigned i = 0; i < count && size; i++) {
-        size_t length = segments[i].iov_len;
-        if (skip >= length) {
-            skip -= length;
-            continue;
-        }
-        struct iovec *vector = &request->vectors[request->work.vector_count++];
-        vector->iov_base = (uint8_t *)segments[i].iov_base + skip;
-        vector->iov_len = length - skip < size ? length - skip : size;
-        size -= vector->iov_len;
-        skip = 0;
-    }
-}
-
 static void request_transfer(struct blk_request *request, uint64_t sector, bool write)
 {
     struct blk *blk = request->device->own;
@@ -322,12 +303,12 @@ static void request_transfer(struct blk_request *request, uint64_t sector, bool 
     }
     request->work.offset = sector << SECTOR_SHIFT;
     request->work.length = size;
-    if (write) {
-        vectors_cut(request, chain->segments, chain->readable_count, head, size);
-    } else {
-        vectors_cut(request, chain->segments + chain->readable_count, chain->writable_count, 0,
-                    size);
-    }
+    request->work.vectors = request->vectors;
+    request->work.vector_count =
+        write ? vectors_cut(chain->segments, chain->readable_count, head, size, request->vectors,
+                            VIRTIO_QUEUE_SIZE_MAX)
+              : vectors_cut(chain->segments + chain->readable_count, chain->writable_count, 0, size,
+                            request->vectors, VIRTIO_QUEUE_SIZE_MAX);
     request_submit(request, write ? BLOCK_WRITE : BLOCK_READ);
 }
 

@@ -16,6 +16,7 @@
 #include "devd/workers.h"
 #include "libshared/base/clock.h"
 #include "libshared/base/log.h"
+#include "libshared/base/vectors.h"
 #include "libshared/ipc/sandbox.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -206,21 +207,9 @@ static bool message_read(struct request *request)
     message->arguments = to;
     message->argument_bytes = bytes;
     message->data_bytes = message->header.len - head - bytes;
-    uint64_t skip = head + bytes, left = message->data_bytes;
-    for (unsigned i = 0; i < chain->readable_count && left > 0; i++) {
-        struct iovec piece = chain->segments[i];
-        if (skip >= piece.iov_len) {
-            skip -= piece.iov_len;
-            continue;
-        }
-        piece.iov_base = (uint8_t *)piece.iov_base + skip;
-        piece.iov_len -= (size_t)skip;
-        piece.iov_len = piece.iov_len < left ? piece.iov_len : (size_t)left;
-        skip = 0;
-        left -= piece.iov_len;
-        request->data[message->data_count++] = piece;
-    }
     message->data = request->data;
+    message->data_count = vectors_cut(chain->segments, chain->readable_count, head + bytes,
+                                      message->data_bytes, request->data, VIRTIO_QUEUE_SIZE_MAX);
     return true;
 }
 

@@ -10,6 +10,7 @@
 #include "devd/virtio.h"
 #include "devd/vsock/connection.h"
 #include "libshared/base/log.h"
+#include "libshared/base/vectors.h"
 #include "libshared/vsock/setting.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -205,21 +206,6 @@ static void vsock_turn(evutil_socket_t fd, short what, void *context)
     virtio_queue_pump(vsock->device, QUEUE_RECEIVE);
 }
 
-/* Skip bytes at the front of the segments, in place; how many segments are left. */
-static unsigned skip_bytes(struct iovec **segments, unsigned count, size_t skip)
-{
-    while (count > 0 && skip >= (*segments)->iov_len) {
-        skip -= (*segments)->iov_len;
-        (*segments)++;
-        count--;
-    }
-    if (count > 0) {
-        (*segments)->iov_base = (uint8_t *)(*segments)->iov_base + skip;
-        (*segments)->iov_len -= skip;
-    }
-    return count;
-}
-
 /* The next packet into the chain in vsock->receiving. False: there is none. */
 static bool fill_packet(struct vsock *vsock, struct virtio_vsock_hdr *header)
 {
@@ -237,10 +223,9 @@ static bool fill_packet(struct vsock *vsock, struct virtio_vsock_hdr *header)
     }
     while (vsock->first_waiting) {
         struct vsock_connection *connection = leave_line(vsock);
-        struct iovec segments[VIRTIO_QUEUE_SIZE_MAX], *pieces = segments;
-        memcpy(segments, chain->segments + chain->readable_count,
-               chain->writable_count * sizeof(segments[0]));
-        unsigned count = skip_bytes(&pieces, chain->writable_count, HEADER_BYTES);
+        struct iovec pieces[VIRTIO_QUEUE_SIZE_MAX];
+        unsigned count = vectors_cut(chain->segments + chain->readable_count, chain->writable_count,
+                                     HEADER_BYTES, UINT64_MAX, pieces, VIRTIO_QUEUE_SIZE_MAX);
         bool any = vsock_connection_next(connection, header, pieces, count);
         if (vsock_connection_over(connection)) {
             discard(vsock, connection);
@@ -336,15 +321,10 @@ static void take_packet(struct vsock *vsock)
         take_request(vsock, &header);
     } else {
         struct iovec *pieces = chain->segments;
-        unsigned count = skip_bytes(&pieces, chain->readable_count, HEADER_BYTES), used = 0;
-        size_t left = header.op == VIRTIO_VSOCK_OP_RW ? header.len : 0;
-        for (; used < count && left > 0; used++) {
-            if (pieces[used].iov_len > left) {
-                pieces[used].iov_len = left;
-            }
-            left -= pieces[used].iov_len;
-        }
-        vsock_connection_packet(connection, &header, pieces, used);
+        uint32_t bytes = header.op == VIRTIO_VSOCK_OP_RW ? header.len : 0;
+        unsigned count = vectors_cut(pieces, chain->readable_count, HEADER_BYTES, bytes, pieces,
+                                     VIRTIO_QUEUE_SIZE_MAX);
+        vsock_connection_packet(connection, &header, pieces, count);
     }
 }
 

@@ -1,5 +1,6 @@
 /* Reading arguments and writing answers. */
 #include "devd/fs/fs_internal.h"
+#include "libshared/base/vectors.h"
 
 #include <errno.h>
 
@@ -37,27 +38,6 @@ const char *fs_name(struct fs_message *message, size_t *offset)
     return NULL;
 }
 
-/* Copy to byte `offset` of the answer's room; as much as there is room for. */
-static void write_out(const struct fs_message *message, uint64_t offset, const void *from,
-                      size_t size)
-{
-    const uint8_t *bytes = from;
-
-    for (unsigned i = 0; i < message->reply_count && size > 0; i++) {
-        const struct iovec *piece = &message->reply[i];
-        if (offset >= piece->iov_len) {
-            offset -= piece->iov_len;
-            continue;
-        }
-        size_t part = piece->iov_len - (size_t)offset;
-        part = part < size ? part : size;
-        memcpy((uint8_t *)piece->iov_base + offset, bytes, part);
-        bytes += part;
-        size -= part;
-        offset = 0;
-    }
-}
-
 static void write_header(struct fs_message *message, int status, size_t size)
 {
     const struct fuse_out_header header = {.len = (uint32_t)(sizeof(header) + size),
@@ -66,7 +46,7 @@ static void write_header(struct fs_message *message, int status, size_t size)
 
     message->replied = 0;
     if (message->reply_room >= sizeof(header)) {
-        write_out(message, 0, &header, sizeof(header));
+        vectors_put(message->reply, message->reply_count, 0, &header, sizeof(header));
         message->replied = sizeof(header) + size;
     }
 }
@@ -76,7 +56,7 @@ int fs_reply(struct fs_message *message, const void *bytes, size_t size)
     if (message->reply_room < sizeof(struct fuse_out_header) + size) {
         return -EINVAL;
     }
-    write_out(message, sizeof(struct fuse_out_header), bytes, size);
+    vectors_put(message->reply, message->reply_count, sizeof(struct fuse_out_header), bytes, size);
     write_header(message, 0, size);
     return 0;
 }
@@ -96,21 +76,13 @@ int fs_reply_error(struct fs_message *message, int status)
 unsigned fs_reply_segments(const struct fs_message *message, struct iovec *segments, uint64_t limit,
                            uint64_t *bytes)
 {
-    uint64_t skip = sizeof(struct fuse_out_header);
-    unsigned count = 0;
+    unsigned count =
+        vectors_cut(message->reply, message->reply_count, sizeof(struct fuse_out_header), limit,
+                    segments, message->reply_count);
 
     *bytes = 0;
-    for (unsigned i = 0; i < message->reply_count && *bytes < limit; i++) {
-        const struct iovec *piece = &message->reply[i];
-        if (skip >= piece->iov_len) {
-            skip -= piece->iov_len;
-            continue;
-        }
-        uint64_t part = piece->iov_len - skip;
-        part = part < limit - *bytes ? part : limit - *bytes;
-        segments[count++] = (struct iovec){(uint8_t *)piece->iov_base + skip, (size_t)part};
-        *bytes += part;
-        skip = 0;
+    for (unsigned i = 0; i < count; i++) {
+        *bytes += segments[i].iov_len;
     }
     return count;
 }

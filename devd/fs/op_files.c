@@ -1,6 +1,7 @@
 /* Open files. */
 #include "devd/fs/handles.h"
 #include "devd/fs/nodes.h"
+#include "libshared/base/vectors.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -129,21 +130,6 @@ int op_read(struct fs *fs, struct fs_message *message)
     return result;
 }
 
-/* The first `limit` bytes of the data. */
-static unsigned data_pieces(const struct fs_message *message, struct iovec *pieces, uint64_t limit)
-{
-    unsigned count = 0;
-
-    for (; count < message->data_count && limit > 0; count++) {
-        pieces[count] = message->data[count];
-        if (pieces[count].iov_len > limit) {
-            pieces[count].iov_len = (size_t)limit;
-        }
-        limit -= pieces[count].iov_len;
-    }
-    return count;
-}
-
 /* Always where the guest says: it knows where the end of a file is that it appends to. */
 int op_write(struct fs *fs, struct fs_message *message)
 {
@@ -155,7 +141,8 @@ int op_write(struct fs *fs, struct fs_message *message)
         message->data_count > PIECES_MAX) {
         return -EINVAL;
     }
-    unsigned count = data_pieces(message, pieces, in.size);
+    unsigned count =
+        vectors_cut(message->data, message->data_count, 0, in.size, pieces, PIECES_MAX);
     int result = handle_get(fs, in.fh, message->header.nodeid, SHARE_HANDLE_FILE, &handle);
     if (result < 0) {
         return result;

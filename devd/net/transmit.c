@@ -3,6 +3,7 @@
 #include "devd/net/card.h"
 #include "devd/virtio.h"
 #include "libshared/base/log.h"
+#include "libshared/base/vectors.h"
 #include <errno.h>
 #include <string.h>
 
@@ -28,20 +29,6 @@ static bool header_allowed(const struct net_card *card, const struct virtio_net_
            (type == VIRTIO_NET_HDR_GSO_TCPV6 && (features & NET_FEATURE(VIRTIO_NET_F_HOST_TSO6)));
 }
 
-/* The segments of the chain without its first bytes, in place. Their number. */
-static unsigned parts_skip(struct virtqueue_chain *chain, size_t skip, struct iovec **parts)
-{
-    unsigned first = 0;
-
-    while (skip >= chain->segments[first].iov_len) {
-        skip -= chain->segments[first++].iov_len;
-    }
-    chain->segments[first].iov_base = (uint8_t *)chain->segments[first].iov_base + skip;
-    chain->segments[first].iov_len -= skip;
-    *parts = chain->segments + first;
-    return chain->readable_count - first;
-}
-
 static void flow_note(struct net_card *card, unsigned pair)
 {
     uint8_t head[HEAD_BYTES];
@@ -65,7 +52,7 @@ static int frame_send(struct net_card *card, unsigned pair)
     struct virtqueue_chain *chain = &card->sending;
     uint64_t length = chain->readable_bytes - NET_HEADER_BYTES;
     struct virtio_net_hdr_v1 header;
-    struct iovec *parts;
+    struct iovec *parts = chain->segments;
 
     if (chain->readable_bytes < NET_HEADER_BYTES + NET_FRAME_MIN || length > NET_FRAME_MAX) {
         return 0;
@@ -85,7 +72,7 @@ static int frame_send(struct net_card *card, unsigned pair)
     if (card->pairs > 1) {
         flow_note(card, pair);
     }
-    unsigned count = parts_skip(chain, NET_HEADER_BYTES, &parts);
+    unsigned count = vectors_skip(&parts, chain->readable_count, NET_HEADER_BYTES);
     return card->operations->send(card->backend, &header, parts, count, (size_t)length);
 }
 

@@ -1,5 +1,6 @@
 #include "devd/vsock/connection.h"
 
+#include "libshared/base/vectors.h"
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -345,22 +346,6 @@ bool vsock_connection_ready(const struct vsock_connection *connection)
     return connection->owed || may_send_data(connection);
 }
 
-/* Not more than `most` bytes of the pieces; their number. */
-static unsigned limit_pieces(const struct iovec *pieces, unsigned count, size_t most,
-                             struct iovec limited[PIECES_MAX])
-{
-    unsigned used = 0;
-
-    for (; used < count && used < PIECES_MAX && most > 0; used++) {
-        limited[used] = pieces[used];
-        if (limited[used].iov_len > most) {
-            limited[used].iov_len = most;
-        }
-        most -= limited[used].iov_len;
-    }
-    return used;
-}
-
 /* What the host's process wrote; 0: nothing now, or it has ended. */
 static uint32_t read_data(struct vsock_connection *connection, const struct iovec *pieces,
                           unsigned count)
@@ -369,7 +354,7 @@ static uint32_t read_data(struct vsock_connection *connection, const struct iove
     struct iovec limited[PIECES_MAX];
     struct msghdr message = {.msg_iov = limited};
 
-    message.msg_iovlen = limit_pieces(pieces, count, most, limited);
+    message.msg_iovlen = vectors_cut(pieces, count, 0, most, limited, PIECES_MAX);
     ssize_t bytes = recvmsg(connection->fd, &message, MSG_DONTWAIT);
     if (bytes > 0) {
         connection->sent += (uint32_t)bytes;

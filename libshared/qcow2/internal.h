@@ -5,6 +5,7 @@
 #ifndef POLYVISOR_QCOW2_INTERNAL_H
 #define POLYVISOR_QCOW2_INTERNAL_H
 
+#include "libshared/base/vectors.h"
 #include "libshared/qcow2/format.h"
 #include "libshared/qcow2/qcow2.h"
 #include <pthread.h>
@@ -14,6 +15,10 @@
 #define QCOW2_L2_SLICES       1024u
 #define QCOW2_REFCOUNT_SLICES 256u
 #define QCOW2_UNPACKED        4u /* decompressed clusters kept */
+
+/* Pieces of memory of one request, and of one transfer, which may have something around them. */
+#define QCOW2_VECTORS_MAX  1024u
+#define QCOW2_TRANSFER_MAX (QCOW2_VECTORS_MAX + 2)
 
 /* ---- io.c: the file ---- */
 
@@ -259,16 +264,5 @@ void qcow2_unpack_close(struct qcow2 *image);
 /* ---- snapshot.c ---- */
 
 int qcow2_snapshots_load(struct qcow2 *image, struct error *err);
-
-/* ---- vectors.c ---- */
-
-#define QCOW2_VECTORS_MAX 1026u
-
-/* Those that make up `size` bytes from `skip` on; how many, at most QCOW2_VECTORS_MAX - 2. */
-unsigned qcow2_vectors_cut(const struct iovec *vectors, unsigned count, uint64_t skip,
-                           uint64_t size, struct iovec *cut);
-void qcow2_vectors_clear(const struct iovec *vectors, unsigned count, uint64_t skip, uint64_t size);
-void qcow2_vectors_fill(const struct iovec *vectors, unsigned count, uint64_t skip,
-                        const uint8_t *from, uint64_t size);
 
 #endif

@@ -17,28 +17,10 @@ void qcow2_io_close(struct qcow2_io *io)
     pthread_cond_destroy(&io->finished);
 }
 
-/* Go on after `done` bytes. */
-static unsigned advance(struct iovec **vectors, unsigned count, size_t done)
-{
-    struct iovec *at = *vectors;
-
-    while (count && done >= at->iov_len) {
-        done -= at->iov_len;
-        at++;
-        count--;
-    }
-    if (count) {
-        at->iov_base = (uint8_t *)at->iov_base + done;
-        at->iov_len -= done;
-    }
-    *vectors = at;
-    return count;
-}
-
 static int transfer(const struct qcow2_io *io, const struct iovec *vectors, unsigned count,
                     uint64_t size, uint64_t offset, bool write)
 {
-    struct iovec copy[QCOW2_VECTORS_MAX], *left = copy;
+    struct iovec copy[QCOW2_TRANSFER_MAX], *left = copy;
 
     memcpy(copy, vectors, count * sizeof(copy[0]));
     while (count && size) {
@@ -55,12 +37,12 @@ static int transfer(const struct qcow2_io *io, const struct iovec *vectors, unsi
             return -EIO;
         }
         if (done == 0) { /* the end of the file */
-            qcow2_vectors_clear(left, count, 0, size);
+            vectors_clear(left, count, 0, size);
             return 0;
         }
         offset += (size_t)done;
         size -= (size_t)done < size ? (size_t)done : size;
-        count = advance(&left, count, (size_t)done);
+        count = vectors_skip(&left, count, (size_t)done);
     }
     return 0;
 }

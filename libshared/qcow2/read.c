@@ -13,13 +13,13 @@ static int read_backing(struct qcow2 *image, uint64_t offset, uint64_t length,
 
     there = image->has_backing ? there < length ? there : length : 0;
     if (there) {
-        unsigned used = qcow2_vectors_cut(vectors, count, 0, there, cut);
+        unsigned used = vectors_cut(vectors, count, 0, there, cut, QCOW2_VECTORS_MAX);
         const struct qcow2_io raw = {.fd = backing->fd};
         status = backing->image ? qcow2_read(backing->image, offset, there, cut, used)
                                 : qcow2_io_readv(&raw, cut, used, there, offset);
     }
     if (there < length) {
-        qcow2_vectors_clear(vectors, count, there, length - there);
+        vectors_clear(vectors, count, there, length - there);
     }
     return status;
 }
@@ -34,7 +34,7 @@ static int read_extent(struct qcow2 *image, const struct qcow2_extent *extent, u
         return qcow2_unpack(image, extent->host, offset & (image->cluster_bytes - 1),
                             extent->length, vectors, count);
     case QCOW2_ZEROES:
-        qcow2_vectors_clear(vectors, count, 0, extent->length);
+        vectors_clear(vectors, count, 0, extent->length);
         return 0;
     case QCOW2_HOLE:
         break;
@@ -56,7 +56,8 @@ int qcow2_read(struct qcow2 *image, uint64_t offset, uint64_t length, const stru
         qcow2_use use = qcow2_use_locked(image);
         pthread_mutex_unlock(&image->lock);
         if (status == 0) {
-            unsigned used = qcow2_vectors_cut(vectors, count, done, extent.length, cut);
+            unsigned used =
+                vectors_cut(vectors, count, done, extent.length, cut, QCOW2_VECTORS_MAX);
             status = read_extent(image, &extent, offset + done, cut, used);
         }
         qcow2_release(image, use);

@@ -113,7 +113,7 @@ int qcow2_unpack(struct qcow2 *image, uint64_t descriptor, uint64_t skip, uint64
     }
     if (status == 0) {
         unpacked->used = ++image->unpack_clock;
-        qcow2_vectors_fill(vectors, count, 0, unpacked->data + skip, size);
+        vectors_put(vectors, count, 0, unpacked->data + skip, size);
     }
     pthread_mutex_unlock(&image->unpack_lock);
     return status;

@@ -172,7 +172,7 @@ static int allocation_fill(struct qcow2 *image, const struct allocation *allocat
                            const struct iovec *vectors, unsigned count, uint64_t done)
 {
     uint64_t tail = allocation_bytes(image, allocation) - allocation->skip - allocation->length;
-    struct iovec all[QCOW2_VECTORS_MAX];
+    struct iovec all[QCOW2_TRANSFER_MAX];
     unsigned used = 0;
     uint64_t host = allocation->host + allocation->skip, bytes = allocation->length;
 
@@ -181,7 +181,7 @@ static int allocation_fill(struct qcow2 *image, const struct allocation *allocat
         host -= allocation->skip;
         bytes += allocation->skip;
     }
-    used += qcow2_vectors_cut(vectors, count, done, allocation->length, all + used);
+    used += vectors_cut(vectors, count, done, allocation->length, all + used, QCOW2_VECTORS_MAX);
     if (allocation->around && tail) {
         all[used++] = (struct iovec){allocation->around + allocation->skip, tail};
         bytes += tail;
@@ -265,7 +265,8 @@ int qcow2_write(struct qcow2 *image, uint64_t offset, uint64_t length, const str
         qcow2_use use = qcow2_use_locked(image);
         pthread_mutex_unlock(&image->lock);
         if (status == 0 && extent.writable) {
-            unsigned used = qcow2_vectors_cut(vectors, count, done, extent.length, cut);
+            unsigned used =
+                vectors_cut(vectors, count, done, extent.length, cut, QCOW2_VECTORS_MAX);
             status = qcow2_io_writev(&image->io, cut, used, extent.length, extent.host);
             done += status == 0 ? extent.length : 0;
         } else if (status == 0) {

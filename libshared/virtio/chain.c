@@ -1,4 +1,5 @@
 /* Descriptors to buffers, and the bytes in them: the same for every layout. */
+#include "libshared/base/vectors.h"
 #include "libshared/virtio/layout.h"
 #include <errno.h>
 #include <string.h>
@@ -80,47 +81,15 @@ void virtqueue_chain_copy(struct virtqueue_chain *to, const struct virtqueue_cha
     memcpy(to->addresses, from->addresses, count * sizeof(from->addresses[0]));
 }
 
-/* The part of segment `index` from *offset on; moves *offset down to where the segment starts. */
-static bool segment_part(const struct iovec *segment, uint64_t *offset, size_t size,
-                         uint8_t **bytes, size_t *length)
-{
-    if (*offset >= segment->iov_len) {
-        *offset -= segment->iov_len;
-        return false;
-    }
-    *bytes = (uint8_t *)segment->iov_base + *offset;
-    *length = segment->iov_len - *offset < size ? segment->iov_len - *offset : size;
-    *offset = 0;
-    return true;
-}
-
 size_t virtqueue_chain_read(const struct virtqueue_chain *chain, uint64_t offset, void *to,
                             size_t size)
 {
-    size_t done = 0;
-    for (unsigned i = 0; i < chain->readable_count && done < size; i++) {
-        uint8_t *bytes;
-        size_t length;
-        if (segment_part(&chain->segments[i], &offset, size - done, &bytes, &length)) {
-            memcpy((uint8_t *)to + done, bytes, length);
-            done += length;
-        }
-    }
-    return done;
+    return vectors_get(chain->segments, chain->readable_count, offset, to, size);
 }
 
 size_t virtqueue_chain_write(const struct virtqueue_chain *chain, uint64_t offset, const void *from,
                              size_t size)
 {
-    const struct iovec *segments = chain->segments + chain->readable_count;
-    size_t done = 0;
-    for (unsigned i = 0; i < chain->writable_count && done < size; i++) {
-        uint8_t *bytes;
-        size_t length;
-        if (segment_part(&segments[i], &offset, size - done, &bytes, &length)) {
-            memcpy(bytes, (const uint8_t *)from + done, length);
-            done += length;
-        }
-    }
-    return done;
+    return vectors_put(chain->segments + chain->readable_count, chain->writable_count, offset, from,
+                       size);
 }

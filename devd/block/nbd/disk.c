@@ -16,6 +16,7 @@
 #include "devd/block/nbd/session.h"
 #include "libshared/base/clock.h"
 #include "libshared/base/log.h"
+#include "libshared/base/vectors.h"
 #include "libshared/nbd/channel.h"
 #include "libshared/nbd/uri.h"
 #include <errno.h>
@@ -152,14 +153,12 @@ static bool is_transfer(const struct block_request *request)
 static void command_copy(struct command *command, bool gather)
 {
     const struct block_request *request = command->request;
-    uint8_t *copy = command->copy;
-    uint32_t left = command->session.length;
+    uint32_t size = command->session.length;
 
-    for (const struct iovec *vector = request->vectors; left; vector++) {
-        uint32_t part = vector->iov_len < left ? (uint32_t)vector->iov_len : left;
-        memcpy(gather ? copy : vector->iov_base, gather ? vector->iov_base : copy, part);
-        copy += part;
-        left -= part;
+    if (gather) {
+        vectors_get(request->vectors, request->vector_count, 0, command->copy, size);
+    } else {
+        vectors_put(request->vectors, request->vector_count, 0, command->copy, size);
     }
 }
 

@@ -3,9 +3,9 @@
  * that have them, like requests of a raw disk.
  */
 #include "devd/block/qcow2/disk.h"
+#include "libshared/base/vectors.h"
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 #define PARTS_MAX 16
 
@@ -131,45 +131,6 @@ static unsigned places_find(const struct qcow2_disk *disk, const struct block_re
 
 /* ---- Parts ---- */
 
-static unsigned vectors_count(const struct block_request *request, uint64_t skip, uint64_t length,
-                              struct iovec *cut)
-{
-    unsigned used = 0;
-
-    for (unsigned i = 0; i < request->vector_count && length; i++) {
-        struct iovec vector = request->vectors[i];
-        if (skip >= vector.iov_len) {
-            skip -= vector.iov_len;
-            continue;
-        }
-        vector.iov_base = (uint8_t *)vector.iov_base + skip;
-        vector.iov_len -= skip;
-        vector.iov_len = vector.iov_len < length ? vector.iov_len : (size_t)length;
-        length -= vector.iov_len;
-        skip = 0;
-        if (cut) {
-            cut[used] = vector;
-        }
-        used++;
-    }
-    return used;
-}
-
-static void zero_vectors(const struct block_request *request, uint64_t skip, uint64_t length)
-{
-    for (unsigned i = 0; i < request->vector_count && length; i++) {
-        size_t size = request->vectors[i].iov_len;
-        if (skip >= size) {
-            skip -= size;
-            continue;
-        }
-        size_t part = size - skip < length ? size - skip : (size_t)length;
-        memset((uint8_t *)request->vectors[i].iov_base + skip, 0, part);
-        length -= part;
-        skip = 0;
-    }
-}
-
 static void transfer_end(struct qcow2_transfer *transfer)
 {
     struct qcow2_disk *disk = transfer->disk;
@@ -210,14 +171,15 @@ static bool part_prepare(struct qcow2_transfer *transfer, const struct place *pl
 {
     struct part *part = &transfer->parts[transfer->part_count];
     const struct block_request *request = transfer->request;
-    unsigned count = vectors_count(request, skip, place->length, NULL);
+    unsigned count = vectors_cut(request->vectors, request->vector_count, skip, place->length, NULL,
+                                 request->vector_count);
 
     /* The vectors of a part are used up, those of the request may be needed again. */
     struct iovec *own = malloc(count * sizeof(own[0]));
     if (!own) {
         return false;
     }
-    vectors_count(request, skip, place->length, own);
+    vectors_cut(request->vectors, request->vector_count, skip, place->length, own, count);
     *part = (struct part){
         .request = {.operation = request->operation,
                     .durable = request->durable,
@@ -276,7 +238,7 @@ bool qcow2_transfer_begin(struct qcow2_disk *disk, struct block_request *request
     }
     for (unsigned i = 0; i < count; i++) {
         if (places[i].zeroes) {
-            zero_vectors(request, skip, places[i].length);
+            vectors_clear(request->vectors, request->vector_count, skip, places[i].length);
         }
         skip += places[i].length;
     }
