@@ -1,6 +1,7 @@
 #include "devd/device.h"
 #include "devd/mmio.h"
 #include "devd/virtio.h"
+#include "libshared/base/descriptor.h"
 #include "libshared/base/log.h"
 #include <errno.h>
 #include <stdio.h>
@@ -29,14 +30,6 @@ const struct device_model *device_model_find(const char *kind)
 void device_descriptors_clear(struct device_descriptors *descriptors)
 {
     memset(descriptors, 0xff, sizeof(*descriptors));
-}
-
-static void descriptor_close(int *fd)
-{
-    if (*fd >= 0) {
-        close(*fd);
-        *fd = -1;
-    }
 }
 
 void device_descriptors_close(struct device_descriptors *descriptors)

@@ -1,5 +1,6 @@
 #include "vmmd/link.h"
 
+#include "libshared/base/descriptor.h"
 #include "libshared/base/log.h"
 #include "libshared/net/link.h"
 #include "libshared/net/setting.h"
@@ -36,14 +37,6 @@ struct link {
 };
 
 static void link_look(struct link *link);
-
-static void link_close_fd(int *fd)
-{
-    if (*fd >= 0) {
-        close(*fd);
-    }
-    *fd = -1;
-}
 
 /* ---- the lock ---- */
 
@@ -84,7 +77,7 @@ static int link_lock_error(const struct link *link, int cause, struct error *err
 static int link_lock(struct link *link, struct error *err)
 {
     for (unsigned attempt = 0; attempt < LINK_LOCK_ATTEMPTS; attempt++) {
-        link_close_fd(&link->lock_fd);
+        descriptor_close(&link->lock_fd);
         link->lock_fd =
             open(link->lock_path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
         if (link->lock_fd < 0) {
@@ -133,7 +126,7 @@ static void link_unlock(struct link *link)
         link_remove_socket(link);
         unlink(link->lock_path);
     }
-    link_close_fd(&link->lock_fd);
+    descriptor_close(&link->lock_fd);
 }
 
 /* ---- to the device ---- */
@@ -196,7 +189,7 @@ static void link_drop(struct link *link)
         event_free(link->connection);
         link->connection = NULL;
     }
-    link_close_fd(&link->connection_fd);
+    descriptor_close(&link->connection_fd);
     link->greeted = false;
     if (told) {
         link_tell(link);
@@ -292,7 +285,7 @@ static void link_connect(struct link *link)
         link_greet(link, fd);
         return;
     }
-    link_close_fd(&fd);
+    descriptor_close(&fd);
     link_wait_ms(link, LINK_RETRY_MS); /* the other end is not up yet */
 }
 
@@ -402,10 +395,10 @@ void link_destroy(struct link *link)
             event_free(events[i]);
         }
     }
-    link_close_fd(&link->connection_fd);
-    link_close_fd(&link->listen_fd);
-    link_close_fd(&link->own_fd);
-    link_close_fd(&link->device_fd);
+    descriptor_close(&link->connection_fd);
+    descriptor_close(&link->listen_fd);
+    descriptor_close(&link->own_fd);
+    descriptor_close(&link->device_fd);
     link_unlock(link);
     free(link);
 }

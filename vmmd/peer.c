@@ -1,6 +1,7 @@
 #include "vmmd/peer.h"
 
 #include "libshared/base/clock.h"
+#include "libshared/base/descriptor.h"
 #include "libshared/base/log.h"
 #include "libshared/nbd/channel.h"
 #include "vmmd/spawn.h"
@@ -35,14 +36,6 @@ struct peer {
     uint64_t started_ns;
 };
 
-static void peer_close_fd(int *fd)
-{
-    if (*fd >= 0) {
-        close(*fd);
-    }
-    *fd = -1;
-}
-
 /* ---- to the device ---- */
 
 static void peer_tell(struct peer *peer, struct nbd_message *message, int fd)
@@ -56,7 +49,7 @@ static void peer_tell(struct peer *peer, struct nbd_message *message, int fd)
         int dropped;
         do {
             dropped = nbd_message_receive(peer->device_fd, &old, &old_fd);
-            peer_close_fd(&old_fd);
+            descriptor_close(&old_fd);
         } while (dropped == 0 || dropped == -EBADMSG);
         status = nbd_message_send(peer->own_fd, message, fd);
     }
@@ -93,11 +86,11 @@ static void connector_listen(struct peer *peer)
     }
     peer->answered = true;
     if (message.kind == NBD_CONNECTED) {
-        peer_close_fd(&peer->connection_fd);
+        descriptor_close(&peer->connection_fd);
         peer->connection_fd = fd;
         peer_tell(peer, &message, fd);
     } else {
-        peer_close_fd(&fd);
+        descriptor_close(&fd);
         peer_tell_failure(peer, (int)message.cause, message.text);
     }
 }
@@ -113,8 +106,8 @@ static void connector_release(struct peer *peer)
         waitpid(peer->pid, NULL, 0);
         peer->pid = 0;
     }
-    peer_close_fd(&peer->pidfd);
-    peer_close_fd(&peer->answer_fd);
+    descriptor_close(&peer->pidfd);
+    descriptor_close(&peer->answer_fd);
 }
 
 static void peer_follow(struct peer *peer);
@@ -232,8 +225,8 @@ static void channel_renew(struct peer *peer)
     log_warning("the process of %s has closed its channel", peer->uri);
     event_free(peer->asked);
     peer->asked = NULL;
-    peer_close_fd(&peer->own_fd);
-    peer_close_fd(&peer->device_fd);
+    descriptor_close(&peer->own_fd);
+    descriptor_close(&peer->device_fd);
     int status = channel_open(peer);
     if (status < 0) {
         log_error("no other channel for %s: %s", peer->uri, strerror(-status));
@@ -256,7 +249,7 @@ static void peer_asked(evutil_socket_t socket, short what, void *context)
             channel_renew(peer);
             break;
         }
-        peer_close_fd(&fd);
+        descriptor_close(&fd);
         if (status == 0 && message.kind == NBD_ASK) {
             peer->number = message.number;
             peer->wanted |= !peer->pid; /* a connector that runs answers this one, too */
@@ -321,9 +314,9 @@ void peer_destroy(struct peer *peer)
     if (peer->timer) {
         event_free(peer->timer);
     }
-    peer_close_fd(&peer->own_fd);
-    peer_close_fd(&peer->device_fd);
-    peer_close_fd(&peer->connection_fd);
+    descriptor_close(&peer->own_fd);
+    descriptor_close(&peer->device_fd);
+    descriptor_close(&peer->connection_fd);
     free(peer->uri);
     free(peer->programs);
     free(peer->folder);

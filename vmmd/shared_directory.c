@@ -1,5 +1,6 @@
 #include "vmmd/shared_directory.h"
 
+#include "libshared/base/descriptor.h"
 #include "libshared/mem/memory.h"
 #include "libshared/share/setting.h"
 #include "libshared/share/state.h"
@@ -84,20 +85,12 @@ int shared_directory_check_host(const Polyvisor__MachineConfig *config, struct e
     return 0;
 }
 
-static void close_one(int *fd)
-{
-    if (*fd >= 0) {
-        close(*fd);
-    }
-    *fd = -1;
-}
-
 void shared_directory_close(struct shared_directory *share)
 {
-    close_one(&share->directory);
-    close_one(&share->state);
-    close_one(&share->keep_in);
-    close_one(&share->keep_out);
+    descriptor_close(&share->directory);
+    descriptor_close(&share->state);
+    descriptor_close(&share->keep_in);
+    descriptor_close(&share->keep_out);
 }
 
 /* Zeros but for magic and version. */

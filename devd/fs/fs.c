@@ -5,6 +5,7 @@
 #include "devd/fs/handles.h"
 #include "devd/fs/intent.h"
 #include "devd/fs/nodes.h"
+#include "libshared/base/descriptor.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -206,13 +207,6 @@ struct fs *fs_create(struct fs_options *options, struct error *err)
     return fs;
 }
 
-static void close_one(int fd)
-{
-    if (fd >= 0) {
-        close(fd);
-    }
-}
-
 void fs_destroy(struct fs *fs)
 {
     if (!fs) {
@@ -224,9 +218,9 @@ void fs_destroy(struct fs *fs)
     if (fs->state) {
         munmap(fs->state, SHARE_STATE_SIZE);
     }
-    close_one(fs->root);
-    close_one(fs->links);
-    close_one(fs->sync);
+    descriptor_close(&fs->root);
+    descriptor_close(&fs->links);
+    descriptor_close(&fs->sync);
     pthread_mutex_destroy(&fs->lock);
     for (unsigned i = 0; i < FS_TURNS; i++) {
         pthread_mutex_destroy(&fs->turns[i]);

@@ -1,5 +1,6 @@
 #include "devd/net/wire.h"
 
+#include "libshared/base/descriptor.h"
 #include "libshared/virtio/state.h"
 #include <errno.h>
 #include <stddef.h>
@@ -152,10 +153,7 @@ static void wire_detach(struct wire *wire)
             *events[i] = NULL;
         }
     }
-    if (wire->fd >= 0) {
-        close(wire->fd);
-        wire->fd = -1;
-    }
+    descriptor_close(&wire->fd);
     event_del(wire->patience);
     wire->impatient = false;
 }

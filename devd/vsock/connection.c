@@ -1,5 +1,6 @@
 #include "devd/vsock/connection.h"
 
+#include "libshared/base/descriptor.h"
 #include "libshared/base/vectors.h"
 #include <errno.h>
 #include <poll.h>
@@ -41,10 +42,7 @@ static void close_host(struct vsock_connection *connection)
     free_event(&connection->readable);
     free_event(&connection->writable);
     free_event(&connection->deadline);
-    if (connection->fd >= 0) {
-        close(connection->fd);
-    }
-    connection->fd = -1;
+    descriptor_close(&connection->fd);
 }
 
 /* Whether the guest has heard of it. */
