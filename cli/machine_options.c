@@ -440,8 +440,7 @@ int machine_settings_check(const struct machine_settings *settings, const char *
                            struct error *err)
 {
     if (settings->kernel == NULL && settings->firmware == NULL) {
-        error_set(err, ERROR_USAGE, 0, "%s needs %s--kernel or --firmware", command,
-                  strcmp(command, "run") == 0 ? "--image, " : "");
+        error_set(err, ERROR_USAGE, 0, "%s needs --image, --kernel or --firmware", command);
         error_hint(err, "'vmctl %s --help' shows examples", command);
         return -ERROR_USAGE;
     }

@@ -202,18 +202,25 @@ static json_t *image_json(const char *name, const char *path, const struct image
 {
     const struct image_properties *properties = &image->properties;
     json_t *object = json_pack(
-        "{s:o, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "file", output_json_text(path),
-        "bytes", (json_int_t)image->bytes, "used_bytes", (json_int_t)image->used_bytes, "arch",
-        output_json_text(properties->arch), "distribution",
+        "{s:o, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "file",
+        output_json_text(path), "bytes", (json_int_t)image->bytes, "used_bytes",
+        (json_int_t)image->used_bytes, "arch", output_json_text(properties->arch), "distribution",
         output_json_text(properties->distribution), "suite", output_json_text(properties->suite),
         "kernel", output_json_text(properties->kernel), "built",
         output_json_text(properties->built), "packages", output_json_text(properties->packages),
-        "command_line", output_json_text(image->command_line));
+        "command_line", output_json_text(image->command_line), "polyvisor",
+        output_json_text(properties->polyvisor), "agent", output_json_text(properties->agent));
 
     if (name != NULL) {
         json_object_set_new(object, "name", output_json_text(name));
     }
     return object;
+}
+
+/* The version of polyvisor that made it; those of before 0.1.0 do not say. */
+static const char *made_by(const struct image_properties *properties)
+{
+    return properties->polyvisor[0] != '\0' ? properties->polyvisor : "unknown";
 }
 
 struct listing {
@@ -249,8 +256,9 @@ static int list_one(void *context, const char *name, const char *path, struct er
         output_table_add(&listing->table, size);
         output_table_add(&listing->table, used);
         output_table_add(&listing->table, image.properties.built);
+        output_table_add(&listing->table, made_by(&image.properties));
     } else {
-        static const char *const cells[] = {"(damaged)", "", "", "", ""};
+        static const char *const cells[] = {"(damaged)", "", "", "", "", ""};
         output_table_add(&listing->table, name);
         for (size_t i = 0; i < sizeof(cells) / sizeof(cells[0]); i++) {
             output_table_add(&listing->table, cells[i]);
@@ -264,7 +272,8 @@ static int list_one(void *context, const char *name, const char *path, struct er
 
 static int list(const struct invocation *invocation, struct error *err)
 {
-    static const char *const columns[] = {"NAME", "SYSTEM", "ARCH", "SIZE", "ON DISK", "BUILT"};
+    static const char *const columns[] = {"NAME",    "SYSTEM", "ARCH", "SIZE",
+                                          "ON DISK", "BUILT",  "BY"};
     struct listing listing = {.array = invocation->globals->json ? json_array() : NULL};
 
     if (listing.array != NULL) {
@@ -316,6 +325,10 @@ static int show(const struct invocation *invocation, struct error *err)
         print_line("Size:", text);
         print_line("Kernel:", image.properties.kernel);
         print_line("Built:", image.properties.built);
+        snprintf(text, sizeof(text), "polyvisor %s%s%s", made_by(&image.properties),
+                 image.properties.agent[0] != '\0' ? ", its agent speaks version " : "",
+                 image.properties.agent);
+        print_line("Made by:", text);
         print_line("Packages:", image.properties.packages);
         print_line("Command line:", image.command_line);
         status = output_flush(err);
@@ -400,7 +413,8 @@ const struct command command_image = {
         "its own: its id and ssh key are made at its first start.\n"
         "Images with a name are in $POLYVISOR_IMAGE_DIR, else $XDG_DATA_HOME/polyvisor/images, "
         "else /var/lib/polyvisor/images for root and ~/.local/share/polyvisor/images for others. "
-        "list shows them, rm removes one, show tells about any. With --json build prints a line "
+        "list shows them, rm removes one, show tells about any, and which version of polyvisor "
+        "made it. With --json build prints a line "
         "for each step.\n"
         "Ctrl-C ends a build and leaves nothing of it. One that fails says where its log is.\n",
     .options = options,

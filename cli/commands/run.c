@@ -25,22 +25,12 @@ static const struct option_spec options[] = {
      .argument = "NAME",
      .summary = "what the machine is called (default: run-PID)",
      .offset = offsetof(struct run_settings, machine.name)},
-    {.name = "image",
-     .type = &option_text,
-     .argument = "NAME|FILE",
-     .summary = "boot an image that 'vmctl image build' made: its kernel, its disk, a network and "
-                "a vsock unless others are given",
-     .offset = offsetof(struct run_settings, image)},
+    MACHINE_IMAGE_OPTIONS(struct run_settings, image),
     {.name = "persistent",
      .type = &option_flag,
-     .summary = "keep what the machine writes to its image; without it the machine has a copy, "
-                "which goes when it ends",
-     .offset = offsetof(struct run_settings, persistent)},
-    {.name = "cloud-init",
-     .type = &option_cloud_init,
-     .argument = "USER-DATA[,meta-data=FILE][,network-config=FILE]",
-     .summary = "add a disk from which cloud-init takes these files (its NoCloud data source)",
-     .offset = offsetof(struct run_settings, cloud_init)},
+     .summary = "keep what the machine writes to its image; without it the image is only read, "
+                "and what is written goes when the machine ends",
+     .offset = offsetof(struct run_settings, image.persistent)},
     {.name = "tty",
      .letter = 't',
      .type = &option_flag,
@@ -51,6 +41,12 @@ static const struct option_spec options[] = {
      .type = &option_flag,
      .summary = "the command does not read standard input",
      .offset = offsetof(struct run_settings, no_input)},
+    {.name = "wait",
+     .type = &option_duration,
+     .argument = "DURATION",
+     .default_value = "10m",
+     .summary = "how long the command waits for the guest's agent before it is given up",
+     .offset = offsetof(struct run_settings, wait_ms)},
     MACHINE_OPTIONS,
     {.name = NULL},
 };
@@ -351,7 +347,7 @@ static int attach(struct run *run, struct error *err)
 static int boot(struct run *run, struct error *err)
 {
     const struct invocation *invocation = run->invocation;
-    bool wants_vsock = run->settings->image != NULL || invocation->positional_count != 0;
+    bool wants_vsock = run->settings->image.image != NULL || invocation->positional_count != 0;
     uint32_t timeout_ms = invocation->globals->timeout_ms;
     int status = private_start(&run->vmmd, &run->control, invocation->runtime_directory, timeout_ms,
                                run->signals.fd, err);
@@ -360,7 +356,7 @@ static int boot(struct run *run, struct error *err)
         status = client_open(&run->watcher, run->vmmd.directory, timeout_ms, run->signals.fd, err);
     }
     if (status == 0 && wants_vsock) {
-        status = run_image_add_vsock(run, err);
+        status = machine_image_add_vsock(run->vmmd.directory, &run->settings->machine, err);
     }
     if (status == 0) {
         status = ask_create(run, err);
@@ -468,6 +464,22 @@ static int run_machine(struct run *run, struct error *err)
     return finish(run, status, err);
 }
 
+/* What --image and --cloud-init mean, with files that go when we do. */
+static int prepare_image(struct run *run, struct error *err)
+{
+    struct run_settings *settings = run->settings;
+    const struct machine_image *image = &settings->image;
+    int status = 0;
+
+    if (image->image != NULL || image->cloud_init.user_data != NULL) {
+        status = scratch_open(&run->scratch, err);
+    }
+    return status == 0
+               ? machine_image_prepare(image, MACHINE_IMAGE_OVERLAY, run->scratch.path, run->name,
+                                       &settings->machine, run->append, &run->properties, err)
+               : status;
+}
+
 static int run(const struct invocation *invocation, struct error *err)
 {
     struct run_settings *settings = invocation->settings;
@@ -487,7 +499,7 @@ static int run(const struct invocation *invocation, struct error *err)
         bool watched = invocation->positional_count == 0 && isatty(STDIN_FILENO);
         settings->machine.on_panic = watched ? "report" : "stop";
     }
-    status = run_image_prepare(&run, err);
+    status = prepare_image(&run, err);
     if (status == 0) {
         status = machine_settings_check(&settings->machine, "run", err);
     }
@@ -520,8 +532,10 @@ const struct command command_run = {
         "these keys.\n"
         "SIGINT, SIGTERM, SIGHUP and SIGQUIT end the machine at once; the exit status is then 128 "
         "plus the signal's number. So does the end of who reads standard output.\n"
-        "With --image the machine gets the image's kernel, a copy of its disk, and a network card "
-        "with the host's network behind it (--net none: none).\n"
+        "With --image the machine gets the image's kernel, a disk laid over the image, and a "
+        "network card with the host's network behind it (--net none: none). It starts at once, "
+        "and as many may run on one image as you like: nobody writes to it, unless --persistent "
+        "says so.\n"
         "With a command behind -- the machine is there for that command alone: the streams are the "
         "command's, vmctl ends with its exit status as 'vmctl exec' does, and the machine ends "
         "with it. The guest must run polyvisor-agent, as images do; with --image the command waits "

@@ -1,22 +1,19 @@
-/* vmctl run in parts: the machine (run.c), the image it boots (run_image.c), and a command that is
- * run in it (run_command.c). */
+/* vmctl run in parts: the machine (run.c), and a command that is run in it (run_command.c). */
 #ifndef POLYVISOR_CLI_COMMANDS_RUN_H
 #define POLYVISOR_CLI_COMMANDS_RUN_H
 
 #include "cli/attachment.h"
 #include "cli/client.h"
-#include "cli/image/image_file.h"
+#include "cli/image/machine_image.h"
 #include "cli/image/scratch.h"
-#include "cli/image/seed.h"
-#include "cli/machine_options.h"
 #include "cli/private.h"
 #include "cli/signals.h"
 
 struct run_settings {
     struct machine_settings machine; /* first: its options say where they are in it */
-    const char *image;
-    struct seed_setting cloud_init;
-    bool persistent, terminal, no_input;
+    struct machine_image image;
+    uint32_t wait_ms; /* for the guest's agent */
+    bool terminal, no_input;
 };
 
 struct run {
@@ -29,8 +26,10 @@ struct run {
     struct client watcher; /* "has it ended?" */
     struct attachment attachment;
     struct scratch scratch;
-    char append[2 * IMAGE_COMMAND_LINE_MAX]; /* an image's command line and the user's words */
+    char append[MACHINE_IMAGE_APPEND_MAX]; /* an image's command line and the user's words */
+    struct image_properties properties;    /* what the image says of itself */
     char console_path[4096];
+    bool told_waiting;  /* that the agent does not answer */
     uint64_t absent_ns; /* since when nobody serves the console; 0 = somebody does */
     bool told_absent;   /* and the user knows */
     uint64_t told_lost; /* bytes of output that the user knows to be lost */
@@ -53,15 +52,6 @@ int run_handle_watcher(struct run *run, struct error *err);
 
 /* The machine ended because its guest's kernel panicked. Returns the negative code. */
 int run_error_panic(const struct run *run, struct error *err);
-
-/* ---- run_image.c ---- */
-
-/* What --image and --cloud-init mean: complete the machine's settings, with files in run->scratch.
- * 0 or a negative code with *err set. */
-int run_image_prepare(struct run *run, struct error *err);
-/* Give the machine a vsock, in the directory of its vmmd, unless it has one. 0 or a negative code.
- */
-int run_image_add_vsock(struct run *run, struct error *err);
 
 /* ---- run_command.c ---- */
 

@@ -16,10 +16,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define BOOT_LIMIT_MS                                                                              \
-    (10 * 60 * 1000)          /* for the agent to answer: a bound for machines that hang           \
-                               */
-#define CONSOLE_TAIL     2000 /* bytes that are shown of it */
+#define NOTICE_MS        60000 /* without an answer of the agent, the user hears of it */
+#define CONSOLE_TAIL     2000  /* bytes that are shown of it */
 #define CONSOLE_QUIET_MS 300
 #define STOP_SLICE_MS    250
 
@@ -79,14 +77,66 @@ static void show_console(struct run *run)
 
 struct watch {
     struct run *run;
+    const struct guest_outcome *outcome;
+    uint64_t began_ns;
     struct error error;
 };
+
+/* Who made the image, for messages about its agent: " of an image that polyvisor 1.2 made", "". */
+static const char *image_words(const struct run *run, char *text, size_t room)
+{
+    const char *version = run->properties.polyvisor;
+
+    text[0] = '\0';
+    if (run->settings->image.image != NULL) {
+        snprintf(text, room, " of an image that %s%.32s made",
+                 version[0] != '\0' ? "polyvisor " : "an unknown version of polyvisor", version);
+    }
+    return text;
+}
+
+static void tell_waiting(const struct watch *watch)
+{
+    struct run *run = watch->run;
+    uint64_t waited_ms = (clock_monotonic_ns() - watch->began_ns) / 1000000;
+    char words[96];
+
+    if (watch->outcome->answered || run->told_waiting || waited_ms < NOTICE_MS) {
+        return;
+    }
+    run->told_waiting = true;
+    output_warning(
+        run->invocation->globals,
+        "the guest's agent%s has not answered for a minute; waiting for %u s in all. The guest "
+        "must run polyvisor-agent; without a command 'vmctl run' shows its console",
+        image_words(run, words, sizeof(words)), run->settings->wait_ms / 1000);
+}
+
+/* Say what can be done. */
+static int no_answer(const struct run *run, struct error *err)
+{
+    char words[96];
+
+    error_set(err, ERROR_TIMEOUT, err->cause, "the guest's agent%s did not answer within %u s",
+              image_words(run, words, sizeof(words)), run->settings->wait_ms / 1000);
+    if (run->settings->image.image == NULL) {
+        error_hint(err, "the guest must run polyvisor-agent, and its kernel have a vsock");
+    } else if (strcmp(run->properties.polyvisor, POLYVISOR_VERSION) != 0) {
+        error_hint(err, "this is polyvisor " POLYVISOR_VERSION
+                        ": build the image again ('vmctl image build ... --replace')");
+    } else {
+        error_hint(err, "does its system start? 'vmctl run --image' without a command shows its "
+                        "console; --wait gives a slow host longer");
+    }
+    return -ERROR_TIMEOUT;
+}
 
 /* Asked from time to time while a command runs: does its machine? */
 static bool machine_gone(void *context)
 {
     struct watch *watch = context;
 
+    tell_waiting(watch);
     return watch->run->ended || run_handle_watcher(watch->run, &watch->error) != 0 ||
            watch->run->ended;
 }
@@ -94,12 +144,12 @@ static bool machine_gone(void *context)
 static int guest_run(struct run *run, struct guest_command *command, struct guest_outcome *outcome,
                      struct error *err)
 {
-    struct watch watch = {.run = run};
+    struct watch watch = {.run = run, .outcome = outcome, .began_ns = clock_monotonic_ns()};
     struct vsock_setting setting;
 
     command->gone = machine_gone;
     command->gone_context = &watch;
-    command->wait_ms = BOOT_LIMIT_MS;
+    command->wait_ms = run->settings->wait_ms;
     command->signals = &run->signals;
     int status = vsock_setting_parse(run->settings->machine.vsock, ERROR_INTERNAL, &setting, err);
     status = status == 0 ? guest_session_run(setting.path, command, outcome, err) : status;
@@ -112,6 +162,8 @@ static int guest_run(struct run *run, struct guest_command *command, struct gues
         error_set(err, ERROR_CRASHED, 0, "machine '%s' ended before its command did (%s)",
                   run->name, run->end_reason);
         status = -ERROR_CRASHED;
+    } else if (status == -ERROR_TIMEOUT && !outcome->answered) {
+        status = no_answer(run, err);
     }
     return status;
 }
@@ -228,7 +280,7 @@ static int shut_down(struct run *run, struct error *err)
 int run_command(struct run *run, int *exit_status, struct error *err)
 {
     struct guest_outcome outcome;
-    int status = run->settings->image != NULL ? wait_ready(run, err) : 0;
+    int status = run->settings->image.image != NULL ? wait_ready(run, err) : 0;
 
     status = status == 0 ? mount_shares(run, err) : status;
     status = status == 0 ? guest_main(run, &outcome, err) : status;
@@ -244,5 +296,6 @@ int run_command(struct run *run, int *exit_status, struct error *err)
         output_error(err, run->invocation->globals->json);
     }
     status = sync_shares(run, err);
-    return status == 0 && run->settings->persistent && !run->ended ? shut_down(run, err) : status;
+    return status == 0 && run->settings->image.persistent && !run->ended ? shut_down(run, err)
+                                                                         : status;
 }

@@ -4,6 +4,7 @@
 #include "cli/image/share.h"
 #include "cli/output.h"
 #include "cli/signals.h"
+#include "libshared/agent/protocol.h"
 #include "libshared/base/clock.h"
 #include "libshared/jit/cache_files.h"
 
@@ -261,12 +262,13 @@ static char **make_environment(const struct work *work, const char *agent, const
                                const char *password, const char *cache)
 {
     const struct image_build *build = work->build;
-    char size[32], cpus[16];
+    char size[32], cpus[16], agent_version[16];
     long online = sysconf(_SC_NPROCESSORS_ONLN);
     size_t count = 0, set = 0;
 
     snprintf(size, sizeof(size), "%llu", (unsigned long long)build->size);
     snprintf(cpus, sizeof(cpus), "%ld", online < 1 ? 1 : online > CPUS_MAX ? CPUS_MAX : online);
+    snprintf(agent_version, sizeof(agent_version), "%u", AGENT_VERSION);
     const char *const pairs[][2] = {
         {"PV_ARCH", build->arch},
         {"PV_SUITE", build->suite},
@@ -281,6 +283,8 @@ static char **make_environment(const struct work *work, const char *agent, const
         {"PV_SCRIPT", build->script},
         {"PV_SSH_KEY", build->ssh_key},
         {"PV_PASSWORD_FILE", password},
+        {"PV_VERSION", POLYVISOR_VERSION},
+        {"PV_AGENT_VERSION", agent_version},
     };
     while (environ[count] != NULL) {
         count++;

@@ -21,8 +21,8 @@ static const struct property {
 #name, offsetof(struct image_properties, name),                                            \
             sizeof(((struct image_properties *)0)->name)                                           \
     }
-    PROPERTY(arch),   PROPERTY(distribution), PROPERTY(suite),
-    PROPERTY(kernel), PROPERTY(built),        PROPERTY(packages),
+    PROPERTY(arch),  PROPERTY(distribution), PROPERTY(suite),     PROPERTY(kernel),
+    PROPERTY(built), PROPERTY(packages),     PROPERTY(polyvisor), PROPERTY(agent),
 #undef PROPERTY
 };
 

@@ -21,6 +21,8 @@
 /* What an image says of itself: hostile text, of printable ASCII; empty where it says nothing. */
 struct image_properties {
     char arch[16], distribution[32], suite[32], kernel[96], built[32], packages[1024];
+    char polyvisor[32]; /* the version that made it, and */
+    char agent[16];     /* what its agent speaks: AGENT_VERSION then */
 };
 
 struct image_file {

@@ -28,7 +28,7 @@ static int remove_entry(const char *path, const struct stat *info, int kind, str
 }
 
 /* Folders are made accessible on the way down, and removed on the way up. */
-static void remove_tree(const char *path)
+void scratch_remove_tree(const char *path)
 {
     nftw(path, remove_entry, 16, FTW_PHYS);
     nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
@@ -66,7 +66,7 @@ static void sweep(const char *base)
         }
         int lock = lock_folder(folder, 0);
         if (lock >= 0) {
-            remove_tree(folder);
+            scratch_remove_tree(folder);
             close(lock);
         }
     }
@@ -111,7 +111,7 @@ void scratch_close(struct scratch *scratch)
     if (scratch->path[0] == '\0') {
         return;
     }
-    remove_tree(scratch->path);
+    scratch_remove_tree(scratch->path);
     scratch->path[0] = '\0';
     if (scratch->lock >= 0) {
         close(scratch->lock);

@@ -21,6 +21,9 @@ int scratch_open(struct scratch *scratch, struct error *err);
 /* Remove it with all that is in it. A scratch of zeroes was never opened: no effect. */
 void scratch_close(struct scratch *scratch);
 
+/* Remove a folder with all that is in it, as far as that goes; links are not followed. */
+void scratch_remove_tree(const char *path);
+
 /* Copy a file to a new one: by reference where the file system can, and never its holes. 0 or a
  * negative code with *err set, and then there is no new file. */
 int scratch_copy(const char *from, const char *to, struct error *err);

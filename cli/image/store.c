@@ -13,41 +13,42 @@
 
 static int too_long(struct error *err)
 {
-    return error_set(err, ERROR_CONFIG, ENAMETOOLONG, "the path of the image store is too long");
+    return error_set(err, ERROR_CONFIG, ENAMETOOLONG, "the path of the store is too long");
 }
 
-int store_directory(char path[PATH_MAX], struct error *err)
+int store_data_directory(const char *variable, const char *kind, char path[PATH_MAX],
+                         struct error *err)
 {
-    const char *own = getenv("POLYVISOR_IMAGE_DIR"), *data = getenv("XDG_DATA_HOME");
+    const char *own = getenv(variable), *data = getenv("XDG_DATA_HOME");
     const char *home = getenv("HOME");
     int length;
 
     if (own != NULL && own[0] == '/') {
         length = snprintf(path, PATH_MAX, "%s", own);
     } else if (data != NULL && data[0] == '/') {
-        length = snprintf(path, PATH_MAX, "%s/polyvisor/images", data);
+        length = snprintf(path, PATH_MAX, "%s/polyvisor/%s", data, kind);
     } else if (geteuid() == 0) {
-        length = snprintf(path, PATH_MAX, "/var/lib/polyvisor/images");
+        length = snprintf(path, PATH_MAX, "/var/lib/polyvisor/%s", kind);
     } else if (home != NULL && home[0] == '/') {
-        length = snprintf(path, PATH_MAX, "%s/.local/share/polyvisor/images", home);
+        length = snprintf(path, PATH_MAX, "%s/.local/share/polyvisor/%s", home, kind);
     } else {
-        error_set(err, ERROR_CONFIG, 0, "there is no place for images: HOME is not set");
-        error_hint(err, "name a folder with POLYVISOR_IMAGE_DIR, or a file with -o");
+        error_set(err, ERROR_CONFIG, 0, "there is no place for %s: HOME is not set", kind);
+        error_hint(err, "name a folder with %s", variable);
         return -ERROR_CONFIG;
     }
     return length < PATH_MAX ? 0 : too_long(err);
 }
 
-int store_make_directory(char path[PATH_MAX], struct error *err)
+int store_make_folders(char path[PATH_MAX], unsigned mode, struct error *err)
 {
-    int status = store_directory(path, err);
+    int status = 0;
 
     for (char *slash = path; status == 0 && slash != NULL;) {
         slash = strchr(slash + 1, '/');
         if (slash != NULL) {
             *slash = '\0';
         }
-        if (mkdir(path, 0755) < 0 && errno != EEXIST) {
+        if (mkdir(path, slash != NULL ? 0755 : mode) < 0 && errno != EEXIST) {
             status = error_set(err, errno == EACCES ? ERROR_PERMISSION : ERROR_IO, errno,
                                "cannot make '%.200s': %s", path, strerror(errno));
         }
@@ -56,6 +57,18 @@ int store_make_directory(char path[PATH_MAX], struct error *err)
         }
     }
     return status;
+}
+
+int store_directory(char path[PATH_MAX], struct error *err)
+{
+    return store_data_directory("POLYVISOR_IMAGE_DIR", "images", path, err);
+}
+
+int store_make_directory(char path[PATH_MAX], struct error *err)
+{
+    int status = store_directory(path, err);
+
+    return status == 0 ? store_make_folders(path, 0755, err) : status;
 }
 
 int store_path(const char *name, char path[PATH_MAX], struct error *err)

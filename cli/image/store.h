@@ -11,6 +11,15 @@
 
 #define STORE_SUFFIX ".img"
 
+/* Where data of that kind ("images") are kept: the folder that the variable names, else below
+ * $XDG_DATA_HOME, /var/lib or the user's home. It need not exist. 0 or a negative code with *err
+ * set. */
+int store_data_directory(const char *variable, const char *kind, char path[PATH_MAX],
+                         struct error *err);
+/* Make a folder and those above it that do not exist, the last one with `mode`. `path` is changed
+ * meanwhile. 0 or a negative code with *err set. */
+int store_make_folders(char path[PATH_MAX], unsigned mode, struct error *err);
+
 /* The store's folder; it need not exist. 0 or a negative code with *err set. */
 int store_directory(char path[PATH_MAX], struct error *err);
 /* The same, made with its parents when it does not exist. */

@@ -39,7 +39,7 @@ make_tiny() { # FILE
 start=2048, size=$sectors, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B" | sfdisk -q "$1"
     mformat -i "$part" -F -T $sectors -H 2048 ::
     echo "quiet script=commands" >"$work/command-line"
-    printf 'arch=riscv64\ndistribution=none\nsuite=tiny\n' >"$work/words"
+    printf 'arch=riscv64\ndistribution=none\nsuite=tiny\npolyvisor=0.0.1\nagent=1\n' >"$work/words"
     mcopy -i "$part" "$guest/vmlinux" ::VMLINUX
     mcopy -i "$part" "$guest/test-initrd.cpio.gz" ::INITRD.IMG
     mcopy -i "$part" "$work/command-line" ::CMDLINE.TXT
@@ -51,6 +51,8 @@ start=2048, size=$sectors, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B" | sfdisk -
 is "no images are an empty list" "[]" "$("$vmctl" --json image list)"
 make_tiny "$tiny"
 check "an image is listed" sh -c "'$vmctl' image list | grep -q '^tiny *none tiny *riscv64 *96 MiB'"
+check "with the version that made it" sh -c "'$vmctl' image list | grep -q ' 0[.]0[.]1$'"
+check "which is shown" sh -c "'$vmctl' image show tiny | grep -q '^Made by: *polyvisor 0[.]0[.]1, its agent speaks version 1$'"
 check "and shown by name" sh -c "'$vmctl' image show tiny | grep -q '^Command line:quiet script=commands'"
 check "or by its file, as JSON" sh -c "'$vmctl' --json image show '$tiny' | grep -q '\"arch\": \"riscv64\"'"
 head -c 100000 "$tiny" >"$work/images/cut.img"
@@ -85,7 +87,7 @@ is "what it wrote to the share is here" "from the guest" "$(cat "$work/shared/ou
 is "standard error apart" problem "$(cat "$work/err")"
 is "what it wrote to its disk is gone" "$sum" "$(sha256sum <"$tiny")"
 check "and so is the machine" nothing_left
-check "and its copy of the disk" scratch_is_empty
+check "and its disk" scratch_is_empty
 
 cp --sparse=always "$tiny" "$work/own.img"
 timeout 300 "$vmctl" run --image "$work/own.img" --persistent --net none -n -- sh -c '
@@ -99,14 +101,83 @@ is "a machine that ends before the command is one's own error" 125 $status
 check "which is said" grep -q 'ended before.*\[crashed\]' "$work/out"
 "$vmctl" run --image tiny --net none -n -- sleep 1000 >"$work/out" 2>&1 &
 client=$!
-copied() { [ -n "$(find "$POLYVISOR_CACHE_DIR/scratch" -name disk.img 2>/dev/null)" ]; }
-wait_for 60 copied
+laid_over() { [ -n "$(find "$POLYVISOR_CACHE_DIR/scratch" -name disk.qcow2 2>/dev/null)" ]; }
+wait_for 60 laid_over
 kill -TERM $client
 wait $client
 status=$?
 check "a signal while it starts ends all" test $status -eq 143 -o $status -eq 125
 check "and leaves nothing" nothing_left
 check "of its disk, either" scratch_is_empty
+
+# ---- Several machines on one image, larger disks, guests without an agent ----
+
+mkfifo "$work/input"
+timeout 300 "$vmctl" run --image tiny --net none -- sh -c '
+    echo first | dd of=/dev/vda bs=512 seek=2000 conv=notrunc 2>/dev/null; sync; echo written
+    cat; dd if=/dev/vda bs=512 skip=2000 count=1 2>/dev/null | head -n 1' <"$work/input" >"$work/first" 2>&1 &
+client=$!
+exec 7>"$work/input"
+check "a machine runs" wait_for 120 grep -q written "$work/first"
+ln -s "$tiny" "$work/link.img"
+is "a second one on the same image sees nothing of it, by a link, too, and has a larger disk" "0 $((128 * 2048)) none" \
+    "$? $(timeout 300 "$vmctl" run --image "$work/link.img" --image-size 128M --net none -n -- sh -c '
+    cat /sys/block/vda/size; dd if=/dev/vda bs=512 skip=2000 count=1 2>/dev/null | grep first || echo none
+    echo second | dd of=/dev/vda bs=512 seek=2000 conv=notrunc 2>/dev/null; sync' 2>"$work/err" | tr '\n' ' ' | sed 's/ $//')"
+says "nobody writes to the image meanwhile" 9 'in use.*\[in-use\]' "$vmctl" run --image tiny --persistent --net none
+echo >&7
+exec 7>&-
+wait $client
+is "the first has what it wrote itself" "0 first" "$? $(tail -n 1 "$work/first")"
+is "and the image is as it was" "$sum" "$(sha256sum <"$tiny")"
+says "a disk smaller than its image" 6 'as many or more' "$vmctl" run --image tiny --image-size 64M
+says "the size of an image that is used itself" 2 'disk of their own' "$vmctl" run --image tiny --persistent --image-size 1G
+says "a guest without an agent is told of, with who made the image" 125 \
+    'agent of an image that polyvisor 0.0.1 made did not answer within 2 s' \
+    "$vmctl" run --image tiny --net none --append rdinit=/bin/sh --wait 2s -- true
+
+# Without root: all the same.
+if [ "$(id -u)" -eq 0 ] && setpriv --reuid 65534 --regid 65534 --clear-groups test -x "$vmctl"; then
+    chmod 711 "$work"
+    mkdir "$work/n" && chown 65534:65534 "$work/n"
+    out=$(POLYVISOR_RUNTIME_DIR='' POLYVISOR_CACHE_DIR='' XDG_RUNTIME_DIR="$work/n" XDG_CACHE_HOME="$work/n/cache" \
+        HOME="$work/n" TMPDIR="$work/n" timeout 300 setpriv --reuid 65534 --regid 65534 --clear-groups \
+        "$vmctl" run --image "$tiny" -n -- sh -c 'ls /sys/class/net | grep -c eth; exit 4' 2>"$work/err")
+    is "without root all the same" "4 1 " "$? $out $(cat "$work/err")"
+else
+    echo "skip - nobody is not there to be"
+fi
+
+# ---- Machines that stay ----
+
+export POLYVISOR_MACHINE_DIR=$work/machines
+daemon_start
+"$vmctl" --quiet create --image tiny --image-size 128M --net none stays 2>"$work/err"
+is "a machine is created from an image" "0 " "$? $(cat "$work/err")"
+mv "$tiny" "$work/away.img"
+"$vmctl" --quiet start stays
+is "it needs the image no more, and has an agent to talk to" "0 $((128 * 2048))" \
+    "$? $(timeout 300 "$vmctl" exec --wait 2m -n stays -- sh -c 'cat /sys/block/vda/size
+    echo mine | dd of=/dev/vda bs=512 seek=2000 conv=notrunc 2>/dev/null; sync')"
+"$vmctl" --quiet kill stays
+mv "$work/away.img" "$tiny"
+# Its system gets a new initrd: zeroes behind the last are nothing to a kernel.
+{ cat "$guest/test-initrd.cpio.gz"; head -c 4096 /dev/zero; } >"$work/new-initrd"
+mcopy -o -i "$work/machines/stays/disk.img@@1M" "$work/new-initrd" ::INITRD.IMG
+"$vmctl" --quiet start stays
+check "the next start takes the kernel that its system has then" cmp -s "$work/new-initrd" "$work/machines/stays/initrd"
+is "its disk stays" "0 mine" "$? $(timeout 300 "$vmctl" exec --wait 2m -n stays -- dd if=/dev/vda bs=512 skip=2000 count=1 2>/dev/null | head -n 1)"
+check "it is removed, and its disk stays" sh -c "'$vmctl' rm --force stays && test -s '$work/machines/stays/disk.img'"
+says "nobody gets that disk by accident" 4 'from before.*' "$vmctl" create --image tiny --net none stays
+"$vmctl" --quiet create --image "$work/machines/stays/disk.img" --persistent --net none stays 2>"$work/err"
+is "whoever names it may have it" "0 " "$? $(cat "$work/err")"
+is "as it is" mine "$(dd if="$work/machines/stays/disk.img" bs=512 skip=2000 count=1 2>/dev/null | head -n 1)"
+check "rm --with-disk removes it" "$vmctl" --quiet rm --with-disk stays
+is "and all of it" "" "$(ls -A "$work/machines")"
+says "a creation that fails" 3 "no image 'none'" "$vmctl" create --image none fails
+is "leaves nothing" "" "$(ls -A "$work/machines")"
+is "the image is as it was" "$sum" "$(sha256sum <"$tiny")"
+daemon_stop
 
 # ---- Builds that cannot be ----
 

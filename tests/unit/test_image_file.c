@@ -311,8 +311,11 @@ START_TEST(test_properties)
     struct image_properties properties;
     char text[3000];
 
-    image_properties_parse("arch=riscv64\nsuite=trixie\nother=x\npackages=a b\n\nkernel",
+    image_properties_parse("arch=riscv64\nsuite=trixie\nother=x\npackages=a b\npolyvisor=1.2\n"
+                           "agent=3\n\nkernel",
                            &properties);
+    ck_assert_str_eq(properties.polyvisor, "1.2");
+    ck_assert_str_eq(properties.agent, "3");
     ck_assert_str_eq(properties.arch, "riscv64");
     ck_assert_str_eq(properties.suite, "trixie");
     ck_assert_str_eq(properties.packages, "a b");
