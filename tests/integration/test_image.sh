@@ -188,6 +188,7 @@ says "another architecture" 16 'no images are built for arm64' "${build[@]}" --a
 says "a disk too small" 6 'from 1 GiB' "${build[@]}" --size 10M
 says "packages with a space" 2 'not the name of a package' "${build[@]}" --packages "a, b"
 says "a host's name" 2 'not the name of a host' "${build[@]}" --hostname a.b
+says "a password that nobody could be given" 2 "neither ':' nor" "${build[@]}" --root-password a:b
 says "a key that is not there" 3 'none.pub' "${build[@]}" --ssh-key none.pub
 says "a folder that is not there" 3 'cannot make a file' "${build[@]}" -o none/disk.img
 touch there.img
