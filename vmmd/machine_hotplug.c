@@ -31,10 +31,13 @@
 #define UNPLUG_WAIT_MAX_MS 60000
 #define UNPLUG_STOP_MS     15000 /* to finish what is in flight, and to flush */
 
+/* As short as validate.c's longest, so it fits: there are fewer than a hundred. */
 void machine_spare_path(const struct machine *machine, unsigned number, char *path)
 {
-    snprintf(path, DEVICE_PATH_MAX, "%.*s/spare%u.transport.sock", DEVICE_PATH_MAX - 32,
-             machine->directory, number);
+    static const char longest[] = "/spare99.transport.sock";
+
+    snprintf(path, DEVICE_PATH_MAX, "%.*s/spare%u.transport.sock",
+             DEVICE_PATH_MAX - (int)sizeof(longest), machine->directory, number);
 }
 
 /* ---- the answer ---- */

@@ -4,7 +4,8 @@
 # and some minutes. Downloads stay in build/image-cache.
 #
 # IMAGE_ROUNDS=N: how often each is timed (1); the medians are told. IMAGE_WITHOUT_QEMU=1: only ours.
-# IMAGE_LIMIT= seconds for each wait (1800).
+# IMAGE_LIMIT= seconds for each wait (1800). IMAGE_KEEP=FOLDER: the image and its key stay there, and the
+# next run takes them instead of building.
 
 limit=${IMAGE_LIMIT:-1800}
 rounds=${IMAGE_ROUNDS:-1}
@@ -46,28 +47,42 @@ chmod 700 "$downloads" "$POLYVISOR_CACHE_DIR" "$work/run"
 # ---- From an empty directory: one command builds it ----
 
 mkdir "$work/for-guest"
-ssh-keygen -q -t ed25519 -N "" -f "$work/key"
-cat >"$work/for-guest/script" <<'END2'
+kept=${IMAGE_KEEP:-}/debian.img
+[ -e "$kept" ] || kept=
+if [ -n "$kept" ]; then
+    cp "$IMAGE_KEEP/key" "$IMAGE_KEEP/key.pub" "$work/"
+else
+    ssh-keygen -q -t ed25519 -N "" -f "$work/key"
+fi
+cat >"$work/for-guest/script" <<'END'
 #!/bin/sh
 echo "the script ran as $(id -un)" >/etc/motd
-END2
+END
 cp "$work/key.pub" "$work/user-data" "$work/for-guest/"
 start=$(now)
-if POLYVISOR_CACHE_DIR=$downloads timeout "$limit" "$vmctl" --json image build debian:trixie --ssh-key "$work/for-guest/key.pub" \
-    --packages cloud-init,gcc,libc6-dev,make --script "$work/for-guest/script" --name debian --hostname tester \
-    --root-password 'two words' >"$work/build.out" 2>"$work/build.err"; then
+build_it() {
+    POLYVISOR_CACHE_DIR=$downloads timeout "$limit" "$vmctl" --json image build debian:trixie --ssh-key "$work/for-guest/key.pub" \
+        --packages cloud-init,gcc,libc6-dev,make --script "$work/for-guest/script" --name debian --hostname tester \
+        --root-password 'two words' >"$work/build.out" 2>"$work/build.err"
+}
+if [ -n "$kept" ]; then
+    cp --sparse=always "$kept" "$work/images/debian.img"
+    [ -z "$unprivileged" ] || chown 65534:65534 "$work/images/debian.img"
+elif build_it; then
     ok "one command builds a Debian image${unprivileged:+, without root}"
     tell "build: $(since "$start") s (load $(cut -d' ' -f1-3 /proc/loadavg))"
+    check "it told of packages one by one" grep -q '"stage":"configure","done":[0-9]*,"total":[0-9]*,"what":"' \
+        <(tr -d ' ' <"$work/build.out")
+    is "a disk with a password on it is its maker's alone" 600 "$(stat -c %a "$work/images/debian.img")"
+    [ -z "${IMAGE_KEEP:-}" ] || cp --sparse=always "$work/images/debian.img" "$work/key" "$work/key.pub" "$IMAGE_KEEP/"
 else
     not_ok "one command builds a Debian image" "$(cat "$work/build.err")" "$(tail -n 40 "$downloads"/images/build-*.log)"
     exit
 fi
-check "it told of packages one by one" grep -q '"stage":"configure","done":[0-9]*,"total":[0-9]*,"what":"' <(tr -d ' ' <"$work/build.out")
 check "it is in the store" sh -c "'$vmctl' image list | grep -q '^debian *debian trixie *riscv64 *2 GiB'"
 version=$("$vmctl" --json version | python3 -c 'import json, sys; print(json.load(sys.stdin)["version"])')
 check "it says who made it" sh -c "'$vmctl' image show debian | grep -q '^Made by: *polyvisor $version, its agent speaks version [0-9]'"
 image=$work/images/debian.img
-is "a disk with a password on it is its maker's alone" 600 "$(stat -c %a "$image")"
 cp --sparse=always "$image" "$work/check.img"
 dd if="$work/check.img" of="$work/root.ext4" bs=1M skip=129 conv=sparse 2>/dev/null
 check "its file system is whole" e2fsck -fn "$work/root.ext4"
@@ -205,7 +220,7 @@ is "nothing is left of it" "" "$(ls -A "$work/machines")"
 # ---- Beside QEMU: the same image, processors, memory and network ----
 
 medians() { # FILE of lines "WHO WHAT SECONDS"
-    python3 - "$1" <<'END2'
+    python3 - "$1" <<'END'
 import statistics, sys
 times = {}
 for line in open(sys.argv[1]):
@@ -217,7 +232,7 @@ for what, by in times.items():
     ours, theirs = (statistics.median(by[w]) if w in by else None for w in ("polyvisor", "QEMU"))
     print("figure - %-28s %10s %10s %6s" % (what.replace("_", " "), ours, theirs,
           "%.2f" % (theirs / ours) if ours and theirs else ""))
-END2
+END
 }
 measure() { # WHO: its machine was just started, console in $work/console
     local who=$1 began

@@ -140,8 +140,8 @@ says "a guest without an agent is told of, with who made the image" 125 \
 if [ "$(id -u)" -eq 0 ] && setpriv --reuid 65534 --regid 65534 --clear-groups test -x "$vmctl"; then
     chmod 711 "$work"
     mkdir "$work/n" && chown 65534:65534 "$work/n"
-    out=$(POLYVISOR_RUNTIME_DIR='' POLYVISOR_CACHE_DIR='' XDG_RUNTIME_DIR="$work/n" XDG_CACHE_HOME="$work/n/cache" \
-        HOME="$work/n" TMPDIR="$work/n" timeout 300 setpriv --reuid 65534 --regid 65534 --clear-groups \
+    out=$(POLYVISOR_RUNTIME_DIR="$work/n" POLYVISOR_CACHE_DIR='' XDG_CACHE_HOME="$work/n/cache" HOME="$work/n" TMPDIR="$work/n" \
+        timeout 300 setpriv --reuid 65534 --regid 65534 --clear-groups \
         "$vmctl" run --image "$tiny" -n -- sh -c 'ls /sys/class/net | grep -c eth; exit 4' 2>"$work/err")
     is "without root all the same" "4 1 " "$? $out $(cat "$work/err")"
 else
