@@ -1,8 +1,10 @@
 /*
  * polyvisor-agent: runs in a guest and does there what vmctl asks for over a vsock: commands,
- * files. A small static program, without threads: one poll loop over the listening socket,
- * connections and commands (agent/service.h). libshared/agent/protocol.h is what is said.
+ * files; and keeps the guest's clock. A small static program, without threads: one poll loop over
+ * the listening socket, connections and commands (agent/service.h). libshared/agent/protocol.h is
+ * what is said.
  */
+#include "agent/clock.h"
 #include "agent/service.h"
 #include "libshared/agent/protocol.h"
 #include <errno.h>
@@ -44,21 +46,43 @@ static int open_signals(void)
     return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
+struct options {
+    time_t patience, clock; /* seconds */
+};
+
+/* Pairs of an option and a number. */
+static bool parse(int argc, char **argv, struct options *options)
+{
+    for (int i = 1; i < argc; i += 2) {
+        char *end = argv[i];
+        long value = i + 1 < argc ? strtol(argv[i + 1], &end, 10) : -1;
+        if (value < 0 || value > 86400 || *end != '\0' || end == argv[i + 1]) {
+            return false;
+        }
+        if (!strcmp(argv[i], "--patience") && value > 0) {
+            options->patience = value;
+        } else if (!strcmp(argv[i], "--clock")) {
+            options->clock = value;
+        } else {
+            return false;
+        }
+    }
+    return true;
+}
+
 int main(int argc, char **argv)
 {
-    time_t patience = PATIENCE_DEFAULT;
-    bool valid = argc == 1;
+    struct options options = {.patience = PATIENCE_DEFAULT, .clock = CLOCK_INTERVAL_DEFAULT};
+    struct clock clock;
 
-    if (argc == 3 && !strcmp(argv[1], "--patience")) {
-        patience = strtol(argv[2], NULL, 10);
-        valid = patience > 0;
-    }
-    if (!valid) {
+    if (!parse(argc, argv, &options)) {
         fprintf(stderr,
-                "usage: polyvisor-agent [--patience SECONDS]\n"
+                "usage: polyvisor-agent [--patience SECONDS] [--clock SECONDS]\n"
                 "It stays in the foreground. A command whose client is away for so long (%d) is "
-                "ended.\n",
-                PATIENCE_DEFAULT);
+                "ended.\n"
+                "Every so often (%d) the clock is compared with the real-time clock, and set when "
+                "they have parted; 0: never.\n",
+                PATIENCE_DEFAULT, CLOCK_INTERVAL_DEFAULT);
         return 2;
     }
     int signals = open_signals(), listener = open_listener();
@@ -66,8 +90,10 @@ int main(int argc, char **argv)
     if (!service) {
         return 1;
     }
+    clock_open(&clock, options.clock);
     for (;;) {
-        if (service_turn(service, patience, 1000) != 0) {
+        clock_turn(&clock);
+        if (service_turn(service, options.patience, 1000) != 0) {
             return 1;
         }
     }

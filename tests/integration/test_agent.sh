@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the guest's agent does besides commands and files: the guest's end.
+# What the guest's agent does besides commands and files: the guest's clock, and its end.
 . "$(dirname "$0")/lib.sh"
 
 socket=$work/v.sock
@@ -21,6 +21,23 @@ field() { # NAME: of a JSON object on standard input
 stopped_by() { # OPTION... NAME
     timeout 600 "$vmctl" --json stop "$@" | field stopped_by
 }
+pid_of() { # NAME ROLE
+    "$vmctl" --json show "$1" | python3 -c '
+import json, sys
+print(next(p["pid"] for p in json.load(sys.stdin)["processes"] if p["role"] == sys.argv[1]))' "$2"
+}
+# How many seconds the guest's clock is ahead of ours: at least, at most.
+ahead() { # NAME
+    local before guests
+    before=$(date +%s)
+    guests=$(gx "$1" -- date +%s)
+    echo $((guests - $(date +%s))) $((guests - before))
+}
+is_ahead() { # NAME SECONDS, give or take three
+    local least most
+    read -r least most < <(ahead "$1")
+    [ "$most" -ge $(($2 - 3)) ] && [ "$least" -le $(($2 + 3)) ]
+}
 said() { # NAME TEXT: its console
     grep -q "$2" "$work/$1.out"
 }
@@ -34,13 +51,30 @@ machine plain busy --disk "path=$work/disk"
 check "a disk is mounted in a guest" gx plain -- sh -c \
     'load-modules ext4; mkdir /d && mount -t ext4 /dev/vda /d && (trap "echo ended >/d/ended; exit" TERM; echo >/d/there; setsid sleep 1000 & wait) >/dev/null 2>&1 &
     until [ -e /d/there ]; do sleep 0.1; done'
+
+# The clock. A pause does not part it from the host's: the time counter goes on. What does is the host's
+# sleep, as when the real-time clock moves alone.
+check "the guest's clock is the host's" is_ahead plain 0
+vcpud=$(pid_of plain vcpud)
+kill -STOP "$vcpud"
+sleep 5
+kill -CONT "$vcpud"
+check "and is after a pause" is_ahead plain 0
+kill -9 "$(pid_of plain devd/rtc0)"
+gx plain -- rtc-shift 1000
+check "after the host's sleep it follows the real-time clock, whose process had just died" wait_for 60 is_ahead plain 1000
+gx plain -- sh -c 'date -s "@$(($(date +%s) + 5000))" >/dev/null; sleep 3'
+check "what the guest sets itself is left alone" is_ahead plain 6000
+
 is "a guest without an init is stopped through its agent" agent "$(stopped_by --timeout 300s plain)"
 check "it powered off by itself" wait_for 10 said plain 'reboot: Power down'
 check "its file system is clean" sh -c "dumpe2fs -h '$work/disk' 2>/dev/null | grep -q 'state: *clean' && e2fsck -fn '$work/disk' >/dev/null 2>&1"
 is "its processes were told" ended "$(debugfs -R 'cat ended' "$work/disk" 2>/dev/null)"
 
 # A guest with one.
-machine init init
+machine init init --append "quiet script=init clock=0"
+gx init -- sh -c 'rtc-shift 1000; sleep 3'
+check "an agent that is told to leaves the clock alone" is_ahead init 0
 is "a guest with an init is stopped through its agent" agent "$(stopped_by --timeout 300s init)"
 check "by its init" wait_for 10 said init 'The system is going down'
 check "and that powered off" wait_for 10 said init 'reboot: Power down'
