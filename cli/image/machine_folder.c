@@ -1,7 +1,9 @@
 #include "cli/image/machine_folder.h"
 
+#include "cli/image/machine_image.h"
 #include "cli/image/scratch.h"
 #include "cli/image/store.h"
+#include "libshared/disk/image_lock.h"
 #include "libshared/ipc/runtime.h"
 
 #include <errno.h>
@@ -13,8 +15,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define LOCK_NAME     "lock"
-#define COMPLETE_NAME "complete"
+#define LOCK_NAME "lock"
+#define HALF_NAME "half-made" /* is there while a machine is being made */
 
 static int file_in(const char *folder, const char *name, char path[PATH_MAX], struct error *err)
 {
@@ -35,12 +37,19 @@ int machine_folder_path(const char *name, char path[PATH_MAX], struct error *err
     return status == 0 ? file_in(base, name, path, err) : status;
 }
 
+static bool has(const char *folder, const char *name)
+{
+    char path[PATH_MAX];
+    struct error ignored;
+    struct stat info;
+
+    return file_in(folder, name, path, &ignored) == 0 && lstat(path, &info) == 0;
+}
+
 bool machine_folder_exists(const char *path)
 {
-    char complete[PATH_MAX];
-    struct error ignored;
-
-    return file_in(path, COMPLETE_NAME, complete, &ignored) == 0 && access(complete, F_OK) == 0;
+    return !has(path, HALF_NAME) &&
+           (has(path, MACHINE_IMAGE_DISK_COPY) || has(path, MACHINE_IMAGE_SEED));
 }
 
 static int lock(struct machine_folder *folder, const char *name, struct error *err)
@@ -65,6 +74,21 @@ static int lock(struct machine_folder *folder, const char *name, struct error *e
     return 0;
 }
 
+static int mark_half_made(const struct machine_folder *folder, struct error *err)
+{
+    char path[PATH_MAX];
+    int status = file_in(folder->path, HALF_NAME, path, err);
+    int fd = status == 0 ? open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600) : -1;
+
+    if (status == 0 && fd < 0) {
+        status = error_set(err, ERROR_IO, errno, "cannot make '%.200s': %s", path, strerror(errno));
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    return status;
+}
+
 int machine_folder_open(struct machine_folder *folder, const char *name, struct error *err)
 {
     char path[PATH_MAX];
@@ -82,7 +106,7 @@ int machine_folder_open(struct machine_folder *folder, const char *name, struct 
         return status;
     }
     folder->complete = machine_folder_exists(folder->path);
-    return 0;
+    return folder->complete ? 0 : mark_half_made(folder, err);
 }
 
 int machine_folder_close(struct machine_folder *folder, bool done, struct error *err)
@@ -95,20 +119,30 @@ int machine_folder_close(struct machine_folder *folder, bool done, struct error 
     }
     if (!done && !folder->complete) {
         scratch_remove_tree(folder->path);
-    } else if (done) {
-        status = file_in(folder->path, COMPLETE_NAME, path, err);
-        int fd = status == 0 ? open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600) : -1;
-        if (status == 0 && fd < 0) {
-            status =
-                error_set(err, ERROR_IO, errno, "cannot make '%.200s': %s", path, strerror(errno));
-        }
-        if (fd >= 0) {
-            close(fd);
+    } else if (!folder->complete) {
+        status = file_in(folder->path, HALF_NAME, path, err);
+        if (status == 0 && unlink(path) < 0) {
+            status = error_set(err, ERROR_IO, errno, "cannot remove '%.200s': %s", path,
+                               strerror(errno));
         }
     }
     close(folder->lock);
     folder->path[0] = '\0';
     return status;
+}
+
+/* Whether some machine still has the disk: another vmmd's of the same name, say. */
+static int check_unused(const char *folder, struct error *err)
+{
+    char path[PATH_MAX];
+    int status = file_in(folder, MACHINE_IMAGE_DISK_COPY, path, err);
+    int fd = status == 0 ? open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW) : -1;
+
+    if (fd >= 0) {
+        status = image_lock(fd, path, false, err);
+        close(fd);
+    }
+    return status == -ERROR_BUSY ? status : 0;
 }
 
 int machine_folder_remove(const char *name, bool *there, struct error *err)
@@ -123,12 +157,16 @@ int machine_folder_remove(const char *name, bool *there, struct error *err)
     }
     memcpy(folder.path, path, sizeof(path));
     status = lock(&folder, name, err);
+    if (status != 0) {
+        return status;
+    }
+    status = check_unused(path, err);
     if (status == 0) {
         scratch_remove_tree(path);
-        close(folder.lock);
         if (access(path, F_OK) == 0) {
             status = error_set(err, ERROR_IO, 0, "cannot remove all of '%.200s'", path);
         }
     }
+    close(folder.lock);
     return status;
 }

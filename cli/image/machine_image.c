@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* What is being done, for the steps of machine_image_prepare. */
@@ -213,26 +214,32 @@ static int copy(const struct preparation *work, struct disk_setting *disk, struc
     return status;
 }
 
-/* The image itself. One that stays in place is linked to, so that its kernel can be found again. */
+/* A link to the image, so that its kernel can be found again; a file of that name is the image. */
+static int link_to(const struct preparation *work, struct error *err)
+{
+    char *link = file_in(work->folder, MACHINE_IMAGE_DISK_COPY, err);
+    struct stat info;
+    int status = link == NULL ? -(int)err->code : 0;
+
+    if (status == 0 && (lstat(link, &info) < 0 || S_ISLNK(info.st_mode))) {
+        unlink(link);
+        if (symlink(work->path, link) < 0) {
+            status = error_set(err, ERROR_IO, errno, "cannot make a link in '%.200s': %s",
+                               work->folder, strerror(errno));
+        }
+    }
+    free(link);
+    return status;
+}
+
+/* The image itself. */
 static int use_itself(const struct preparation *work, struct disk_setting *disk, struct error *err)
 {
     disk->path = strdup(work->path);
     if (disk->path == NULL) {
         return out_of_memory(err);
     }
-    char *link = work->how == MACHINE_IMAGE_COPY
-                     ? file_in(work->folder, MACHINE_IMAGE_DISK_COPY, err)
-                     : NULL;
-    if (link != NULL && strcmp(link, work->path) != 0) {
-        unlink(link);
-        if (symlink(work->path, link) < 0) {
-            free(link);
-            return error_set(err, ERROR_IO, errno, "cannot make a link in '%.200s': %s",
-                             work->folder, strerror(errno));
-        }
-    }
-    free(link);
-    return 0;
+    return work->how == MACHINE_IMAGE_COPY ? link_to(work, err) : 0;
 }
 
 static int take_disk(struct preparation *work, struct error *err)

@@ -167,6 +167,8 @@ mcopy -o -i "$work/machines/stays/disk.img@@1M" "$work/new-initrd" ::INITRD.IMG
 "$vmctl" --quiet start stays
 check "the next start takes the kernel that its system has then" cmp -s "$work/new-initrd" "$work/machines/stays/initrd"
 is "its disk stays" "0 mine" "$? $(timeout 300 "$vmctl" exec --wait 2m -n stays -- dd if=/dev/vda bs=512 skip=2000 count=1 2>/dev/null | head -n 1)"
+says "a disk that is in use is not removed, not even for another vmmd" 9 'in use' \
+    env POLYVISOR_RUNTIME_DIR="$work/elsewhere" "$vmctl" rm --with-disk stays
 check "it is removed, and its disk stays" sh -c "'$vmctl' rm --force stays && test -s '$work/machines/stays/disk.img'"
 says "nobody gets that disk by accident" 4 'from before.*' "$vmctl" create --image tiny --net none stays
 "$vmctl" --quiet create --image "$work/machines/stays/disk.img" --persistent --net none stays 2>"$work/err"
@@ -174,7 +176,12 @@ is "whoever names it may have it" "0 " "$? $(cat "$work/err")"
 is "as it is" mine "$(dd if="$work/machines/stays/disk.img" bs=512 skip=2000 count=1 2>/dev/null | head -n 1)"
 check "rm --with-disk removes it" "$vmctl" --quiet rm --with-disk stays
 is "and all of it" "" "$(ls -A "$work/machines")"
-says "a creation that fails" 3 "no image 'none'" "$vmctl" create --image none fails
+mkdir -p "$work/machines/own" && cp --sparse=always "$tiny" "$work/machines/own/disk.img"
+says "a creation that fails" 11 'no-daemon' env POLYVISOR_RUNTIME_DIR="$work/elsewhere" \
+    "$vmctl" create --image "$work/machines/own/disk.img" --persistent own
+check "leaves a disk of the user's own where it is" cmp -s "$tiny" "$work/machines/own/disk.img"
+rm -r "$work/machines/own"
+says "another one that fails" 3 "no image 'none'" "$vmctl" create --image none fails
 is "leaves nothing" "" "$(ls -A "$work/machines")"
 is "the image is as it was" "$sum" "$(sha256sum <"$tiny")"
 daemon_stop
