@@ -148,12 +148,6 @@ int disk_complete(Polyvisor__DiskConfig *disk, struct error *err)
         strcmp(disk->backing_format, "qcow2")) {
         return disk_refuse("backing-format", disk->backing_format, "use raw or qcow2", err);
     }
-    if (!strcmp(storage_disk_format(disk), "qcow2") && disk_is_direct(disk)) {
-        error_set(err, ERROR_UNSUPPORTED, 0, "cache=%s is for raw disks, not for '%.120s'",
-                  disk->cache, disk->path);
-        error_hint(err, "use cache=writeback or cache=writethrough");
-        return -ERROR_UNSUPPORTED;
-    }
     if (disk->queues > DISK_QUEUES_MAX) {
         return error_set(err, ERROR_CONFIG, 0, "a disk with %u queues wanted, the most is %d",
                          disk->queues, DISK_QUEUES_MAX);

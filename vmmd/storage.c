@@ -159,7 +159,7 @@ static int storage_open_flags(const Polyvisor__DiskConfig *disk)
     if (!disk->read_only && stat(disk->path, &status) == 0 && S_ISBLK(status.st_mode)) {
         flags |= O_EXCL;
     }
-    return flags | (disk_is_direct(disk) ? O_DIRECT : 0);
+    return flags;
 }
 
 /* Lock the image and open what lies under it. */
@@ -214,7 +214,13 @@ int storage_open_disk(const Polyvisor__DiskConfig *disk, struct disk_chain *chai
         close(fd);
         return result;
     }
-    /* The device process does plain blocking reads and writes. */
-    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+    /* The device process waits for its reads and writes, and ours above were not aligned. */
+    int flags = (fcntl(fd, F_GETFL) & ~O_NONBLOCK) | (disk_is_direct(disk) ? O_DIRECT : 0);
+    if (fcntl(fd, F_SETFL, flags) < 0) {
+        result = storage_open_error(disk, errno, err);
+        disk_chain_close(chain);
+        close(fd);
+        return result;
+    }
     return fd;
 }

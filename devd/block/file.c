@@ -30,7 +30,6 @@
 #define THREADS        4  /* through the cache */
 #define THREADS_DIRECT 16 /* each request waits for the disk in one */
 #define PAGE_BYTES     4096u
-#define ALIGNMENT_MAX  (64u << 10)
 
 /* Of writes that are done at once. */
 #define QUICK_BYTES    (64u << 10)
@@ -217,33 +216,6 @@ static bool file_can_punch(const struct file *file)
                                  (end + 0xffff) & ~(off_t)0xffff, 0x10000) == 0;
 }
 
-static uint32_t usable_alignment(uint32_t bytes)
-{
-    bool good = bytes >= BLOCK_SECTOR && bytes <= ALIGNMENT_MAX && !(bytes & (bytes - 1));
-    return good ? bytes : PAGE_BYTES;
-}
-
-/* What direct transfers must be aligned to: the kernel says so since 6.1. */
-static void file_find_alignment(struct file *file)
-{
-    struct statx info = {0};
-    int sector = 0;
-
-    file->offset_alignment = file->memory_alignment = PAGE_BYTES;
-    if (file->is_device && ioctl(file->fd, BLKSSZGET, &sector) == 0) {
-        file->offset_alignment = file->memory_alignment = usable_alignment((uint32_t)sector);
-    }
-#ifdef STATX_DIOALIGN
-    if (statx(file->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &info) == 0 &&
-        (info.stx_mask & STATX_DIOALIGN) && info.stx_dio_offset_align) {
-        file->offset_alignment = usable_alignment(info.stx_dio_offset_align);
-        file->memory_alignment = usable_alignment(info.stx_dio_mem_align);
-    }
-#else
-    (void)info;
-#endif
-}
-
 /* Where a write to the cache waits for no other computer. */
 static bool file_is_local(const struct file *file)
 {
@@ -277,14 +249,14 @@ static int file_inspect(struct file *file, const struct block_settings *settings
                          "the disk's backend is neither a file nor a block device");
     }
     file->is_device = S_ISBLK(info.st_mode);
-    file->direct = flags & O_DIRECT;
+    file->direct = direct_io_wanted(file->fd);
     file->instant = !file->direct;
     file->quick = !file->direct && file_is_local(file);
-    file_find_alignment(file);
-    block->logical_bytes = file->direct ? file->offset_alignment : BLOCK_SECTOR;
+    direct_io_alignment(file->fd, &file->alignment);
+    block->logical_bytes = file->direct ? file->alignment.offset : BLOCK_SECTOR;
     block->physical_bytes =
-        PAGE_BYTES > file->offset_alignment ? PAGE_BYTES : file->offset_alignment;
-    block->discard_bytes = usable_alignment((uint32_t)info.st_blksize);
+        PAGE_BYTES > file->alignment.offset ? PAGE_BYTES : file->alignment.offset;
+    block->discard_bytes = direct_io_usable((uint32_t)info.st_blksize);
     block->read_only = settings->read_only || (flags & O_ACCMODE) == O_RDONLY;
     block->can_zero = !block->read_only;
     block->can_resize = !block->read_only && !file->is_device;

@@ -7,14 +7,15 @@
 
 #include "devd/block/block.h"
 #include "devd/block/uring.h"
+#include "libshared/base/direct_io.h"
 #include <pthread.h>
 
 struct file {
     struct block block;
     int fd; /* borrowed */
     bool is_device, direct;
-    uint32_t offset_alignment, memory_alignment; /* of direct transfers; powers of two */
-    pthread_rwlock_t direct_lock;                /* writes: shared; those that read around: alone */
+    struct direct_alignment alignment;
+    pthread_rwlock_t direct_lock; /* writes: shared; those that read around: alone */
     struct workers *workers;
     struct uring *uring;                 /* or NULL */
     bool instant;                        /* reads can be tried without waiting */

@@ -48,22 +48,6 @@ static int transfer_plain(struct file *file, struct block_request *request, bool
 
 /* ---- Direct transfers of what is not aligned: by way of a buffer that is ---- */
 
-static bool transfer_aligned(const struct file *file, const struct block_request *request)
-{
-    uint64_t mask = file->offset_alignment - 1, memory = file->memory_alignment - 1;
-
-    if (request->left_offset & mask) {
-        return false;
-    }
-    for (unsigned i = 0; i < request->vector_count; i++) {
-        const struct iovec *vector = &request->vectors[i];
-        if (((uintptr_t)vector->iov_base & memory) || (vector->iov_len & mask)) {
-            return false;
-        }
-    }
-    return true;
-}
-
 static uint64_t bytes_left(const struct block_request *request)
 {
     return request->offset + request->length - request->left_offset;
@@ -101,7 +85,7 @@ static int bounce_transfer(const struct file *file, uint8_t *buffer, uint64_t si
 static int bounce_part(struct file *file, struct block_request *request, uint8_t *buffer,
                        bool write, int flags)
 {
-    const uint64_t mask = file->offset_alignment - 1;
+    const uint64_t mask = file->alignment.offset - 1;
     uint64_t begin = request->left_offset & ~mask;
     uint64_t skip = request->left_offset - begin;
     uint64_t size = bytes_left(request);
@@ -141,9 +125,10 @@ int transfer_all(struct file *file, struct block_request *request, bool write, i
     if (!file->direct) {
         return transfer_plain(file, request, write, flags);
     }
-    bool aligned = transfer_aligned(file, request);
+    bool aligned = direct_io_is_aligned(&file->alignment, request->vectors, request->vector_count,
+                                        request->left_offset);
     bool around =
-        !aligned && ((request->left_offset | request->length) & (file->offset_alignment - 1));
+        !aligned && ((request->left_offset | request->length) & (file->alignment.offset - 1));
     if (!write) {
         return aligned ? transfer_plain(file, request, write, flags)
                        : transfer_bounced(file, request, write, flags);

@@ -118,7 +118,7 @@ static void block_fill(const struct layout *layout, uint64_t block, uint8_t *clu
 
 static int create_write(int fd, const struct qcow2_creation *creation, const struct layout *layout)
 {
-    const struct qcow2_io io = {.fd = fd};
+    struct qcow2_io io = {.fd = fd};
     size_t bytes = (size_t)1 << layout->bits, table = layout->table_clusters << layout->bits;
     uint8_t *buffer = calloc(1, table > bytes ? table : bytes);
     int status = buffer ? 0 : -ENOMEM;

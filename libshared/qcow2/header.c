@@ -1,5 +1,6 @@
 #include "libshared/qcow2/header.h"
 
+#include "libshared/base/direct_io.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,12 +47,12 @@ static int read_some(int fd, void *buffer, size_t size, uint64_t offset, size_t 
 {
     *done = 0;
     while (*done < size) {
-        ssize_t part = pread(fd, (uint8_t *)buffer + *done, size - *done, (off_t)(offset + *done));
-        if (part < 0 && errno == EINTR) {
+        ssize_t part = direct_io_pread(fd, (uint8_t *)buffer + *done, size - *done, offset + *done);
+        if (part == -EINTR) {
             continue;
         }
         if (part < 0) {
-            return -errno;
+            return (int)part;
         }
         if (part == 0) {
             break;

@@ -128,6 +128,12 @@ struct qcow2 *qcow2_new(int fd, const char *name, bool read_only, struct error *
             image->cluster_bytes < QCOW2_SLICE_BYTES ? image->cluster_bytes : QCOW2_SLICE_BYTES;
         status = file_inspect(image, err);
     }
+    if (status == 0 && image->io.direct && image->cluster_bytes < image->io.alignment.offset) {
+        error_set(err, ERROR_UNSUPPORTED, 0,
+                  "the clusters of '%s' are smaller than blocks of direct access", image->name);
+        error_hint(err, "use cache=writeback, or convert it to larger clusters");
+        status = -ERROR_UNSUPPORTED;
+    }
     if (status == 0 &&
         (qcow2_slices_open(&image->l2_cache, &image->io, image->slice_bytes, QCOW2_L2_SLICES) < 0 ||
          qcow2_slices_open(&image->refcount_cache, &image->io, image->slice_bytes,

@@ -5,6 +5,7 @@
 #ifndef POLYVISOR_QCOW2_INTERNAL_H
 #define POLYVISOR_QCOW2_INTERNAL_H
 
+#include "libshared/base/direct_io.h"
 #include "libshared/base/vectors.h"
 #include "libshared/qcow2/format.h"
 #include "libshared/qcow2/qcow2.h"
@@ -24,6 +25,9 @@
 
 struct qcow2_io {
     int fd;
+    bool direct; /* the descriptor is: what is not aligned goes through a buffer */
+    struct direct_alignment alignment;
+    pthread_mutex_t around;  /* held while a block is read, changed and written back */
     pthread_mutex_t lock;    /* of what follows */
     pthread_cond_t finished; /* a synchronisation has */
     bool running;
@@ -32,13 +36,15 @@ struct qcow2_io {
 
 int qcow2_io_open(struct qcow2_io *io, int fd);
 void qcow2_io_close(struct qcow2_io *io);
-/* All of it, waiting. What is beyond the end of the file reads as zeroes. 0 or negative errno. */
+/* All of it, waiting. What is beyond the end of the file reads as zeroes. 0 or negative errno.
+ * Writes of less than a block of direct access exclude each other, not those of whole blocks: the
+ * disk's data are never less, and tables have clusters of their own. */
 int qcow2_io_read(const struct qcow2_io *io, void *buffer, size_t size, uint64_t offset);
-int qcow2_io_write(const struct qcow2_io *io, const void *buffer, size_t size, uint64_t offset);
+int qcow2_io_write(struct qcow2_io *io, const void *buffer, size_t size, uint64_t offset);
 int qcow2_io_readv(const struct qcow2_io *io, const struct iovec *vectors, unsigned count,
                    uint64_t size, uint64_t offset);
-int qcow2_io_writev(const struct qcow2_io *io, const struct iovec *vectors, unsigned count,
-                    uint64_t size, uint64_t offset);
+int qcow2_io_writev(struct qcow2_io *io, const struct iovec *vectors, unsigned count, uint64_t size,
+                    uint64_t offset);
 /* What was written before is on stable storage; threads that wait at the same time share one
  * fdatasync. 0 or negative errno. */
 int qcow2_io_barrier(struct qcow2_io *io);
@@ -53,13 +59,13 @@ struct qcow2_slice {
 };
 
 struct qcow2_slices {
-    const struct qcow2_io *io;
+    struct qcow2_io *io;
     uint32_t bytes, count, hand, buckets;
     struct qcow2_slice *slices;
     uint32_t *heads;
 };
 
-int qcow2_slices_open(struct qcow2_slices *cache, const struct qcow2_io *io, uint32_t bytes,
+int qcow2_slices_open(struct qcow2_slices *cache, struct qcow2_io *io, uint32_t bytes,
                       uint32_t count);
 void qcow2_slices_close(struct qcow2_slices *cache);
 /* The slice that holds byte `offset`, read when `wait`; *data is valid until the next call. 0 or

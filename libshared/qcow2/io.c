@@ -1,44 +1,67 @@
-/* The image's file: whole transfers, and barriers that threads share. */
+/* The image's file: whole transfers, through a buffer where direct access wants it, and barriers
+ * that threads share. */
 #include "libshared/qcow2/internal.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <unistd.h>
+
+#define WINDOW_BYTES (256u << 10) /* a multiple of DIRECT_ALIGNMENT_MAX */
 
 int qcow2_io_open(struct qcow2_io *io, int fd)
 {
     io->fd = fd;
+    io->direct = direct_io_wanted(fd);
+    if (io->direct) {
+        direct_io_alignment(fd, &io->alignment);
+    }
     int status = pthread_mutex_init(&io->lock, NULL);
+    status = status ? status : pthread_mutex_init(&io->around, NULL);
     return status ? -status : -pthread_cond_init(&io->finished, NULL);
 }
 
 void qcow2_io_close(struct qcow2_io *io)
 {
     pthread_mutex_destroy(&io->lock);
+    pthread_mutex_destroy(&io->around);
     pthread_cond_destroy(&io->finished);
 }
 
-static int transfer(const struct qcow2_io *io, const struct iovec *vectors, unsigned count,
-                    uint64_t size, uint64_t offset, bool write)
+/* As much as one call takes, the end of the file as zeroes. Bytes or negative errno. */
+static ssize_t transfer_some(const struct qcow2_io *io, const struct iovec *vectors, unsigned count,
+                             uint64_t size, uint64_t offset, bool write)
+{
+    unsigned some = count < 1024 ? count : 1024; /* IOV_MAX */
+    ssize_t done;
+
+    do {
+        done = write ? pwritev(io->fd, vectors, (int)some, (off_t)offset)
+                     : preadv(io->fd, vectors, (int)some, (off_t)offset);
+    } while (done < 0 && errno == EINTR);
+    if (done < 0) {
+        return -errno;
+    }
+    bool end = done == 0 || (io->direct && done % io->alignment.offset);
+    if (end && write) {
+        return -EIO;
+    }
+    if (end) {
+        vectors_clear(vectors, count, (uint64_t)done, size - (uint64_t)done);
+        return (ssize_t)size;
+    }
+    return done;
+}
+
+static int transfer_plain(const struct qcow2_io *io, const struct iovec *vectors, unsigned count,
+                          uint64_t size, uint64_t offset, bool write)
 {
     struct iovec copy[QCOW2_TRANSFER_MAX], *left = copy;
 
     memcpy(copy, vectors, count * sizeof(copy[0]));
     while (count && size) {
-        unsigned some = count < 1024 ? count : 1024; /* IOV_MAX */
-        ssize_t done = write ? pwritev(io->fd, left, (int)some, (off_t)offset)
-                             : preadv(io->fd, left, (int)some, (off_t)offset);
-        if (done < 0 && errno == EINTR) {
-            continue;
-        }
+        ssize_t done = transfer_some(io, left, count, size, offset, write);
         if (done < 0) {
-            return -errno;
-        }
-        if (done == 0 && write) {
-            return -EIO;
-        }
-        if (done == 0) { /* the end of the file */
-            vectors_clear(left, count, 0, size);
-            return 0;
+            return (int)done;
         }
         offset += (size_t)done;
         size -= (size_t)done < size ? (size_t)done : size;
@@ -47,28 +70,81 @@ static int transfer(const struct qcow2_io *io, const struct iovec *vectors, unsi
     return 0;
 }
 
+/* ---- Direct access to what is not aligned: by way of a buffer that is ---- */
+
+static int transfer_window(const struct qcow2_io *io, uint8_t *buffer, uint64_t size,
+                           uint64_t offset, bool write)
+{
+    const struct iovec vector = {buffer, size};
+    return transfer_plain(io, &vector, 1, size, offset, write);
+}
+
+static int transfer_around(const struct qcow2_io *io, const struct iovec *vectors, unsigned count,
+                           uint64_t size, uint64_t offset, bool write)
+{
+    const uint64_t mask = io->alignment.offset - 1;
+    uint8_t *buffer = aligned_alloc(DIRECT_ALIGNMENT_MAX, WINDOW_BYTES);
+    int status = buffer ? 0 : -ENOMEM;
+
+    for (uint64_t done = 0; done < size && status == 0;) {
+        uint64_t skip = (offset + done) & mask, begin = offset + done - skip;
+        uint64_t part = size - done < WINDOW_BYTES - skip ? size - done : WINDOW_BYTES - skip;
+        uint64_t whole = (skip + part + mask) & ~mask;
+        if (!write || whole != part) {
+            status = transfer_window(io, buffer, whole, begin, false);
+        }
+        if (status == 0 && !write) {
+            vectors_put(vectors, count, done, buffer + skip, part);
+        } else if (status == 0) {
+            vectors_get(vectors, count, done, buffer + skip, part);
+        }
+        if (status == 0 && write) {
+            status = transfer_window(io, buffer, whole, begin, true);
+        }
+        done += part;
+    }
+    free(buffer);
+    return status;
+}
+
+static int transfer(const struct qcow2_io *io, const struct iovec *vectors, unsigned count,
+                    uint64_t size, uint64_t offset, bool write)
+{
+    return !io->direct || direct_io_is_aligned(&io->alignment, vectors, count, offset)
+               ? transfer_plain(io, vectors, count, size, offset, write)
+               : transfer_around(io, vectors, count, size, offset, write);
+}
+
 int qcow2_io_readv(const struct qcow2_io *io, const struct iovec *vectors, unsigned count,
                    uint64_t size, uint64_t offset)
 {
     return transfer(io, vectors, count, size, offset, false);
 }
 
-int qcow2_io_writev(const struct qcow2_io *io, const struct iovec *vectors, unsigned count,
-                    uint64_t size, uint64_t offset)
+int qcow2_io_writev(struct qcow2_io *io, const struct iovec *vectors, unsigned count, uint64_t size,
+                    uint64_t offset)
 {
-    return transfer(io, vectors, count, size, offset, true);
+    bool around = io->direct && ((offset | size) & (io->alignment.offset - 1));
+
+    if (!around) {
+        return transfer(io, vectors, count, size, offset, true);
+    }
+    pthread_mutex_lock(&io->around);
+    int status = transfer(io, vectors, count, size, offset, true);
+    pthread_mutex_unlock(&io->around);
+    return status;
 }
 
 int qcow2_io_read(const struct qcow2_io *io, void *buffer, size_t size, uint64_t offset)
 {
     const struct iovec vector = {buffer, size};
-    return transfer(io, &vector, 1, size, offset, false);
+    return qcow2_io_readv(io, &vector, 1, size, offset);
 }
 
-int qcow2_io_write(const struct qcow2_io *io, const void *buffer, size_t size, uint64_t offset)
+int qcow2_io_write(struct qcow2_io *io, const void *buffer, size_t size, uint64_t offset)
 {
     const struct iovec vector = {(void *)buffer, size};
-    return transfer(io, &vector, 1, size, offset, true);
+    return qcow2_io_writev(io, &vector, 1, size, offset);
 }
 
 int qcow2_io_barrier(struct qcow2_io *io)

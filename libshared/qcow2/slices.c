@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-int qcow2_slices_open(struct qcow2_slices *cache, const struct qcow2_io *io, uint32_t bytes,
+int qcow2_slices_open(struct qcow2_slices *cache, struct qcow2_io *io, uint32_t bytes,
                       uint32_t count)
 {
     cache->io = io;
@@ -74,7 +74,7 @@ static int slice_load(struct qcow2_slices *cache, uint64_t offset, struct qcow2_
     if (slice->offset) {
         slice_forget(cache, slice);
     }
-    if (!slice->data && !(slice->data = malloc(cache->bytes))) {
+    if (!slice->data && !(slice->data = aligned_alloc(cache->bytes, cache->bytes))) {
         return -ENOMEM;
     }
     int status = qcow2_io_read(cache->io, slice->data, cache->bytes, offset);
@@ -113,7 +113,14 @@ int qcow2_slice_write(struct qcow2_slices *cache, uint64_t offset, size_t size)
     if (!slice) {
         return -EIO;
     }
-    int status = qcow2_io_write(cache->io, slice->data + (offset - begin), size, offset);
+    uint64_t end = offset + size;
+    if (cache->io->direct) { /* whole blocks: what is around it is here, too */
+        const uint64_t mask = cache->io->alignment.offset - 1;
+        offset &= ~mask;
+        end = (end + mask) & ~mask;
+    }
+    int status =
+        qcow2_io_write(cache->io, slice->data + (offset - begin), (size_t)(end - offset), offset);
     if (status < 0) {
         slice_forget(cache, slice);
     }

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #define STEP_BYTES (UINT64_C(4) << 20) /* most that is allocated at once */
+#define PAGE_BYTES 4096u
 
 /* One allocation on its way. */
 struct allocation {
@@ -157,7 +158,9 @@ static int allocation_surround(struct qcow2 *image, struct allocation *allocatio
     if (status < 0 || (zeroes_before && zeroes_behind && allocation->fresh)) {
         return status;
     }
-    allocation->around = malloc(allocation->skip + tail);
+    /* Whole pages, so that direct access can take them as they are. */
+    uint64_t bytes = (allocation->skip + tail + PAGE_BYTES - 1) & ~(uint64_t)(PAGE_BYTES - 1);
+    allocation->around = aligned_alloc(PAGE_BYTES, bytes);
     if (!allocation->around) {
         return -ENOMEM;
     }

@@ -194,7 +194,8 @@ check "an encrypted image is refused" sh -c "cp s.qcow2 e.qcow2; printf '\0\0\0\
 "$vmctl" -q disk create g.qcow2 --size 48M --backing lower/base.qcow2 --backing-format qcow2
 append=
 cp raw.img expected.img
-machine one --cpus 2 --disk "path=$work/g.qcow2" --disk "path=$work/lower/base.qcow2,readonly"
+"$vmctl" -q disk create d.qcow2 --size 64M --backing lower/base.qcow2 --backing-format qcow2
+machine one --cpus 2 --disk "path=$work/g.qcow2" --disk "path=$work/lower/base.qcow2,readonly" --disk "path=$work/d.qcow2,cache=none"
 wait_for 90 answered one 1
 asks() { # NAME COMMAND PATTERN
     local said
@@ -204,22 +205,24 @@ asks() { # NAME COMMAND PATTERN
 check "the guest reads what is below" asks one 'head -c 4194304 /dev/vda | md5sum' "$(md5sum <raw.img | cut -c 1-32)"
 check "two share a base" asks one 'md5sum </dev/vdb' "$(md5sum <raw.img | cut -c 1-32)"
 check "show says what it is" sh -c "'$vmctl' show one | grep -qE 'disk0: qcow2 over 1 file, file'"
+check "and that another is used directly" sh -c "'$vmctl' show one | grep -qE 'disk2: qcow2 over 1 file, file.*direct'"
 check "an image in use is not resized by others" refused in-use "in use" "$vmctl" disk resize g.qcow2 64M
 check "nor checked" refused in-use "in use" "$vmctl" disk check --repair leaks g.qcow2
 check "nor its base" refused in-use "in use" "$vmctl" disk resize lower/base.qcow2 64M
 check "a disk grows while the guest runs" "$vmctl" -q disk resize one disk0 64M
 check "the guest sees it" wait_for 60 asks one 'cat /sys/block/vda/size' '^131072$'
 # Numbered blocks, while the device dies.
-write='dd if=/dev/urandom of=/tmp/b bs=64k count=4 2>/dev/null; dd if=/tmp/b of=/dev/vda bs=256k seek=$at conv=fsync 2>/dev/null || echo bad'
-compare='dd if=/dev/vda bs=256k skip=$at count=1 iflag=direct 2>/dev/null | cmp - /tmp/b || echo differs'
-tell one "i=0; while [ \$i -lt 40 ]; do at=\$((i * 7 % 240)); $write; $compare; i=\$((i + 1)); done; blkdiscard -o 62914560 -l 4194304 /dev/vda; sync; echo end"
+write='dd if=/dev/urandom of=/tmp/b bs=64k count=4 2>/dev/null; dd if=/tmp/b of=/dev/$disk bs=256k seek=$at conv=fsync 2>/dev/null || echo bad'
+compare='dd if=/dev/$disk bs=256k skip=$at count=1 iflag=direct 2>/dev/null | cmp - /tmp/b || echo differs'
+tell one "i=0; while [ \$i -lt 40 ]; do at=\$((i * 7 % 240)); [ \$((i % 2)) = 0 ] && disk=vda || disk=vdc; $write; $compare; i=\$((i + 1)); done; blkdiscard -o 62914560 -l 4194304 /dev/vda; blkdiscard -o 62914560 -l 4194304 /dev/vdc; sync; echo end"
 for _ in 1 2 3; do
     wait_for 60 sh -c "'$vmctl' device list one | grep -q '^disk0 .*running'"
-    kill -9 "$(pid_of one devd/disk0)" 2>/dev/null
+    kill -9 "$(pid_of one devd/disk0)" "$(pid_of one devd/disk2)" 2>/dev/null
 done
 outcome one >said
 check "a device that is killed loses nothing" sh -c "grep -q end said && ! grep -qE 'bad|differs' said"
 check "the guest's sum of it is kept" sh -c "[ -n '$(ask one 'md5sum </dev/vda' | cut -c 1-32 | tee sum)' ]"
+check "and the other disk's" sh -c "[ -n '$(ask one 'md5sum </dev/vdc' | cut -c 1-32 | tee direct.sum)' ]"
 "$vmctl" stop one >/dev/null 2>&1
 "$vmctl" rm one >/dev/null
 check "afterwards it has at most leaks" unharmed g.qcow2
@@ -228,5 +231,10 @@ check "which are given back" sound g.qcow2
 "$tool" dump g.qcow2 | md5sum | cut -c 1-32 >ours
 qemu-img convert -O raw g.qcow2 g.img
 check "the contents are the guest's" cmp ours sum
+check "what was used directly is whole, too" unharmed d.qcow2
+"$tool" dump d.qcow2 | md5sum | cut -c 1-32 >ours
+check "with the guest's contents" cmp ours direct.sum
+qemu-img convert -O raw d.qcow2 d.img
+check "as qemu-img reads them" sh -c "[ \"\$(md5sum <d.img | cut -c 1-32)\" = \"\$(cat direct.sum)\" ]"
 check "for qemu-img, too" sh -c "[ \"\$(md5sum <g.img | cut -c 1-32)\" = \"\$(cat sum)\" ]"
 shells_end

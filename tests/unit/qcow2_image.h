@@ -2,6 +2,7 @@
 #ifndef POLYVISOR_TESTS_UNIT_QCOW2_IMAGE_H
 #define POLYVISOR_TESTS_UNIT_QCOW2_IMAGE_H
 
+#include "libshared/base/direct_io.h"
 #include "libshared/qcow2/qcow2.h"
 #include <check.h>
 #include <fcntl.h>
@@ -26,6 +27,29 @@ static inline int image_make(const struct qcow2_creation *creation)
     error_clear(&err);
     ck_assert_msg(qcow2_create(fd, "test", creation, &err) == 0, "%s", err.message);
     return fd;
+}
+
+/* In a file of the present folder that is used directly; -1 when its file system has no direct
+ * access, or its blocks are larger than the disk's sectors or the image's clusters. */
+static inline int image_make_direct(const struct qcow2_creation *creation)
+{
+    struct direct_alignment alignment;
+    struct error err;
+    int fd = open(".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+
+    error_clear(&err);
+    if (fd < 0) {
+        return -1;
+    }
+    ck_assert_msg(qcow2_create(fd, "test", creation, &err) == 0, "%s", err.message);
+    if (fcntl(fd, F_SETFL, O_RDWR | O_DIRECT) == 0) {
+        direct_io_alignment(fd, &alignment);
+        if (alignment.offset == QCOW2_SECTOR) {
+            return fd;
+        }
+    }
+    close(fd);
+    return -1;
 }
 
 static inline struct qcow2 *image_open(int fd, bool read_only)

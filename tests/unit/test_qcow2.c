@@ -57,13 +57,10 @@ static void exercise(struct qcow2 *image, uint8_t *model, size_t size, unsigned 
     free(bytes);
 }
 
-START_TEST(what_is_written_is_read)
+/* Opened and closed several times. Closes the file. */
+static void live(int fd, uint64_t state)
 {
-    const struct variant *variant = &variants[_i];
-    struct qcow2_creation creation = creation_of(variant);
-    uint64_t state = (uint64_t)_i + 1;
     uint8_t *model = calloc(1, DISK_BYTES);
-    int fd = image_make(&creation);
 
     image_is_sound(fd);
     for (unsigned life = 0; life < 4; life++) {
@@ -77,6 +74,23 @@ START_TEST(what_is_written_is_read)
     }
     close(fd);
     free(model);
+}
+
+START_TEST(what_is_written_is_read)
+{
+    struct qcow2_creation creation = creation_of(&variants[_i]);
+    live(image_make(&creation), (uint64_t)_i + 1);
+}
+END_TEST
+
+START_TEST(direct_access_reads_what_is_written)
+{
+    struct qcow2_creation creation = creation_of(&variants[_i]);
+    int fd = image_make_direct(&creation);
+
+    if (fd >= 0) {
+        live(fd, (uint64_t)_i + 1);
+    }
 }
 END_TEST
 
@@ -212,11 +226,15 @@ static void *writer_run(void *context)
 
 START_TEST(threads_meet_in_clusters)
 {
-    const struct qcow2_creation creation = {.size = DISK_BYTES, .cluster_bits = _i ? 12 : 16};
+    const struct qcow2_creation creation = {.size = DISK_BYTES, .cluster_bits = _i % 2 ? 12 : 16};
     uint8_t *model = calloc(1, DISK_BYTES);
     pthread_t threads[THREADS];
     struct writer writers[THREADS];
-    int fd = image_make(&creation);
+    int fd = _i < 2 ? image_make(&creation) : image_make_direct(&creation);
+    if (fd < 0) {
+        free(model);
+        return;
+    }
     struct qcow2 *image = image_open(fd, false);
 
     for (unsigned i = 0; i < THREADS; i++) {
@@ -340,10 +358,11 @@ int main(void)
 
     tcase_set_timeout(contents, 300);
     tcase_add_loop_test(contents, what_is_written_is_read, 0, VARIANTS);
+    tcase_add_loop_test(contents, direct_access_reads_what_is_written, 0, VARIANTS);
     tcase_add_loop_test(contents, an_overlay_shows_what_is_below, 0, VARIANTS);
     tcase_add_loop_test(contents, a_disk_changes_its_size, 0, VARIANTS);
     tcase_add_loop_test(contents, what_was_larger_below_does_not_appear, 0, 2);
-    tcase_add_loop_test(contents, threads_meet_in_clusters, 0, 2);
+    tcase_add_loop_test(contents, threads_meet_in_clusters, 0, 4);
     tcase_set_timeout(space, 300);
     tcase_add_test(space, what_is_discarded_is_used_again);
     tcase_add_loop_test(space, a_large_disk_needs_little, 0, 2);

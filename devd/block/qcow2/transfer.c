@@ -140,8 +140,9 @@ static void transfer_end(struct qcow2_transfer *transfer)
     transfer->part_count = 0;
     transfer->next_free = disk->free;
     disk->free = transfer;
-    if (status == -EIO && request->operation == BLOCK_READ) {
-        /* The file may end in the middle of its last cluster, the rest of which is zeroes. */
+    if (status < 0 && request->operation == BLOCK_READ) {
+        /* The file may end in the middle of its last cluster, the rest of which is zeroes; with
+         * direct access, in the middle of a block. */
         qcow2_to_worker(disk, request);
         return;
     }
