@@ -78,5 +78,8 @@ int nbd_message_receive(int socket, struct nbd_message *message, int *fd)
         return bytes == 0 ? -EPIPE : -EBADMSG;
     }
     message->text[sizeof(message->text) - 1] = '\0';
+    for (char *c = message->text; *c; c++) { /* a name server's words may be among them */
+        *c = *c >= ' ' && *c < 0x7f ? *c : '?';
+    }
     return 0;
 }

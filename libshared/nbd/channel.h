@@ -32,7 +32,8 @@ _Static_assert(sizeof(struct nbd_message) == 240, "wire layout");
 /* Send one, with a descriptor unless `fd` is -1. 0 or negative errno (-EAGAIN: nobody reads). */
 int nbd_message_send(int socket, const struct nbd_message *message, int fd);
 /* Take one: 0 with *fd a descriptor (the caller's, close-on-exec) or -1, or negative errno: -EAGAIN
- * when there is none, -EPIPE at the end, -EBADMSG for what is no message. */
+ * when there is none, -EPIPE at the end, -EBADMSG for what is no message. The text is one line of
+ * printable characters. */
 int nbd_message_receive(int socket, struct nbd_message *message, int *fd);
 
 #endif

@@ -22,11 +22,16 @@ $(BUILD)/fuzz/fuzz_agent: $(call objects,$(filter-out agent/main.c,$(AGENT_SOURC
 $(BUILD)/fuzz/fuzz_engine: $(call objects,tests/lockstep/bare_machine.c tests/lockstep/state.c)
 $(BUILD)/fuzz/fuzz_ir: $(call objects,tests/lockstep/state.c)
 
+# The device of network disks alone has libnbd in it; jitd's sessions have the names of its own.
+$(BUILD)/fuzz/fuzz_nbd: $(LIB_NBD)
+$(BUILD)/fuzz/fuzz_nbd: LIBS += $(LIBS_NBD)
+
 $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(LIB_VCPU) $(LIB_DEVD) $(LIB_VMMD) $(LIB_CLI) $(LIB_JITD) $(LIB_SHARED)
 	@mkdir -p $(@D)
 	$(QUIET_LD)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $(filter %.o,$^) -Wl,--whole-archive \
 	    $(if $(filter $*,$(FUZZ_ALL_OF_DEVD)),$(LIB_DEVD)) \
-	    -Wl,--no-whole-archive -Wl,--start-group $(filter %.a,$^) -Wl,--end-group \
+	    -Wl,--no-whole-archive -Wl,--start-group \
+	    $(filter-out $(if $(filter fuzz_nbd,$*),$(LIB_JITD)),$(filter %.a,$^)) -Wl,--end-group \
 	    $(LIBS) $(LIBS_CLI) $(LIBS_VCPU) $(LIBS_JITD) $(LIBS_DEVD)
 
 .PHONY: fuzz fuzz-build fuzz-programs fuzz-coverage fuzz-minimise

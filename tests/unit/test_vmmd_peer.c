@@ -86,6 +86,19 @@ START_TEST(test_descriptors_stay_out)
 }
 END_TEST
 
+START_TEST(test_text_is_a_line)
+{
+    struct nbd_message message = {.kind = NBD_FAILED};
+    int fd;
+
+    memset(message.text, '\x1b', sizeof(message.text)); /* for the terminal of who reads it */
+    ck_assert_int_eq(nbd_message_send(pair[0], &message, -1), 0);
+    ck_assert_int_eq(nbd_message_receive(pair[1], &message, &fd), 0);
+    ck_assert_uint_eq(strlen(message.text), sizeof(message.text) - 1);
+    ck_assert_uint_eq(strspn(message.text, "?"), sizeof(message.text) - 1);
+}
+END_TEST
+
 /* The process shares its end of the channel with vmmd, so it can shut it down for both. */
 START_TEST(test_channel_shut_down)
 {
@@ -121,6 +134,7 @@ int main(void)
     log_open("test");
     tcase_add_checked_fixture(test, setup, teardown);
     tcase_add_test(test, test_descriptors_stay_out);
+    tcase_add_test(test, test_text_is_a_line);
     tcase_add_test(test, test_channel_shut_down);
     suite_add_tcase(suite, test);
     SRunner *runner = srunner_create(suite);
