@@ -37,6 +37,9 @@
  * control channel must be served. */
 #define TURN_BYTES (UINT64_C(1) << 30)
 
+/* And of one list, whose rest is not looked at: giving memory back is a kindness. */
+#define LIST_BYTES (TURN_BYTES / MEMORY_PAGE_SIZE * sizeof(uint32_t))
+
 #define QUERIES_MAX   8
 #define STATISTICS_MS 3000 /* for the guest to answer */
 
@@ -173,7 +176,8 @@ static void pages_request(struct device *device, unsigned queue,
     uint32_t pages[PAGES_A_BATCH];
     size_t size;
 
-    for (uint64_t at = 0; (size = virtqueue_chain_read(chain, at, pages, sizeof(pages)));
+    for (uint64_t at = 0;
+         at < LIST_BYTES && (size = virtqueue_chain_read(chain, at, pages, sizeof(pages)));
          at += size) {
         size_t count = size / sizeof(pages[0]);
         if (inflate) {

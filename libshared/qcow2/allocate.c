@@ -21,6 +21,7 @@
 #define RESERVE_MOST  256u
 #define RESERVE_BYTES (UINT64_C(16) << 20)
 #define SCAN_MOST     (UINT64_C(1) << 22) /* clusters looked at for a free one, at once */
+#define BEYOND_MOST   65536u /* clusters behind the end that are counted all the same */
 #define FREED_MANY    1024u
 #define FREED_MOST    65536u
 
@@ -85,6 +86,7 @@ static int find_inside(struct qcow2 *image, uint64_t most, struct qcow2_run *run
 static int find_at_end(struct qcow2 *image, uint64_t most, struct qcow2_run *run)
 {
     uint64_t entries = qcow2_refcount_block_entries(image);
+    unsigned beyond = 0;
     bool is_free = false;
     int status;
 
@@ -94,7 +96,10 @@ static int find_at_end(struct qcow2 *image, uint64_t most, struct qcow2_run *run
         if (status == 0 && qcow2_refcount_has_block(image, run->first)) {
             status = cluster_is_free(image, run->first, &is_free);
             if (status == 0 && !is_free) { /* counted without being there */
-                status = qcow2_extend_locked(image, run->first + 1);
+                status = ++beyond > BEYOND_MOST
+                             ? qcow2_damaged_locked(image, "what is not there is counted",
+                                                    run->first << image->cluster_bits)
+                             : qcow2_extend_locked(image, run->first + 1);
             }
         }
     } while (status == 0 && !is_free);
@@ -167,10 +172,15 @@ int qcow2_allocate_locked(struct qcow2 *image, uint64_t wanted, struct qcow2_run
 
 int qcow2_allocate_area_locked(struct qcow2 *image, uint64_t count, uint64_t *first)
 {
+    unsigned beyond = 0;
     bool free_all;
     int status;
 
     do {
+        if (++beyond > BEYOND_MOST) {
+            return qcow2_damaged_locked(image, "what is not there is counted",
+                                        image->file_clusters << image->cluster_bits);
+        }
         *first = image->file_clusters;
         free_all = true;
         for (uint64_t i = 0; i < count && free_all; i++) {

@@ -1,7 +1,7 @@
 /* virtio-balloon from the driver's side, and from vmmd's. */
 #include "tests/unit/device_host.h"
-#include <sys/stat.h>
 #include <linux/virtio_balloon.h>
+#include <sys/stat.h>
 
 #define INFLATE    0
 #define DEFLATE    1
@@ -219,6 +219,21 @@ START_TEST(a_list_longer_than_a_batch)
     await(INFLATE);
     ck_assert_uint_eq(before - resident(), 1000 * PAGE);
     ck_assert(!is_zero(1000));
+}
+END_TEST
+
+/* The same memory again and again: a list of hours, while nobody answers the control channel. */
+START_TEST(a_list_without_end)
+{
+    const uint32_t part = 8u << 20;
+
+    driver_describe(&host.driver, INFLATE, 0, DRIVER_RAM_BASE, part, VIRTQUEUE_NEXT, 1);
+    driver_describe(&host.driver, INFLATE, 1, DRIVER_RAM_BASE, part, VIRTQUEUE_NEXT, 2);
+    driver_describe(&host.driver, INFLATE, 2, DRIVER_RAM_BASE, part, 0, 0);
+    driver_offer(&host.driver, INFLATE, 0);
+    await(INFLATE);
+    look();
+    ck_assert_uint_le(told.inflated_bytes, UINT64_C(1) << 30);
 }
 END_TEST
 
@@ -443,6 +458,7 @@ int main(void)
     tcase_add_test(tests, nothing_but_memory_is_freed);
     tcase_add_test(tests, a_run_ends_with_memory);
     tcase_add_test(tests, a_list_longer_than_a_batch);
+    tcase_add_test(tests, a_list_without_end);
     tcase_add_test(tests, code_is_told_of_it);
     tcase_add_test(tests, firmware_stays);
     tcase_add_test(tests, reported_pages_are_freed);

@@ -269,6 +269,28 @@ START_TEST(a_free_table_is_noticed_before_it_is_given_away)
 }
 END_TEST
 
+/* A block of one bit each counts millions of clusters: to look for the first free one behind the
+ * end would take for ever, and a file of terabytes. */
+START_TEST(counts_without_end_are_given_up)
+{
+    const struct qcow2_creation creation_bits = {
+        .size = 64 << 20, .cluster_bits = 21, .refcount_order_given = true, .refcount_order = 0};
+    const uint64_t cluster = 1 << 21;
+    int file = image_make(&creation_bits);
+    uint8_t *ones = malloc(cluster), byte = 1;
+
+    memset(ones, 0xff, cluster);
+    ck_assert_int_eq(pwrite(file, ones, cluster, 2 * (off_t)cluster), (ssize_t)cluster);
+    struct qcow2 *image = image_open(file, false);
+    ck_assert_int_eq(image_write(image, 0, &byte, 1), -EIO);
+    ck_assert(qcow2_is_corrupt(image));
+    qcow2_close(image);
+    ck_assert_int_lt(lseek(file, 0, SEEK_END), INT64_C(1) << 38);
+    free(ones);
+    close(file);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("qcow2: hostile images");
@@ -278,6 +300,7 @@ int main(void)
     tcase_set_timeout(tests, 120);
     tcase_add_loop_test(tests, impossible_headers_are_refused, 0,
                         (int)(sizeof(headers) / sizeof(headers[0])));
+    tcase_add_test(tests, counts_without_end_are_given_up);
     tcase_add_test(tests, names_and_extensions_stay_in_their_cluster);
     tcase_add_test(tests, a_short_file_is_no_image);
     tcase_add_loop_test(tests, impossible_entries_do_no_harm, 0,
