@@ -420,6 +420,65 @@ const struct option_type option_share = {.takes_value = true,
                                          .parse = parse_share,
                                          .release = release_shares};
 
+/* ---- --console-port, as libshared/port/setting.h says ---- */
+
+/* What leads to a file becomes absolute. */
+static int complete_port(const struct option_spec *option, struct port_setting *setting,
+                         struct error *err)
+{
+    if (setting->path[0] == '\0') {
+        return 0;
+    }
+    char *path = options_absolute_path(option->name, setting->path, err);
+    if (path == NULL) {
+        return err != NULL ? -(int)err->code : -ERROR_USAGE;
+    }
+    if (strlen(path) > PORT_PATH_MAX) {
+        error_set(err, ERROR_USAGE, 0, "--console-port: the path is too long: '%.100s'", path);
+        error_hint(err, "at most %u bytes from the root on", PORT_PATH_MAX);
+        free(path);
+        return -ERROR_USAGE;
+    }
+    strcpy(setting->path, path);
+    free(path);
+    return 0;
+}
+
+static int parse_port(const struct option_spec *option, const char *value, void *target,
+                      struct error *err)
+{
+    struct port_settings *ports = target;
+    struct port_setting setting;
+    int status = port_setting_parse(value, ERROR_USAGE, &setting, err);
+
+    status = status == 0 ? complete_port(option, &setting, err) : status;
+    if (status != 0) {
+        return status;
+    }
+    if (ports->count == PORTS_MAX) {
+        return error_set(err, ERROR_CONFIG, 0, "more than %u console ports", PORTS_MAX);
+    }
+    char *text = port_setting_format(&setting);
+    if (text == NULL) {
+        return error_set(err, ERROR_INTERNAL, ENOMEM, "out of memory");
+    }
+    ports->items[ports->count++] = text;
+    return 0;
+}
+
+static void release_ports(void *target)
+{
+    struct port_settings *ports = target;
+
+    for (size_t i = 0; i < ports->count; i++) {
+        free(ports->items[i]);
+    }
+    ports->count = 0;
+}
+
+const struct option_type option_port = {
+    .takes_value = true, .collects = true, .parse = parse_port, .release = release_ports};
+
 /* ---- --watchdog, as libshared/watchdog/setting.h says ---- */
 
 static int parse_watchdog(const struct option_spec *option, const char *value, void *target,
@@ -506,6 +565,8 @@ void machine_config_build(const struct machine_settings *settings, const char *n
     config->vsock = text_or_empty(settings->vsock);
     config->n_shares = settings->shares.count;
     config->shares = (char **)settings->shares.items; /* never written through, either */
+    config->n_console_ports = settings->ports.count;
+    config->console_ports = (char **)settings->ports.items; /* never written through, either */
     config->n_net = settings->nets.count;
     config->net = (char **)settings->nets.items; /* never written through, either */
 }

@@ -7,6 +7,7 @@
 
 #include "cli/options.h"
 #include "libshared/limit/setting.h"
+#include "libshared/port/setting.h"
 #include "libshared/share/setting.h"
 #include "proto/control.pb-c.h"
 
@@ -35,6 +36,11 @@ struct net_settings {
     bool none; /* "none" was given: also where there would be one without being asked for */
 };
 
+struct port_settings {
+    char *items[PORTS_MAX]; /* checked, owned */
+    size_t count;
+};
+
 struct share_settings {
     char *items[SHARES_MAX]; /* checked, owned */
     size_t count;
@@ -52,6 +58,7 @@ struct machine_settings {
     struct net_settings nets;
     char *vsock; /* checked, owned; NULL: none */
     struct share_settings shares;
+    struct port_settings ports;
     const char *watchdog; /* checked; NULL: none */
     const char *on_panic; /* "report", "stop"; NULL: vmmd decides */
     char *balloon;        /* checked, owned; NULL: vmmd decides */
@@ -66,6 +73,7 @@ extern const struct option_type option_machine;  /* const char *: the irqchip */
 extern const struct option_type option_watchdog; /* const char * */
 extern const struct option_type option_balloon;  /* char * */
 extern const struct option_type option_vsock;    /* char * */
+extern const struct option_type option_port;     /* struct port_settings */
 extern const struct option_type option_share;    /* struct share_settings */
 
 /* The lines of a table whose settings are a `struct machine_settings`. */
@@ -143,6 +151,14 @@ extern const struct option_type option_share;    /* struct share_settings */
                     "FILE and writes 'CONNECT PORT' is led to that port of the guest; a "          \
                     "connection of the guest to port N of the host leads to FILE_N",               \
          .offset = offsetof(struct machine_settings, vsock)},                                      \
+        {.name = "console-port",                                                                   \
+         .type = &option_port,                                                                     \
+         .argument = "NAME[,path=FILE][,console]",                                                 \
+         .summary = "add a port to the virtio console, /dev/virtio-ports/NAME in the guest; may "  \
+                    "be given several times. 'vmctl console --port NAME' attaches to it; who "     \
+                    "connects to the Unix socket FILE has its bytes. console: a terminal of the "  \
+                    "guest, /dev/hvcN, whose output is kept for who looks later",                  \
+         .offset = offsetof(struct machine_settings, ports)},                                      \
         {.name = "share",                                                                          \
          .type = &option_share,                                                                    \
          .argument = "DIR:TAG[,readonly][,WORD=VALUE...]",                                         \

@@ -98,6 +98,7 @@ static json_t *disk_json(const Polyvisor__DiskConfig *disk)
 static json_t *config_json(const Polyvisor__MachineConfig *config)
 {
     json_t *disks = json_array(), *nets = json_array(), *shares = json_array();
+    json_t *ports = json_array();
 
     for (size_t i = 0; i < config->n_disks; i++) {
         json_array_append_new(disks, disk_json(config->disks[i]));
@@ -105,13 +106,15 @@ static json_t *config_json(const Polyvisor__MachineConfig *config)
     for (size_t i = 0; i < config->n_net; i++) {
         json_array_append_new(nets, output_json_text(config->net[i]));
     }
+    for (size_t i = 0; i < config->n_console_ports; i++) {
+        json_array_append_new(ports, output_json_text(config->console_ports[i]));
+    }
     for (size_t i = 0; i < config->n_shares; i++) {
         json_array_append_new(shares, output_json_text(config->shares[i]));
     }
     return json_pack(
         "{s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:I, s:o, s:o, s:b, s:o, s:o, s:o, s:o, s:o, "
-        "s:o, "
-        "s:o}",
+        "s:o, s:o, s:o}",
         "name", output_json_text(config->name), "arch", output_json_text(config->arch), "kernel",
         output_json_text(config->kernel), "initrd", output_json_text(config->initrd), "firmware",
         output_json_text(config->firmware), "append", output_json_text(config->append), "cpus",
@@ -120,7 +123,7 @@ static json_t *config_json(const Polyvisor__MachineConfig *config)
         output_json_text(config->irqchip), "perf_map", config->perf_map, "disks", disks, "net",
         nets, "vsock", output_json_text(config->vsock), "shares", shares, "balloon",
         output_json_text(config->balloon), "watchdog", output_json_text(config->watchdog),
-        "on_panic", output_json_text(config->on_panic));
+        "on_panic", output_json_text(config->on_panic), "console_ports", ports);
 }
 
 static json_t *words_json(const char *text)
@@ -178,6 +181,20 @@ json_t *device_limits_json(const Polyvisor__DeviceInfo *device)
     return object;
 }
 
+static json_t *ports_json(const Polyvisor__DeviceInfo *device)
+{
+    json_t *ports = json_array();
+
+    for (size_t i = 0; i < device->n_ports; i++) {
+        const Polyvisor__PortInfo *port = device->ports[i];
+        json_array_append_new(
+            ports, json_pack("{s:o, s:o, s:o, s:b}", "name", output_json_text(port->name),
+                             "console_socket", output_json_text(port->console_path), "path",
+                             output_json_text(port->path), "console", port->console));
+    }
+    return ports;
+}
+
 json_t *device_json(const Polyvisor__DeviceInfo *device)
 {
     json_t *object =
@@ -197,6 +214,9 @@ json_t *device_json(const Polyvisor__DeviceInfo *device)
     }
     if (device->net[0] != '\0') {
         json_object_set_new(object, "net", output_json_text(device->net));
+    }
+    if (device->n_ports != 0) {
+        json_object_set_new(object, "ports", ports_json(device));
     }
     if (device->vsock[0] != '\0') {
         json_object_set_new(object, "vsock", output_json_text(device->vsock));
@@ -315,6 +335,9 @@ static void add_cards(struct output_table *table, const Polyvisor__MachineInfo *
     }
     if (machine->config->vsock[0]) {
         add_line(table, "Vsock:", "%s", machine->config->vsock);
+    }
+    for (size_t i = 0; i < machine->config->n_console_ports; i++) {
+        add_line(table, i == 0 ? "Console ports:" : "", "%s", machine->config->console_ports[i]);
     }
     for (size_t i = 0; i < machine->config->n_shares; i++) {
         add_line(table, i == 0 ? "Shares:" : "", "share%zu: %s", i, machine->config->shares[i]);

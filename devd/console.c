@@ -13,6 +13,8 @@
 /* Released again: some hysteresis, so that producer and client work in larger steps. */
 #define RELEASE_LAG (int64_t)(CONSOLE_BACKLOG / 4 * 3)
 #define RETRY_MS    200
+/* How often to see whether a client is still there that we do not read from. */
+#define LOOK_MS 1000
 /* Sent to one client in one turn of the event loop. */
 #define SEND_A_TURN  (256u << 10)
 #define INPUT_A_TURN 4096u
@@ -34,7 +36,7 @@ struct client {
     int fd;
     struct event *readable; /* hello, then input; not pending while the device takes none */
     struct event *writable; /* pending while the socket is full */
-    struct event *late;     /* hello did not come in time */
+    struct event *late;     /* hello did not come in time; then to see whether it is still there */
     bool greeted;
     bool input_ended; /* it closed its sending side */
     uint32_t flags;
@@ -50,12 +52,15 @@ struct console {
     struct event_base *base;
     const struct console_operations *operations;
     void *context;
-    int listener;
+    int listener, plain;
+    bool stream;
+    bool present; /* as the device was told: there are clients */
     struct event *arrival;
-    struct event *retry;    /* accepting, after the host had no descriptor */
-    struct event *flush;    /* activated by console_write */
-    struct event *limit;    /* of a drain */
-    struct event *patience; /* for those that are awaited */
+    struct event *plain_arrival; /* or NULL */
+    struct event *retry;         /* accepting, after the host had no descriptor */
+    struct event *flush;         /* activated by console_write */
+    struct event *limit;         /* of a drain */
+    struct event *patience;      /* for those that are awaited */
     struct client *clients[CONSOLE_CLIENTS_MAX];
     bool awaited[CONSOLE_CLIENTS_MAX]; /* seats of an earlier process's clients, not back yet */
     bool held;
@@ -99,6 +104,9 @@ static void memory_take_over(struct console *console)
         if (console->now.written - seat->cursor > CONSOLE_RING) {
             seat->cursor = console->now.written;
         }
+    }
+    if (console->now.written - memory->unread > CONSOLE_RING) {
+        memory->unread = console->now.written;
     }
     if (memory->intent_seat > NO_SEAT) {
         memory->intent_seat = NO_SEAT;
@@ -172,6 +180,17 @@ static void client_close(struct client *client)
     client_release(client);
 }
 
+bool console_attached(const struct console *console)
+{
+    for (unsigned i = 0; i < CONSOLE_CLIENTS_MAX; i++) {
+        const struct client *client = console->clients[i];
+        if ((client && client->greeted) || console->awaited[i]) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* How far the slowest lossless client is behind; -1 when there is none. */
 static int64_t console_lag(const struct console *console)
 {
@@ -187,6 +206,9 @@ static int64_t console_lag(const struct console *console)
             int64_t behind = (int64_t)seat_lag(console, i);
             lag = behind > lag ? behind : lag;
         }
+    }
+    if (console->stream && !console_attached(console)) {
+        return (int64_t)(console->now.written - console->memory->unread);
     }
     return lag;
 }
@@ -212,6 +234,9 @@ static void console_finish_drain(struct console *console)
 
     console->drained = NULL;
     event_del(console->arrival);
+    if (console->plain_arrival) {
+        event_del(console->plain_arrival);
+    }
     event_del(console->retry);
     for (unsigned i = 0; i < CONSOLE_CLIENTS_MAX; i++) {
         if (console->clients[i]) {
@@ -221,9 +246,17 @@ static void console_finish_drain(struct console *console)
     drained(console->drained_context);
 }
 
-/* A client moved on or left: tell who waits for that. */
+/* A client came, moved on or left: tell who waits for that. */
 static void console_progress(struct console *console)
 {
+    bool present = console_attached(console);
+
+    if (present != console->present) {
+        console->present = present;
+        if (console->operations->attached) {
+            console->operations->attached(console->context, present);
+        }
+    }
     if (console->held && console_lag(console) <= RELEASE_LAG) {
         console->held = false;
         console->operations->output_released(console->context);
@@ -263,6 +296,9 @@ static void client_advance(struct client *client, size_t sent)
         return;
     }
     client->cursor += sent;
+    if ((int64_t)(client->cursor - client->console->memory->unread) > 0) {
+        client->console->memory->unread = client->cursor;
+    }
     if (client->seat != NO_SEAT) {
         seat_of(client)->cursor = client->cursor;
     }
@@ -314,6 +350,28 @@ static void client_writable(evutil_socket_t fd, short what, void *context)
     console_progress(console);
 }
 
+static bool client_hung_up(const struct client *client)
+{
+    struct pollfd state = {.fd = client->fd};
+    return poll(&state, 1, 0) > 0 && (state.revents & (POLLHUP | POLLERR));
+}
+
+/* It left, and nothing that it sent waits for the device. */
+static bool client_left(const struct client *client)
+{
+    char byte;
+    return client_hung_up(client) && recv(client->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0;
+}
+
+/* Until console_input_resume, or for good. */
+static void client_stop_reading(struct client *client)
+{
+    const struct timeval later = {.tv_sec = LOOK_MS / 1000};
+
+    event_del(client->readable);
+    event_add(client->late, &later);
+}
+
 static void client_late(evutil_socket_t fd, short what, void *context)
 {
     struct client *client = context;
@@ -321,8 +379,14 @@ static void client_late(evutil_socket_t fd, short what, void *context)
 
     (void)fd;
     (void)what;
-    log_warning("a console client did not introduce itself in time");
-    client_close(client);
+    if (!client->greeted) {
+        log_warning("a console client did not introduce itself in time");
+        client_close(client);
+    } else if (client_left(client)) {
+        client_close(client);
+    } else if (!event_pending(client->readable, EV_READ, NULL)) {
+        client_stop_reading(client);
+    }
     console_progress(console);
 }
 
@@ -368,6 +432,9 @@ static uint64_t first_byte(const struct console *console, const struct console_h
     if ((hello->flags & CONSOLE_SKIP_BACKLOG) && !(hello->flags & CONSOLE_RESUME)) {
         return written;
     }
+    if (console->stream) {
+        return console_attached(console) ? written : console->memory->unread;
+    }
     return written - (written < CONSOLE_BACKLOG ? written : CONSOLE_BACKLOG);
 }
 
@@ -375,9 +442,9 @@ static void client_seat(struct client *client, const struct console_hello *hello
 {
     struct console *console = client->console;
 
-    client->flags = hello->flags;
-    client->greeted = true;
+    client->flags = hello->flags | (console->stream ? CONSOLE_LOSSLESS : 0);
     client->cursor = first_byte(console, hello);
+    client->greeted = true;
     if (!hello->id) {
         return;
     }
@@ -452,7 +519,7 @@ static void client_input(struct client *client)
     size_t room = drop ? sizeof(bytes) : console->operations->input_room(console->context);
 
     if (room == 0) {
-        event_del(client->readable); /* until console_input_resume */
+        client_stop_reading(client);
         return;
     }
     ssize_t got =
@@ -462,9 +529,13 @@ static void client_input(struct client *client)
             input_give(client, bytes, (size_t)got);
         }
     } else if (got == 0) {
-        /* It may still want output. When it is gone altogether, sending will tell. */
+        /* It may still want output. */
         client->input_ended = true;
-        event_del(client->readable);
+        if (client_hung_up(client)) {
+            client_close(client);
+        } else {
+            client_stop_reading(client);
+        }
     } else if (errno != EAGAIN && errno != EINTR) {
         client_close(client);
     }
@@ -485,12 +556,6 @@ static void client_readable(evutil_socket_t fd, short what, void *context)
     console_progress(console);
 }
 
-static bool client_hung_up(const struct client *client)
-{
-    struct pollfd state = {.fd = client->fd};
-    return poll(&state, 1, 0) > 0 && (state.revents & (POLLHUP | POLLERR));
-}
-
 /* A free place; those that left after closing their sending side are noticed here at the latest. */
 static struct client **console_place(struct console *console)
 {
@@ -508,8 +573,11 @@ static struct client **console_place(struct console *console)
     return place;
 }
 
-static int client_create(struct console *console, int fd)
+/* A plain client is greeted by being there. */
+static int client_create(struct console *console, int fd, bool plain)
 {
+    static const struct console_hello no_hello = {.magic = CONSOLE_MAGIC};
+
     struct client **place = console_place(console);
     struct client *client = place ? calloc(1, sizeof(*client)) : NULL;
     struct timeval hello_time = {.tv_sec = CONSOLE_HELLO_MS / 1000,
@@ -528,9 +596,14 @@ static int client_create(struct console *console, int fd)
     client->writable = event_new(console->base, fd, EV_WRITE | EV_PERSIST, client_writable, client);
     client->late = event_new(console->base, -1, 0, client_late, client);
     if (!client->readable || !client->writable || !client->late ||
-        event_add(client->readable, NULL) < 0 || event_add(client->late, &hello_time) < 0) {
+        event_add(client->readable, NULL) < 0 ||
+        (!plain && event_add(client->late, &hello_time) < 0)) {
         client_close(client);
         return -ENOMEM;
+    }
+    if (plain) {
+        client_seat(client, &no_hello);
+        client_send(client);
     }
     return 0;
 }
@@ -542,6 +615,9 @@ static void console_retry(evutil_socket_t fd, short what, void *context)
     (void)fd;
     (void)what;
     event_add(console->arrival, NULL);
+    if (console->plain_arrival) {
+        event_add(console->plain_arrival, NULL);
+    }
 }
 
 static void console_arrival(evutil_socket_t fd, short what, void *context)
@@ -552,7 +628,7 @@ static void console_arrival(evutil_socket_t fd, short what, void *context)
     for (;;) {
         int client = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (client >= 0) {
-            client_create(console, client);
+            client_create(console, client, fd == console->plain);
             continue;
         }
         if (errno == EINTR || errno == ECONNABORTED) {
@@ -562,11 +638,12 @@ static void console_arrival(evutil_socket_t fd, short what, void *context)
             /* Out of descriptors, say: the loop must not spin on it. */
             struct timeval later = {.tv_usec = RETRY_MS * 1000};
             log_warning("cannot accept a console client: %s", strerror(errno));
-            event_del(console->arrival);
+            event_del(fd == console->plain ? console->plain_arrival : console->arrival);
             event_add(console->retry, &later);
         }
-        return;
+        break;
     }
+    console_progress(console);
 }
 
 /* ---- Output and input ---- */
@@ -725,40 +802,70 @@ static void console_forget(evutil_socket_t fd, short what, void *context)
     console_progress(console);
 }
 
-struct console *console_create(struct event_base *base, int listener, int memory,
-                               const struct console_operations *operations, void *context)
+/* The sockets, and what happens later. 0 or -ENOMEM. */
+static int console_listen(struct console *console)
 {
     const struct timeval patience = {.tv_sec = CONSOLE_AWAIT_MS / 1000};
+    struct event_base *base = console->base;
+
+    fcntl(console->listener, F_SETFL, O_NONBLOCK);
+    console->arrival =
+        event_new(base, console->listener, EV_READ | EV_PERSIST, console_arrival, console);
+    console->flush = event_new(base, -1, 0, console_flush, console);
+    console->retry = event_new(base, -1, 0, console_retry, console);
+    console->patience = event_new(base, -1, 0, console_forget, console);
+    if (!console->arrival || !console->flush || !console->retry || !console->patience ||
+        event_add(console->arrival, NULL) < 0 || event_add(console->patience, &patience) < 0) {
+        return -ENOMEM;
+    }
+    if (console->plain >= 0) {
+        fcntl(console->plain, F_SETFL, O_NONBLOCK);
+        console->plain_arrival =
+            event_new(base, console->plain, EV_READ | EV_PERSIST, console_arrival, console);
+        if (!console->plain_arrival || event_add(console->plain_arrival, NULL) < 0) {
+            return -ENOMEM;
+        }
+    }
+    return 0;
+}
+
+struct console *console_open(struct event_base *base, const struct console_settings *settings,
+                             const struct console_operations *operations, void *context)
+{
     struct console *console = calloc(1, sizeof(*console));
 
     if (!console) {
-        close(listener);
+        close(settings->listener);
+        if (settings->plain >= 0) {
+            close(settings->plain);
+        }
         errno = ENOMEM;
         return NULL;
     }
     console->base = base;
     console->operations = operations;
     console->context = context;
-    console->listener = listener;
-    int status = memory_map(console, memory);
+    console->listener = settings->listener;
+    console->plain = settings->plain;
+    console->stream = settings->stream;
+    int status = memory_map(console, settings->memory);
+    status = status < 0 ? status : console_listen(console);
     if (status < 0) {
         console_destroy(console);
         errno = -status;
         return NULL;
     }
-    fcntl(listener, F_SETFL, O_NONBLOCK);
-    console->arrival = event_new(base, listener, EV_READ | EV_PERSIST, console_arrival, console);
-    console->flush = event_new(base, -1, 0, console_flush, console);
-    console->retry = event_new(base, -1, 0, console_retry, console);
-    console->patience = event_new(base, -1, 0, console_forget, console);
-    if (!console->arrival || !console->flush || !console->retry || !console->patience ||
-        event_add(console->arrival, NULL) < 0 || event_add(console->patience, &patience) < 0) {
-        console_destroy(console);
-        errno = ENOMEM;
-        return NULL;
-    }
     console->held = console_lag(console) >= (int64_t)CONSOLE_BACKLOG;
+    console->present = console_attached(console);
     return console;
+}
+
+struct console *console_create(struct event_base *base, int listener, int memory,
+                               const struct console_operations *operations, void *context)
+{
+    const struct console_settings settings = {.listener = listener, .plain = -1, .memory = memory};
+
+    return console_open(base, &settings, operations, context);
 }
 
 int console_watch_panics(struct console *console, void (*panicked)(void *context), void *context)
@@ -788,8 +895,8 @@ void console_destroy(struct console *console)
             client_release(console->clients[i]); /* a successor may know it again */
         }
     }
-    struct event *const events[] = {console->arrival, console->retry, console->flush,
-                                    console->patience, console->limit};
+    struct event *const events[] = {console->arrival, console->plain_arrival, console->retry,
+                                    console->flush,   console->patience,      console->limit};
     for (unsigned i = 0; i < sizeof(events) / sizeof(events[0]); i++) {
         if (events[i]) {
             event_free(events[i]);
@@ -799,6 +906,9 @@ void console_destroy(struct console *console)
         munmap(console->memory, CONSOLE_MEMORY_SIZE);
     }
     close(console->listener);
+    if (console->plain >= 0) {
+        close(console->plain);
+    }
     free(console);
 }
 
@@ -822,6 +932,9 @@ void console_drain(struct console *console, unsigned limit_ms, void (*drained)(v
     /* Whoever connected before the machine ended gets its output; who lost an earlier process, when
      * it is back. */
     console_arrival(console->listener, EV_READ, console);
+    if (console->plain >= 0) {
+        console_arrival(console->plain, EV_READ, console);
+    }
     console_input_resume(console);
     console->drained = drained;
     console->drained_context = context;

@@ -2,6 +2,10 @@
  * The device's side of the console socket (libshared/ipc/console.h): several clients, the last
  * 1 MiB of output kept for those that come later, input of all clients merged.
  *
+ * A stream is a console that carries data between programs. Its clients all hold the producer back
+ * rather than lose something, so does the absence of clients once a backlog is full, and who comes
+ * gets nothing that another client already got.
+ *
  * Nothing here blocks and no client can make the device wait, except that a lossless client that
  * lags a whole backlog behind holds the producer back, as it asked for. Main thread only.
  *
@@ -37,11 +41,23 @@ struct console_operations {
     void (*input_noted)(void *context);
     /* Output was held and is not any more. */
     void (*output_released)(void *context);
+    /* The first client came, or the last one left for good. NULL: no need. */
+    void (*attached)(void *context, bool any);
 };
 
-/* Serve the listening socket, which the console then owns, also on failure; go on from what is in
- * `memory`, a descriptor that stays the caller's. NULL with errno set (EPROTO: not such memory).
+struct console_settings {
+    int listener; /* of clients that speak libshared/ipc/console.h */
+    int plain;    /* of clients that send and get the bytes alone; -1: none */
+    int memory;
+    bool stream;
+};
+
+/* Serve the listening sockets, which the console then owns, also on failure; go on from what is in
+ * the memory, a descriptor that stays the caller's. NULL with errno set (EPROTO: not such memory).
  * `operations` must live as long as the console. */
+struct console *console_open(struct event_base *base, const struct console_settings *settings,
+                             const struct console_operations *operations, void *context);
+/* The same for one that is no stream and has no plain clients. */
 struct console *console_create(struct event_base *base, int listener, int memory,
                                const struct console_operations *operations, void *context);
 void console_destroy(struct console *console);
@@ -70,6 +86,9 @@ void console_rewind(struct console *console, uint64_t position);
 uint64_t console_input_position(const struct console *console);
 uint64_t console_input_doubtful(const struct console *console);
 void console_input_settle(struct console *console, uint64_t position);
+
+/* Whether there is a client, or one of an earlier process that may come back. */
+bool console_attached(const struct console *console);
 
 /* Have `panicked` called when the guest's kernel says in the output that it panicked, and when
  * there is more to say of that (devd/panic.h). Once, at the start. 0 or -ENOMEM. */

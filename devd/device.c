@@ -32,6 +32,13 @@ void device_descriptors_clear(struct device_descriptors *descriptors)
     memset(descriptors, 0xff, sizeof(*descriptors));
 }
 
+static void device_port_close(struct device_port *port)
+{
+    descriptor_close(&port->listener);
+    descriptor_close(&port->plain);
+    descriptor_close(&port->memory);
+}
+
 void device_descriptors_close(struct device_descriptors *descriptors)
 {
     descriptor_close(&descriptors->state);
@@ -44,6 +51,9 @@ void device_descriptors_close(struct device_descriptors *descriptors)
     descriptor_close(&descriptors->keep_out);
     for (unsigned i = 0; i < BLOCK_BACKINGS_MAX; i++) {
         descriptor_close(&descriptors->backings[i]);
+    }
+    for (unsigned i = 0; i < PORTS_MAX; i++) {
+        device_port_close(&descriptors->ports[i]);
     }
     for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++) {
         descriptor_close(&descriptors->kick[i]);
@@ -116,6 +126,8 @@ static int device_open(struct device *device, const struct device_settings *sett
     device->share_state = descriptors->share_state;
     device->keep_in = descriptors->keep_in;
     device->keep_out = descriptors->keep_out;
+    memcpy(device->ports, descriptors->ports, sizeof(device->ports));
+    memset(descriptors->ports, 0xff, sizeof(descriptors->ports));
     descriptors->backend = descriptors->share_state = -1;
     descriptors->keep_in = descriptors->keep_out = -1;
     int status = device_take_backings(device, descriptors, err);
@@ -165,6 +177,9 @@ struct device *device_create(const struct device_model *model,
     for (unsigned i = 0; i < BLOCK_BACKINGS_MAX; i++) {
         device->disk.backings[i].fd = -1;
     }
+    memset(device->ports, 0xff, sizeof(device->ports));
+    device->port_settings = settings->ports;
+    device->port_count = settings->port_count < PORTS_MAX ? settings->port_count : PORTS_MAX;
     snprintf(device->id, sizeof(device->id), "%s", settings->id);
     snprintf(device->serial, sizeof(device->serial), "%s",
              settings->serial ? settings->serial : "");
@@ -172,6 +187,7 @@ struct device *device_create(const struct device_model *model,
     int status = device_open(device, settings, descriptors, err);
     device->net = device->vsock = device->share = device->balloon = NULL; /* the caller's */
     device->disk.nbd = NULL;
+    device->port_settings = NULL;
     device_descriptors_close(descriptors);
     if (status < 0) {
         device_destroy(device);
@@ -193,6 +209,9 @@ void device_destroy(struct device *device)
     descriptor_close(&device->share_state);
     descriptor_close(&device->keep_in);
     descriptor_close(&device->keep_out);
+    for (unsigned i = 0; i < PORTS_MAX; i++) {
+        device_port_close(&device->ports[i]);
+    }
     for (unsigned i = 0; i < BLOCK_BACKINGS_MAX; i++) {
         descriptor_close(&device->disk.backings[i].fd);
     }
@@ -227,7 +246,9 @@ static void device_finish(struct device *device)
     if (status < 0) {
         log_error("cannot flush the backend: %s", strerror(-status));
     }
-    if (device->console) {
+    if (model->drain) {
+        model->drain(device, DEVICE_STOP_MS, device_drained, device);
+    } else if (device->console) {
         console_drain(device->console, DEVICE_STOP_MS, device_drained, device);
     } else {
         device_drained(device);

@@ -13,6 +13,7 @@
 #include "libshared/base/error.h"
 #include "libshared/limit/setting.h"
 #include "libshared/mem/memory.h"
+#include "libshared/port/setting.h"
 #include "libshared/virtio/ring.h"
 #include <event2/event.h>
 #include <stdbool.h>
@@ -149,6 +150,9 @@ struct device_model {
      * negative code. It is the same function and context at each call. NULL: it is none. */
     int (*balloon)(struct device *device, const struct device_balloon_order *order, uint64_t id,
                    device_balloon_fn *done, void *context, struct error *err);
+    /* Deliver what its consoles still hold, then call `drained` once. NULL: of `console` alone. */
+    void (*drain)(struct device *device, unsigned limit_ms, void (*drained)(void *context),
+                  void *context);
     unsigned open_files; /* descriptors it may need; 0: the usual */
     /* Press and release the machine's power key; a repetition is harmless. 0, or a negative code
      * when the guest does not listen. NULL: the device has no such key. */
@@ -168,6 +172,11 @@ struct device_model {
 /* The registered model of that kind, or NULL. */
 const struct device_model *device_model_find(const char *kind);
 
+/* What a further port of a virtio console needs, as console_settings has it; -1: nothing. */
+struct device_port {
+    int listener, plain, memory;
+};
+
 /* The descriptors of one device; -1 where there is none. The device owns them once created. */
 struct device_descriptors {
     int state, reply, backend, console, console_memory;
@@ -175,6 +184,7 @@ struct device_descriptors {
     int kick[VIRTIO_QUEUES_MAX];
     int call[VIRTIO_QUEUES_MAX + 1];  /* the one after the last queue: configuration changed */
     int backings[BLOCK_BACKINGS_MAX]; /* what lies under a disk's image, nearest first */
+    struct device_port ports[PORTS_MAX];
 };
 
 /* What becomes of a write that the host fails. */
@@ -198,12 +208,14 @@ struct device_disk {    /* virtio-blk */
 };
 
 struct device_settings {
-    const char *id;       /* "disk0" */
-    const char *serial;   /* virtio-blk, cut to 20 bytes */
-    const char *net;      /* virtio-net: libshared/net/setting.h */
-    const char *vsock;    /* virtio-vsock: libshared/vsock/setting.h */
-    const char *share;    /* virtio-fs: libshared/share/setting.h */
-    const char *balloon;  /* virtio-balloon: libshared/balloon/setting.h */
+    const char *id;      /* "disk0" */
+    const char *serial;  /* virtio-blk, cut to 20 bytes */
+    const char *net;     /* virtio-net: libshared/net/setting.h */
+    const char *vsock;   /* virtio-vsock: libshared/vsock/setting.h */
+    const char *share;   /* virtio-fs: libshared/share/setting.h */
+    const char *balloon; /* virtio-balloon: libshared/balloon/setting.h */
+    char **ports;        /* virtio-console: libshared/port/setting.h, port_count of them */
+    unsigned port_count;
     uint64_t memory_kept; /* bytes at the beginning of memory that are not the guest's to give */
     bool link_down;       /* virtio-net: the cable is pulled */
     struct device_disk disk;
@@ -223,6 +235,9 @@ struct device {
     const char *net, *vsock, *share, *balloon; /* settings of such a device, during init */
     int share_state, keep_in, keep_out;        /* descriptors or -1; init may take them */
     uint64_t memory_kept;
+    char **port_settings; /* of a virtio console, port_count of them, during init */
+    unsigned port_count;
+    struct device_port ports[PORTS_MAX]; /* init may take the descriptors */
     bool link_down;
     struct device_disk disk;
     char described[96]; /* for people, by init; may be empty */

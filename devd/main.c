@@ -185,6 +185,13 @@ static void take_descriptors(struct devd *devd, struct device_descriptors *descr
     }
     descriptors->console = take_descriptor(devd, "console");
     descriptors->console_memory = take_descriptor(devd, "console-memory");
+    for (unsigned i = 0; i < PORTS_MAX; i++) {
+        int listener = fdlist_take(&devd->descriptors, "port.%u", i);
+        int plain = fdlist_take(&devd->descriptors, "port-plain.%u", i);
+        int memory = fdlist_take(&devd->descriptors, "port-memory.%u", i);
+        descriptors->ports[i] = (struct device_port){
+            listener < 0 ? -1 : listener, plain < 0 ? -1 : plain, memory < 0 ? -1 : memory};
+    }
     descriptors->share_state = take_descriptor(devd, "share-state");
     descriptors->keep_in = take_descriptor(devd, "keep-in");
     descriptors->keep_out = take_descriptor(devd, "keep-out");
@@ -274,6 +281,8 @@ static int create_device(struct devd *devd, const Polyvisor__DeviceConfigure *co
         .share = configure->share,
         .balloon = configure->balloon,
         .memory_kept = configure->memory_kept,
+        .ports = configure->console_ports,
+        .port_count = (unsigned)configure->n_console_ports,
         .link_down = configure->link_down,
         .disk = disk_settings(configure->disk),
     };

@@ -159,6 +159,7 @@ struct machine_view {
     Polyvisor__ProcessInfo *process_list[MACHINE_PROCESSES_MAX];
     Polyvisor__DeviceInfo devices[DEVICES_MAX], *device_list[DEVICES_MAX];
     char confinement[MACHINE_PROCESSES_MAX][CONFINEMENT_TEXT_MAX];
+    Polyvisor__PortInfo ports[PORTS_MAX], *port_list[PORTS_MAX];
     char *links_down[CONFIG_NETS_MAX];
     char limits[DEVICES_MAX][LIMIT_TEXT_MAX];
 };

@@ -1,7 +1,6 @@
 #include "vmmd/machine_device.h"
 
 #include "libshared/base/log.h"
-#include "libshared/ipc/console.h"
 #include "libshared/mem/memory.h"
 #include "libshared/mmio/channel.h"
 #include "libshared/virtio/state.h"
@@ -17,8 +16,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 static const struct machine_device_kind device_fixed[] = {
@@ -96,6 +93,8 @@ static const struct machine_device_kind device_balloon = {
 
 static const struct machine_device_kind device_watchdog = {.id = "watchdog0", .kind = "watchdog"};
 
+_Static_assert(4 + 2 * PORTS_MAX <= DEVICE_QUEUES_MAX, "queues for every port");
+
 #define SHARE_SLOT 27u /* of the first; the others take those of the last disks */
 #define DISK_SLOT  3u
 #define NET_SLOT   (DISK_SLOT + CONFIG_DISKS_MAX)
@@ -162,6 +161,10 @@ size_t machine_device_plan(struct machine_device *devices, const Polyvisor__Mach
         device->pci_slot = device->kind->pci_slot    ? device->kind->pci_slot
                            : device->kind->is_virtio ? slot++
                                                      : 0;
+        if (device->kind->has_console && device->kind->is_virtio) {
+            console_ports_plan(&device->ports, config, directory);
+            device->queue_count += 2 * device->ports.count;
+        }
     }
     if (config->vsock[0]) {
         struct machine_device *device = &devices[count++];
@@ -316,32 +319,13 @@ static int device_open_state(struct machine_device *device)
     return 0;
 }
 
-/* Zeros but for magic and version, likewise. */
-static int device_open_console_memory(struct machine_device *device)
-{
-    const uint32_t head[] = {CONSOLE_MEMORY_MAGIC, CONSOLE_MEMORY_VERSION};
-    int fd = memory_create_fd("console", CONSOLE_MEMORY_SIZE);
-
-    device->console_memory_fd = fd;
-    if (fd < 0) {
-        return fd;
-    }
-    return pwrite(fd, head, sizeof(head), 0) == (ssize_t)sizeof(head) ? 0 : -EIO;
-}
-
 static int device_open_console(struct machine_device *device)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-
-    memcpy(address.sun_path, device->console_path, sizeof(address.sun_path));
-    unlink(device->console_path);
-    device->console_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (device->console_fd < 0 ||
-        bind(device->console_fd, (struct sockaddr *)&address, sizeof(address)) < 0 ||
-        listen(device->console_fd, 16) < 0) {
-        return -errno;
-    }
-    return device_open_console_memory(device);
+    device->console_fd = console_port_listen(device->console_path);
+    device->console_memory_fd = console_port_memory();
+    return device->console_fd < 0          ? device->console_fd
+           : device->console_memory_fd < 0 ? device->console_memory_fd
+                                           : 0;
 }
 
 /* What a network card needs of the host. */
@@ -420,6 +404,9 @@ int machine_device_open(struct machine_device *device, struct event_base *base,
         return error_set(err, ERROR_IO, -result, "cannot set up device '%s': %s", device->id,
                          strerror(-result));
     }
+    if (device->ports.count) {
+        return console_ports_open(&device->ports, err);
+    }
     if (device->disk && disk_is_network(device->disk)) {
         char folder[DEVICE_PATH_MAX];
         snprintf(folder, sizeof(folder), "%.*s",
@@ -483,6 +470,7 @@ void machine_device_close(struct machine_device *device)
         unlink(device->console_path);
         device_close_fd(&device->console_fd);
     }
+    console_ports_close(&device->ports);
 }
 
 /* Nobody waits for a register of a device that stays dead. */
@@ -562,6 +550,7 @@ int machine_device_list_own(const struct machine_device *device, struct fdlist *
     result = result ? result : device_list_fd(list, device->console_fd, "", "console");
     result =
         result ? result : device_list_fd(list, device->console_memory_fd, "", "console-memory");
+    result = result ? result : console_ports_list(&device->ports, list);
     result = result ? result : device_list_fd(list, device->share_fds.directory, "", "backend");
     result = result ? result : device_list_fd(list, device->share_fds.state, "", "share-state");
     result = result ? result : device_list_fd(list, device->share_fds.keep_in, "", "keep-in");

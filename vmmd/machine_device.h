@@ -20,6 +20,7 @@
 #include "proto/control.pb-c.h"
 #include "proto/vcpu.pb-c.h"
 #include "vmmd/child.h"
+#include "vmmd/console_ports.h"
 #include "vmmd/link.h"
 #include "vmmd/network.h"
 #include "vmmd/peer.h"
@@ -93,7 +94,8 @@ struct machine_device {
     unsigned pci_slot;                              /* 0 for plain MMIO */
     int state_fd, reply_fd, backend_fd, console_fd; /* -1 where there is none */
     int console_memory_fd;
-    struct disk_chain chain; /* what lies under a disk's image */
+    struct console_ports ports; /* of the virtio console, besides the first */
+    struct disk_chain chain;    /* what lies under a disk's image */
     int kick_fds[DEVICE_QUEUES_MAX];
     int call_fds[DEVICE_QUEUES_MAX + 1];
     char control_path[DEVICE_PATH_MAX];   /* of its process */

@@ -104,6 +104,24 @@ static Polyvisor__DeviceState device_state(const struct machine_device *device)
                          : POLYVISOR__DEVICE_STATE__DEVICE_STARTING;
 }
 
+/* Only one device has any. */
+static void machine_view_add_ports(struct machine_view *view, struct machine_device *device,
+                                   Polyvisor__DeviceInfo *info)
+{
+    for (unsigned i = 0; i < device->ports.count; i++) {
+        struct console_port *port = &device->ports.items[i];
+        Polyvisor__PortInfo *message = &view->ports[i];
+        polyvisor__port_info__init(message);
+        message->name = port->setting.name;
+        message->console_path = port->console_path;
+        message->path = port->setting.path;
+        message->console = port->setting.console;
+        view->port_list[i] = message;
+    }
+    info->n_ports = device->ports.count;
+    info->ports = view->port_list;
+}
+
 static void machine_view_add_device(struct machine_view *view, struct machine_device *device)
 {
     Polyvisor__DeviceInfo *info = &view->devices[view->info.n_devices];
@@ -123,6 +141,9 @@ static void machine_view_add_device(struct machine_view *view, struct machine_de
     info->disk = (Polyvisor__DiskConfig *)device->disk;
     info->net = (char *)(device->net ? device->net : "");
     info->vsock = (char *)(device->vsock && !device->pulled ? device->vsock : "");
+    if (device->ports.count) {
+        machine_view_add_ports(view, device, info);
+    }
     view->device_list[view->info.n_devices++] = info;
 }
 

@@ -344,6 +344,10 @@ static int machine_configure_device(struct machine_device *device, bool restart)
     if (device->share) {
         configure.share = (char *)device->share;
     }
+    if (device->ports.count) {
+        configure.n_console_ports = device->ports.count;
+        configure.console_ports = machine->config->console_ports;
+    }
     request.body_case = POLYVISOR__DEVICE_REQUEST__BODY_CONFIGURE;
     request.configure = &configure;
     return child_request(&device->child, &request.base, MACHINE_CONFIGURE_MS,

@@ -4,6 +4,7 @@
 #include "libshared/watchdog/setting.h"
 #include "vmmd/balloon.h"
 #include "vmmd/budget.h"
+#include "vmmd/console_ports.h"
 #include "vmmd/disk.h"
 #include "vmmd/message.h"
 #include "vmmd/network.h"
@@ -330,6 +331,7 @@ int config_validate_form(Polyvisor__MachineConfig *config, const char *directory
         enum watchdog_action action;
         result = watchdog_setting_parse(config->watchdog, ERROR_CONFIG, &action, err);
     }
+    result = result ? result : console_ports_check(config, err);
     if (!result && config->vsock[0]) {
         result = vsock_check(config->vsock, err);
     }

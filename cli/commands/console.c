@@ -13,6 +13,7 @@ struct console_settings {
     bool no_backlog;
     bool read_only;
     const char *device;
+    const char *port;
 };
 
 static const struct option_spec options[] = {
@@ -29,12 +30,36 @@ static const struct option_spec options[] = {
      .argument = "ID",
      .summary = "the device whose console it is (default: serial0)",
      .offset = offsetof(struct console_settings, device)},
+    {.name = "port",
+     .type = &option_text,
+     .argument = "NAME",
+     .summary = "a port of the virtio console, as --console-port named it",
+     .offset = offsetof(struct console_settings, port)},
     {.name = NULL},
 };
 
-/* The path of the console that was asked for, or NULL. */
-static const char *console_path(const Polyvisor__MachineInfo *machine, const char *device)
+static const char *port_path(const Polyvisor__MachineInfo *machine, const char *port)
 {
+    for (size_t i = 0; i < machine->n_devices; i++) {
+        for (size_t j = 0; j < machine->devices[i]->n_ports; j++) {
+            const Polyvisor__PortInfo *info = machine->devices[i]->ports[j];
+            if (strcmp(info->name, port) == 0) {
+                return info->console_path;
+            }
+        }
+    }
+    return NULL;
+}
+
+/* The path of the console that was asked for, or NULL. */
+static const char *console_path(const Polyvisor__MachineInfo *machine,
+                                const struct console_settings *settings)
+{
+    const char *device = settings->device;
+
+    if (settings->port != NULL) {
+        return port_path(machine, settings->port);
+    }
     if (device == NULL) {
         return machine->console_path[0] != '\0' ? machine->console_path : NULL;
     }
@@ -67,14 +92,19 @@ static int attach(const struct invocation *invocation, struct attachment *attach
                   machine_state_text(machine->state));
         error_hint(err, "start it with 'vmctl start %s'", name);
         status = -ERROR_STATE;
-    } else if (console_path(machine, settings->device) == NULL) {
-        error_set(err, ERROR_NOT_FOUND, 0, "machine '%s' has no console '%s'", name,
-                  settings->device != NULL ? settings->device : "serial0");
-        error_hint(err, "'vmctl device list %s' shows its devices", name);
+    } else if (console_path(machine, settings) == NULL) {
+        error_set(err, ERROR_NOT_FOUND, 0, "machine '%s' has no %s '%s'", name,
+                  settings->port != NULL ? "console port" : "console",
+                  settings->port != NULL     ? settings->port
+                  : settings->device != NULL ? settings->device
+                                             : "serial0");
+        error_hint(err,
+                   settings->port != NULL ? "'vmctl show %s' names its ports"
+                                          : "'vmctl device list %s' shows its devices",
+                   name);
         status = -ERROR_NOT_FOUND;
     } else {
-        status =
-            attachment_connect(attachment, console_path(machine, settings->device), flags, err);
+        status = attachment_connect(attachment, console_path(machine, settings), flags, err);
     }
     client_free(response);
     return status;
@@ -146,7 +176,10 @@ const struct command command_console = {
         "to "
         "1 MiB) comes first. Ctrl-] detaches; the machine goes on.\n"
         "When standard input is not a terminal it is sent to the guest, and its end does not "
-        "detach: the command ends with the machine, or when it is interrupted.\n",
+        "detach: the command ends with the machine, or when it is interrupted.\n"
+        "With --port it is a port that --console-port added. One that is no terminal carries data: "
+        "the guest sees whether somebody is attached, waits for a reader that is slow, and nothing "
+        "comes twice.\n",
     .options = options,
     .settings_size = sizeof(struct console_settings),
     .positional = POSITIONAL_MACHINE,
@@ -154,6 +187,7 @@ const struct command command_console = {
     .positionals_max = 1,
     .examples = {{"vmctl console build1", "Attach to build1"},
                  {"vmctl console --device console0 build1", "The virtio console instead"},
+                 {"vmctl console --port log build1 >log", "The bytes of port 'log', as they come"},
                  {"vmctl console --read-only build1 </dev/null >log", "Record what it prints"}},
     .run = run,
 };

@@ -60,11 +60,16 @@ struct console_welcome {
 _Static_assert(sizeof(struct console_welcome) == 24, "wire layout");
 
 /*
+ * A port that is no terminal is a stream (devd/console.h): all its clients are lossless, and a client
+ * gets what the guest wrote since it came, or since the last one left when there is none.
+ */
+
+/*
  * The memory of a console: a memfd of vmmd's. vmmd writes magic and version, the device's process
  * the rest; only its successor reads it, which checks everything.
  */
 #define CONSOLE_MEMORY_MAGIC   0x4d435650u /* "PVCM" */
-#define CONSOLE_MEMORY_VERSION 2u
+#define CONSOLE_MEMORY_VERSION 3u
 
 /* A client that named itself. */
 struct console_seat {
@@ -101,6 +106,7 @@ struct console_memory {
     struct console_seat seats[CONSOLE_CLIENTS_MAX];
     _Atomic uint32_t panic_selected; /* which of the two is valid: switched by one store */
     uint32_t panic_reserved;
+    uint64_t unread; /* of a stream: the first byte of output that no client ever got */
     struct console_panic panics[2];
     uint8_t ring[CONSOLE_RING]; /* byte n of the output is at n % CONSOLE_RING */
 };

@@ -1,0 +1,105 @@
+#include "libshared/port/setting.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int refuse(enum error_code code, const char *what, const char *word, struct error *err)
+{
+    error_set(err, code, 0, "--console-port: %s '%.100s'", what, word);
+    error_hint(err,
+               "--console-port NAME[,path=FILE][,console]: NAME is 1 to %u letters, digits, "
+               "'.', '_' and '-'",
+               PORT_NAME_MAX);
+    return -(int)code;
+}
+
+/* Copy the word up to the next single comma, each double comma as one; where the next one begins,
+ * or NULL. `word` has room for the whole text. */
+static const char *next_word(const char *text, char *word)
+{
+    for (; *text; text++) {
+        if (*text == ',' && *++text != ',') {
+            *word = '\0';
+            return text;
+        }
+        *word++ = *text;
+    }
+    *word = '\0';
+    return NULL;
+}
+
+static int parse_name(const char *name, enum error_code code, struct port_setting *setting,
+                      struct error *err)
+{
+    size_t length = strlen(name);
+    bool valid = length >= 1 && length <= PORT_NAME_MAX && isalnum((unsigned char)name[0]);
+
+    for (size_t i = 0; i < length && valid; i++) {
+        valid = isalnum((unsigned char)name[i]) || strchr("._-", name[i]);
+    }
+    if (!valid) {
+        return refuse(code, "not a name:", name, err);
+    }
+    if (strcmp(name, PORT_NAME_FIRST) == 0) {
+        return refuse(code, "every machine has the port", name, err);
+    }
+    memcpy(setting->name, name, length + 1);
+    return 0;
+}
+
+static int parse_word(const char *word, enum error_code code, struct port_setting *setting,
+                      struct error *err)
+{
+    if (strcmp(word, "console") == 0) {
+        setting->console = true;
+        return 0;
+    }
+    if (strncmp(word, "path=", 5) == 0) {
+        size_t length = strlen(word + 5);
+        if (length == 0 || length > PORT_PATH_MAX) {
+            return refuse(code, length ? "the path is too long:" : "the path is empty:", word, err);
+        }
+        memcpy(setting->path, word + 5, length + 1);
+        return 0;
+    }
+    return refuse(code, "unknown word", word, err);
+}
+
+int port_setting_parse(const char *text, enum error_code code, struct port_setting *setting,
+                       struct error *err)
+{
+    char *word = malloc(strlen(text) + 1);
+
+    if (!word) {
+        return error_set(err, ERROR_INTERNAL, ENOMEM, "out of memory");
+    }
+    memset(setting, 0, sizeof(*setting));
+    const char *rest = next_word(text, word);
+    int status = parse_name(word, code, setting, err);
+    while (rest && status == 0) {
+        rest = next_word(rest, word);
+        status = parse_word(word, code, setting, err);
+    }
+    free(word);
+    return status;
+}
+
+char *port_setting_format(const struct port_setting *setting)
+{
+    char path[2 * PORT_PATH_MAX + 1], *to = path, *text = NULL;
+
+    for (const char *from = setting->path; *from; from++) {
+        if (*from == ',') {
+            *to++ = ',';
+        }
+        *to++ = *from;
+    }
+    *to = '\0';
+    return asprintf(&text, "%s%s%s%s", setting->name, path[0] ? ",path=" : "", path,
+                    setting->console ? ",console" : "") < 0
+               ? NULL
+               : text;
+}
