@@ -1,20 +1,13 @@
 /*
- * The values people write on a command line: numbers, sizes with a suffix, durations. Every parser
- * takes the whole text or refuses it: no spaces, no signs, nothing after the value, no overflow.
+ * What people write on a command line besides numbers and sizes: durations, under the same rules;
+ * and how sizes and durations are printed.
  */
 #ifndef POLYVISOR_CLI_VALUES_H
 #define POLYVISOR_CLI_VALUES_H
 
+#include "libshared/base/values.h"
 #include <stddef.h>
 #include <stdint.h>
-
-/* A decimal number from `minimum` to `maximum`. 0, -EINVAL when it is no number, -ERANGE when it
- * is out of range. *number is only written on success. */
-int value_parse_number(const char *text, uint64_t minimum, uint64_t maximum, uint64_t *number);
-
-/* Bytes: a decimal number and one of K, M, G, T (powers of 1024, either case) or nothing. 0,
- * -EINVAL, or -ERANGE when the result passes 64 bits. */
-int value_parse_size(const char *text, uint64_t *bytes);
 
 /* A duration in milliseconds: a decimal number and "ms", "s", "m" or nothing (seconds). 0, -EINVAL,
  * or -ERANGE above one day. */

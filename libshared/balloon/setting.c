@@ -1,10 +1,9 @@
 #include "libshared/balloon/setting.h"
 
-#include <errno.h>
+#include "libshared/base/values.h"
 #include <inttypes.h>
 #include <stddef.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 static int refuse(enum error_code code, const char *what, const char *text, struct error *err)
@@ -17,25 +16,7 @@ static int refuse(enum error_code code, const char *what, const char *text, stru
 
 static bool read_size(const char *text, uint64_t *bytes)
 {
-    static const char units[] = "KMGT";
-    char *end;
-
-    errno = 0;
-    unsigned long long value = strtoull(text, &end, 10);
-    if (text[0] < '0' || text[0] > '9' || errno) {
-        return false;
-    }
-    *bytes = value;
-    if (!*end) {
-        return value > 0;
-    }
-    const char *unit = strchr(units, *end & ~0x20);
-    unsigned shift = unit ? 10 * (unsigned)(unit - units + 1) : 64;
-    if (!unit || !*unit || end[1] || value > UINT64_MAX >> shift) {
-        return false;
-    }
-    *bytes = value << shift;
-    return value > 0;
+    return value_parse_size(text, bytes) == 0 && *bytes > 0;
 }
 
 static const struct {

@@ -1,5 +1,6 @@
 #include "libshared/limit/setting.h"
 
+#include "libshared/base/values.h"
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -69,24 +70,19 @@ static uint64_t unit_size(const struct unit *unit, enum limit_kind kind)
 /* The whole text, or false. */
 static bool value_read(const char *text, enum limit_kind kind, uint64_t *value)
 {
-    uint64_t number = 0;
-    bool overflow = false;
+    uint64_t number;
 
     if (strcmp(text, "off") == 0) {
         *value = 0;
         return true;
     }
-    if (*text < '0' || *text > '9') {
+    if (value_parse_digits(text, &number, &text) < 0) {
         return false;
-    }
-    for (; *text >= '0' && *text <= '9'; text++) {
-        overflow |= __builtin_mul_overflow(number, 10u, &number);
-        overflow |= __builtin_add_overflow(number, (uint64_t)(*text - '0'), &number);
     }
     for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
         uint64_t size = unit_size(&units[i], kind);
         if (size && strcmp(text, units[i].suffix) == 0) {
-            return !__builtin_mul_overflow(number, size, value) && !overflow;
+            return !__builtin_mul_overflow(number, size, value);
         }
     }
     return false;

@@ -1,5 +1,6 @@
 #include "libshared/net/setting.h"
 
+#include "libshared/base/words.h"
 #include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
@@ -254,24 +255,6 @@ static int parse_kind(const struct parser *parser, const char *word)
                   "unknown kind of network", word);
 }
 
-/* Copy the words up to the next single comma into `word`, each double comma as one. What follows
- * the comma, or NULL at the end. */
-static const char *next_word(const char *text, char *word)
-{
-    while (*text != '\0') {
-        if (*text == ',') {
-            if (text[1] != ',') {
-                *word = '\0';
-                return text + 1;
-            }
-            text++;
-        }
-        *word++ = *text++;
-    }
-    *word = '\0';
-    return NULL;
-}
-
 static int check_complete(const struct parser *parser, const char *text)
 {
     const struct net_setting *setting = parser->setting;
@@ -296,10 +279,10 @@ int net_setting_parse(const char *text, enum error_code code, struct net_setting
     if (!word) {
         return error_set(err, ERROR_INTERNAL, ENOMEM, "out of memory");
     }
-    const char *rest = next_word(text, word);
+    const char *rest = words_next(text, word);
     int status = parse_kind(&parser, word);
     while (status == 0 && rest) {
-        rest = next_word(rest, word);
+        rest = words_next(rest, word);
         status = parse_word(&parser, word);
     }
     free(word);
@@ -350,10 +333,9 @@ static void format_forward(FILE *out, const struct net_forward *forward)
 
 static void format_name(FILE *out, const char *word, const char *name)
 {
-    fprintf(out, ",%s=", word);
-    for (const char *c = name; *c; c++) {
-        fputs(*c == ',' ? ",," : (const char[2]){*c, '\0'}, out);
-    }
+    char quoted[2 * sizeof(((struct net_setting *)NULL)->path)];
+
+    fprintf(out, ",%s=%s", word, words_quote(quoted, name));
 }
 
 char *net_setting_format(const struct net_setting *setting)

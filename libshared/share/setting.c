@@ -1,5 +1,7 @@
 #include "libshared/share/setting.h"
 
+#include "libshared/base/values.h"
+#include "libshared/base/words.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,21 +26,6 @@ static int refuse(enum error_code code, const char *what, const char *word, stru
                "%d bytes",
                SHARE_TAG_MAX);
     return -(int)code;
-}
-
-/* Copy the word up to the next single comma, each double comma as one; where the next one begins,
- * or NULL. `word` has room for the whole text. */
-static const char *next_word(const char *text, char *word)
-{
-    for (; *text; text++) {
-        if (*text == ',' && *++text != ',') {
-            *word = '\0';
-            return text;
-        }
-        *word++ = *text;
-    }
-    *word = '\0';
-    return NULL;
 }
 
 static int parse_place(const char *word, enum error_code code, struct share_setting *setting,
@@ -67,12 +54,11 @@ static int parse_place(const char *word, enum error_code code, struct share_sett
 
 static bool read_id(const char *text, uint32_t *id)
 {
-    char *end;
+    uint64_t value = 0;
+    bool valid = value_parse_number(text, 0, ID_MAX, &value) == 0;
 
-    errno = 0;
-    unsigned long long value = strtoull(text, &end, 10);
     *id = (uint32_t)value;
-    return text[0] >= '0' && text[0] <= '9' && !*end && !errno && value <= ID_MAX;
+    return valid;
 }
 
 static int parse_word(const char *word, enum error_code code, struct share_setting *setting,
@@ -108,10 +94,10 @@ int share_setting_parse(const char *text, enum error_code code, struct share_set
         return error_set(err, ERROR_INTERNAL, ENOMEM, "out of memory");
     }
     memset(setting, 0, sizeof(*setting));
-    const char *rest = next_word(text, word);
+    const char *rest = words_next(text, word);
     int status = parse_place(word, code, setting, err);
     while (rest && status == 0) {
-        rest = next_word(rest, word);
+        rest = words_next(rest, word);
         status = parse_word(word, code, setting, err);
     }
     free(word);
@@ -120,23 +106,10 @@ int share_setting_parse(const char *text, enum error_code code, struct share_set
 
 char *share_setting_format(const struct share_setting *setting)
 {
-    char path[2 * SHARE_PATH_MAX + 1], *to = path, tag[2 * SHARE_TAG_MAX + 1], *text = NULL;
+    char path[2 * SHARE_PATH_MAX + 1], tag[2 * SHARE_TAG_MAX + 1], *text = NULL;
 
-    for (const char *from = setting->path; *from; from++) {
-        if (*from == ',') {
-            *to++ = ',';
-        }
-        *to++ = *from;
-    }
-    *to = '\0';
-    to = tag;
-    for (const char *from = setting->tag; *from; from++) {
-        if (*from == ',') {
-            *to++ = ',';
-        }
-        *to++ = *from;
-    }
-    *to = '\0';
+    words_quote(path, setting->path);
+    words_quote(tag, setting->tag);
     return asprintf(&text, "%s:%s%s,cache=%s,uid=%u,gid=%u", path, tag,
                     setting->read_only ? ",readonly" : "", cache_names[setting->cache],
                     setting->uid, setting->gid) < 0

@@ -1,5 +1,7 @@
 #include "libshared/vsock/setting.h"
 
+#include "libshared/base/values.h"
+#include "libshared/base/words.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,28 +17,11 @@ static int refuse(enum error_code code, const char *what, const char *word, stru
 
 static bool read_cid(const char *text, uint32_t *cid)
 {
-    char *end;
+    uint64_t value = 0;
+    bool valid = value_parse_number(text, VSOCK_CID_HOST + 1, VSOCK_CID_MAX, &value) == 0;
 
-    errno = 0;
-    unsigned long long value = strtoull(text, &end, 10);
     *cid = (uint32_t)value;
-    return text[0] >= '0' && text[0] <= '9' && !*end && !errno && value > VSOCK_CID_HOST &&
-           value <= VSOCK_CID_MAX;
-}
-
-/* Copy the word up to the next single comma, each double comma as one; where the next one begins,
- * or NULL. `word` has room for the whole text. */
-static const char *next_word(const char *text, char *word)
-{
-    for (; *text; text++) {
-        if (*text == ',' && *++text != ',') {
-            *word = '\0';
-            return text;
-        }
-        *word++ = *text;
-    }
-    *word = '\0';
-    return NULL;
+    return valid;
 }
 
 static int parse_word(const char *word, enum error_code code, struct vsock_setting *setting,
@@ -68,7 +53,7 @@ int vsock_setting_parse(const char *text, enum error_code code, struct vsock_set
     }
     *setting = (struct vsock_setting){.cid = VSOCK_CID_DEFAULT};
     for (const char *rest = text; rest && status == 0;) {
-        rest = next_word(rest, word);
+        rest = words_next(rest, word);
         status = parse_word(word, code, setting, err);
     }
     free(word);
@@ -77,14 +62,8 @@ int vsock_setting_parse(const char *text, enum error_code code, struct vsock_set
 
 char *vsock_setting_format(const struct vsock_setting *setting)
 {
-    char path[2 * VSOCK_PATH_MAX + 1], *to = path, *text = NULL;
+    char path[2 * VSOCK_PATH_MAX + 1], *text = NULL;
 
-    for (const char *from = setting->path; *from; from++) {
-        if (*from == ',') {
-            *to++ = ',';
-        }
-        *to++ = *from;
-    }
-    *to = '\0';
+    words_quote(path, setting->path);
     return asprintf(&text, "path=%s,cid=%u", path, setting->cid) < 0 ? NULL : text;
 }
