@@ -1,11 +1,9 @@
 #include "cli/disk_image.h"
 
-#include "cli/disk_info.h"
 #include "cli/output.h"
 #include "cli/values.h"
-#include "libshared/disk/chain.h"
 #include "libshared/disk/image_lock.h"
-#include "libshared/qcow2/qcow2.h"
+#include "libshared/disk/images.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,11 +14,7 @@
 
 /* ---- Opening ---- */
 
-bool disk_is_qcow2_name(const char *path)
-{
-    const char *end = strrchr(path, '.');
-    return end != NULL && strcmp(end, ".qcow2") == 0;
-}
+const struct disk_chain_settings disk_anywhere = {.folder = "/"};
 
 static bool wants_qcow2(const struct disk_options *options, const char *path)
 {
@@ -44,6 +38,14 @@ int disk_open_file(const char *path, bool write, struct error *err)
     return fd;
 }
 
+bool disk_has_qcow2_magic(int fd)
+{
+    char head[8] = {0};
+
+    return pread(fd, head, sizeof(head), 0) == (ssize_t)sizeof(head) &&
+           qcow2_is_magic(head, sizeof(head));
+}
+
 /* Open and lock. */
 static int open_locked(const char *path, bool write, struct error *err)
 {
@@ -61,10 +63,7 @@ static int open_locked(const char *path, bool write, struct error *err)
 static int check_is_raw(int fd, const char *path, const struct disk_options *options,
                         struct error *err)
 {
-    char head[8] = {0};
-
-    if (options->format == NULL && pread(fd, head, sizeof(head), 0) == (ssize_t)sizeof(head) &&
-        qcow2_is_magic(head, sizeof(head))) {
+    if (options->format == NULL && disk_has_qcow2_magic(fd)) {
         error_set(err, ERROR_DISK, 0, "'%.150s' looks like a qcow2 image and has no format", path);
         error_hint(err, "say --format qcow2, or --format raw when a guest wrote that");
         return -ERROR_DISK;
@@ -139,7 +138,6 @@ static int create_raw(int fd, const char *path, uint64_t size, struct error *err
 static int create_qcow2(int fd, const char *path, const struct disk_options *options, uint64_t size,
                         struct error *err)
 {
-    const struct disk_chain_settings anywhere = {.folder = "/"};
     const struct qcow2_creation creation = {
         .size = size,
         .cluster_bits = options->cluster_bytes ? (unsigned)log2_of(options->cluster_bytes) : 0,
@@ -150,7 +148,8 @@ static int create_qcow2(int fd, const char *path, const struct disk_options *opt
     int status = qcow2_create(fd, path, &creation, err);
 
     if (status == 0 && options->backing != NULL) {
-        status = disk_chain_open(&chain, fd, path, &anywhere, err); /* does it lead anywhere? */
+        status =
+            disk_chain_open(&chain, fd, path, &disk_anywhere, err); /* does it lead anywhere? */
         if (status == 0) {
             disk_chain_close(&chain);
         }
@@ -237,57 +236,24 @@ static int resize_raw(int fd, const char *path, uint64_t bytes, const struct dis
     return status;
 }
 
-/* Open an image over all that lies under it, hand it to `work`, close it. */
-static int with_image(int fd, const char *path,
-                      int (*work)(struct qcow2 *image, void *context, struct error *err),
-                      void *context, struct error *err)
+static int resize_qcow2(int fd, const char *path, uint64_t bytes,
+                        const struct disk_options *options, struct error *err)
 {
-    const struct disk_chain_settings anywhere = {.folder = "/"};
-    struct qcow2 *images[DISK_LAYERS_MAX] = {NULL};
+    struct qcow2 *images[DISK_LAYERS_MAX];
     struct disk_chain chain;
-    int status = disk_chain_open(&chain, fd, path, &anywhere, err);
+    int status = disk_chain_open(&chain, fd, path, &disk_anywhere, err);
 
     if (status < 0) {
         return status;
     }
-    for (unsigned i = chain.count; i-- > 0 && status == 0;) {
-        const struct disk_layer *layer = &chain.layers[i], *under = layer + 1;
-        if (layer->qcow2) {
-            images[i] = qcow2_open(layer->fd, layer->path, i != 0, err);
-            status = images[i] != NULL ? 0 : -(int)err->code;
-        }
-        if (status == 0 && images[i] != NULL && i + 1 < chain.count) {
-            int64_t bytes = qcow2_file_size(under->fd);
-            const struct qcow2_backing backing = {
-                .image = images[i + 1],
-                .fd = under->fd,
-                .size = images[i + 1] != NULL ? qcow2_size(images[i + 1])
-                                              : (uint64_t)(bytes > 0 ? bytes : 0),
-            };
-            qcow2_set_backing(images[i], &backing);
-        }
-    }
-    status = status ? status : work(images[0], context, err);
-    for (unsigned i = 0; i < chain.count; i++) {
-        qcow2_close(images[i]);
+    status = disk_images_open(&chain, false, images, err);
+    if (status == 0) {
+        status = check_shrink(path, qcow2_size(images[0]), bytes, options, err);
+        status = status ? status : qcow2_resize(images[0], bytes, err);
+        disk_images_close(images);
     }
     disk_chain_close(&chain);
     return status;
-}
-
-struct resizing {
-    const struct disk_options *options;
-    const char *path;
-    uint64_t bytes;
-};
-
-static int resize_image(struct qcow2 *image, void *context, struct error *err)
-{
-    const struct resizing *resizing = context;
-    int status =
-        check_shrink(resizing->path, qcow2_size(image), resizing->bytes, resizing->options, err);
-
-    return status ? status : qcow2_resize(image, resizing->bytes, err);
 }
 
 int disk_image_resize(const struct invocation *invocation, const char *file, uint64_t bytes,
@@ -299,8 +265,7 @@ int disk_image_resize(const struct invocation *invocation, const char *file, uin
     int status = fd < 0 ? fd : 0;
 
     if (status == 0 && wants_qcow2(options, path)) {
-        struct resizing resizing = {options, path, bytes};
-        status = with_image(fd, path, resize_image, &resizing, err);
+        status = resize_qcow2(fd, path, bytes, options, err);
     } else if (status == 0) {
         status = resize_raw(fd, path, bytes, options, err);
     }

@@ -6,6 +6,7 @@
 #define POLYVISOR_CLI_DISK_IMAGE_H
 
 #include "cli/command.h"
+#include "libshared/disk/chain.h"
 
 struct disk_options {
     bool shrink, chain;
@@ -17,7 +18,15 @@ struct disk_options {
     const char *repair;     /* "leaks", "all" or NULL */
 };
 
-/* Each returns as command.run does; `file` is as given. */
+/* Backing files may be wherever the user's own images say. */
+extern const struct disk_chain_settings disk_anywhere;
+
+/* Open a file or block device without locking it. The descriptor or a negative code. */
+int disk_open_file(const char *path, bool write, struct error *err);
+/* Whether it begins as a qcow2 image does; a guest can have written that to a raw disk. */
+bool disk_has_qcow2_magic(int fd);
+
+/* Each returns as command.run does; `file` is as given. disk_image_info: disk_info.c. */
 int disk_image_create(const struct invocation *invocation, const char *file, struct error *err);
 int disk_image_info(const struct invocation *invocation, const char *file, struct error *err);
 int disk_image_resize(const struct invocation *invocation, const char *file, uint64_t bytes,

@@ -1,7 +1,6 @@
 /* vmctl disk info: what an image is, and with --chain what it is laid over. */
-#include "cli/disk_info.h"
-
 #include "cli/disk_image.h"
+
 #include "cli/output.h"
 #include "cli/values.h"
 #include "libshared/disk/chain.h"
@@ -204,9 +203,8 @@ static int show(const struct invocation *invocation, const char *path, int fd, b
 static int show_chain(const struct invocation *invocation, const char *path, int fd, json_t *list,
                       struct error *err)
 {
-    const struct disk_chain_settings anywhere = {.folder = "/"};
     struct disk_chain chain;
-    int status = disk_chain_open(&chain, fd, path, &anywhere, err);
+    int status = disk_chain_open(&chain, fd, path, &disk_anywhere, err);
 
     if (status < 0) {
         return status;
@@ -226,14 +224,11 @@ int disk_image_info(const struct invocation *invocation, const char *file, struc
     int fd = path == NULL ? -ERROR_USAGE : disk_open_file(path, false, err);
     int status = fd < 0 ? fd : 0;
     json_t *list = json_array();
-    char head[8] = {0};
 
     if (status == 0) {
         /* Only shown: here what the file says of itself is good enough. */
-        bool magic = pread(fd, head, sizeof(head), 0) == (ssize_t)sizeof(head) &&
-                     qcow2_is_magic(head, sizeof(head));
         bool qcow2 = options->format != NULL ? strcmp(options->format, "qcow2") == 0
-                                             : magic || disk_is_qcow2_name(path);
+                                             : disk_has_qcow2_magic(fd) || disk_is_qcow2_name(path);
         status = show(invocation, path, fd, qcow2, true, list, err);
         if (status == 0 && options->chain && qcow2) {
             status = show_chain(invocation, path, fd, list, err);

@@ -1,5 +1,6 @@
 #include "vmmd/storage.h"
 
+#include "libshared/disk/chain.h"
 #include "libshared/disk/image_lock.h"
 #include "vmmd/disk.h"
 #include <errno.h>
@@ -66,10 +67,8 @@ static const char *storage_detect_format(int fd)
 
 const char *storage_disk_format(const Polyvisor__DiskConfig *disk)
 {
-    const char *end = strrchr(disk->path, '.');
-
     /* A guest can write any header to its disk; the name of the file is the user's. */
-    return disk->format[0] ? disk->format : end && !strcmp(end, ".qcow2") ? "qcow2" : "raw";
+    return disk->format[0] ? disk->format : disk_is_qcow2_name(disk->path) ? "qcow2" : "raw";
 }
 
 static int storage_check_format(int fd, const Polyvisor__DiskConfig *disk, struct error *err)

@@ -281,3 +281,9 @@ void disk_chain_close(struct disk_chain *chain)
     }
     chain->count = 0;
 }
+
+bool disk_is_qcow2_name(const char *path)
+{
+    const char *end = strrchr(path, '.');
+    return end && strcmp(end, ".qcow2") == 0;
+}

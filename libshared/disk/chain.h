@@ -41,6 +41,8 @@ int disk_chain_open(struct disk_chain *chain, int fd, const char *path,
 /* Close all but the first descriptor; harmless on a cleared chain. */
 void disk_chain_close(struct disk_chain *chain);
 
+/* Whether a file's name says that it is a qcow2 image. */
+bool disk_is_qcow2_name(const char *path);
 /* `name` from the folder of `path` on, without "." and ".."; allocated, NULL without memory. */
 char *disk_path_from(const char *path, const char *name);
 

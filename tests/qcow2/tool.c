@@ -11,8 +11,7 @@
  *                                      written and discarded (to be killed)
  *   tool verify IMAGE LOG              every block has at least the version that LOG has
  */
-#include "libshared/disk/chain.h"
-#include "libshared/qcow2/qcow2.h"
+#include "libshared/disk/images.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -42,26 +41,10 @@ static struct qcow2 *open_all(const char *path, bool read_only)
     int fd = real ? open(real, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC) : -1;
 
     error_clear(&err);
-    if (fd < 0 || disk_chain_open(&chain, fd, real, &settings, &err) < 0) {
+    if (fd < 0 || disk_chain_open(&chain, fd, real, &settings, &err) < 0 ||
+        disk_images_open(&chain, read_only, images, &err) < 0) {
         fail(path, &err);
         exit(1);
-    }
-    for (unsigned i = chain.count; i-- > 0;) {
-        struct disk_layer *layer = &chain.layers[i];
-        if (layer->qcow2 &&
-            !(images[i] = qcow2_open(layer->fd, layer->path, i || read_only, &err))) {
-            fail(path, &err);
-            exit(1);
-        }
-        if (images[i] && i + 1 < chain.count) {
-            int64_t raw = qcow2_file_size(chain.layers[i + 1].fd);
-            const struct qcow2_backing backing = {
-                .image = images[i + 1],
-                .fd = chain.layers[i + 1].fd,
-                .size = images[i + 1] ? qcow2_size(images[i + 1]) : (uint64_t)raw,
-            };
-            qcow2_set_backing(images[i], &backing);
-        }
     }
     free(real);
     return images[0];
