@@ -162,22 +162,6 @@ static inline void fuzz_late(struct fuzz_host *host)
     fuzz_turn(host);
 }
 
-/* Limits of traffic, few and many, tight and wide. */
-static inline struct limits fuzz_limits(struct fuzz_input *input)
-{
-    struct limits limits = {0};
-    uint8_t how = (uint8_t)fuzz_take(input, 1);
-
-    for (unsigned i = 0; i < LIMIT_KINDS * LIMIT_DIRECTIONS; i++) {
-        struct limit *limit = &limits.of[i / LIMIT_DIRECTIONS][i % LIMIT_DIRECTIONS];
-        if (how >> i & 1) {
-            limit->rate = fuzz_number(input) % (LIMIT_RATE_MAX + 1);
-            limit->burst = limit->rate && how & 0x80 ? fuzz_number(input) % LIMIT_BURST_MAX : 0;
-        }
-    }
-    return limits;
-}
-
 /* A console that nobody has written to. */
 static inline void fuzz_clear_console(struct fuzz_host *host)
 {

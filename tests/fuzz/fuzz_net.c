@@ -5,8 +5,8 @@
  */
 #include "devd/net/card.h"
 #include "libshared/net/link.h"
-#include "tests/fuzz/fuzz_clock.h"
 #include "tests/fuzz/fuzz_device.h"
+#include "tests/fuzz/fuzz_limit.h"
 #include <sched.h>
 
 #define QUEUE_BYTES 0x4000u
@@ -243,20 +243,9 @@ static void op_restart(struct fuzz_input *input)
     }
 }
 
-/* Traffic is limited from now on, or time passes. */
 static void op_limit(struct fuzz_input *input)
 {
-    uint8_t how = (uint8_t)fuzz_take(input, 1);
-    struct limits limits = {0};
-    struct error err;
-
-    if (how < 128) {
-        limits = how ? fuzz_limits(input) : limits;
-        device_set_limits(host.device, &limits, &err);
-    } else {
-        fuzz_pass_ms((int)(fuzz_number(input) % 100000));
-        fuzz_late(&host);
-    }
+    fuzz_limit(&host, input);
 }
 
 static void (*const operations[])(struct fuzz_input *) = {

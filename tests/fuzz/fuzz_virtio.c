@@ -2,8 +2,8 @@
  * A hostile driver of every virtio device: any descriptors, rings, configuration writes, resets,
  * and device processes that are replaced in between with a state that was tampered with.
  */
-#include "tests/fuzz/fuzz_clock.h"
 #include "tests/fuzz/fuzz_device.h"
+#include "tests/fuzz/fuzz_limit.h"
 
 #define QUEUE_BYTES 0x4000u
 
@@ -200,20 +200,9 @@ static void op_control(struct fuzz_input *input)
     }
 }
 
-/* Traffic is limited from now on, or time passes. */
 static void op_limit(struct fuzz_input *input)
 {
-    uint8_t how = (uint8_t)fuzz_take(input, 1);
-    struct limits limits = {0};
-    struct error err;
-
-    if (how < 128) {
-        limits = how ? fuzz_limits(input) : limits;
-        device_set_limits(host.device, &limits, &err);
-    } else {
-        fuzz_pass_ms((int)(fuzz_number(input) % 100000));
-        fuzz_late(&host);
-    }
+    fuzz_limit(&host, input);
 }
 
 static void (*const operations[])(struct fuzz_input *) = {
