@@ -70,8 +70,7 @@ static void peer_tell_failure(struct peer *peer, int cause, const char *text)
 
 static void peer_wait(struct peer *peer, uint64_t ns)
 {
-    const struct timeval time = {(time_t)(ns / 1000000000u),
-                                 (suseconds_t)(ns % 1000000000u / 1000u)};
+    const struct timeval time = clock_timeval(ns);
     event_add(peer->timer, &time);
 }
 

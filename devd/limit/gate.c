@@ -8,8 +8,7 @@
 
 static void gate_arm(struct gate *gate, uint64_t wait_ns)
 {
-    const uint64_t micros = wait_ns / 1000 + (wait_ns != 0);
-    const struct timeval time = {(time_t)(micros / 1000000), (suseconds_t)(micros % 1000000)};
+    const struct timeval time = clock_timeval(wait_ns);
 
     if (wait_ns == LINES_NOTHING_WAITS) {
         evtimer_del(gate->timer);

@@ -15,9 +15,7 @@
 
 static void limit_wake_in(struct net_limit *limit, uint64_t wait_ns)
 {
-    const uint64_t micros = wait_ns / 1000 + (wait_ns != 0);
-    const struct timeval time = {(time_t)(micros / 1000000), (suseconds_t)(micros % 1000000)};
-
+    const struct timeval time = clock_timeval(wait_ns);
     uint64_t at = clock_monotonic_ns() + wait_ns;
 
     if (!limit->wake_ns || at < limit->wake_ns) {

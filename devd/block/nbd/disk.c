@@ -92,8 +92,7 @@ static struct nbd_disk *disk_of(struct block *block)
 
 static void timer_set(struct event *timer, uint64_t ns)
 {
-    const uint64_t micros = ns / 1000 + 1;
-    const struct timeval time = {(time_t)(micros / 1000000), (suseconds_t)(micros % 1000000)};
+    const struct timeval time = clock_timeval(ns);
 
     evtimer_add(timer, &time);
 }
