@@ -273,9 +273,7 @@ void device_stop(struct device *device, void (*stopped)(void *context), void *co
     device->stopping = true;
     device->stopped = stopped;
     device->stopped_context = context;
-    if (device->model->virtio.let_go) {
-        device->model->virtio.let_go(device);
-    }
+    virtio_device_let_go(device);
     if (!device_busy(device) && device->stopped) {
         device_finish(device);
     }

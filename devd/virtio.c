@@ -180,6 +180,16 @@ void virtio_queue_signal(struct device *device, unsigned index)
     }
 }
 
+void virtio_queues_signal(struct device *device, uint32_t *queues)
+{
+    for (unsigned queue = 0; *queues; queue++) {
+        if (*queues & (1u << queue)) {
+            *queues &= ~(1u << queue);
+            virtio_queue_signal(device, queue);
+        }
+    }
+}
+
 void virtio_device_fail(struct device *device, const char *fault)
 {
     struct virtio_device *virtio = device->virtio;
@@ -352,7 +362,7 @@ int virtio_device_activate(struct device *device)
     return status;
 }
 
-static void queue_let_go(struct device *device)
+void virtio_device_let_go(struct device *device)
 {
     if (device->model->virtio.let_go) {
         device->model->virtio.let_go(device);
@@ -365,7 +375,7 @@ void virtio_device_reset(struct device *device, void (*done)(void *context), voi
 
     virtio->reset_done = done;
     virtio->reset_context = context;
-    queue_let_go(device);
+    virtio_device_let_go(device);
     if (!device->model->busy || !device->model->busy(device)) {
         virtio_device_settled(device);
     }
@@ -423,7 +433,7 @@ void virtio_queue_reset(struct device *device, unsigned index,
     }
     queue->reset_done = done;
     queue->reset_context = context;
-    queue_let_go(device);
+    virtio_device_let_go(device);
     if (queue->open && operations->queue_reset) {
         operations->queue_reset(device, index);
         queue->ring.in_flight = 0;

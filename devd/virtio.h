@@ -52,6 +52,8 @@ int virtio_device_config_write(struct device *device, uint32_t offset, const uin
                                size_t size);
 /* From device_settled: a reset may go on. */
 void virtio_device_settled(struct device *device);
+/* Nobody wants to wait for what is held up any more: the model ends that. */
+void virtio_device_let_go(struct device *device);
 
 /* For models. Give the device requests while it is ready for them. */
 void virtio_queue_pump(struct device *device, unsigned queue);
@@ -59,6 +61,8 @@ void virtio_queue_pump(struct device *device, unsigned queue);
 void virtio_request_complete(struct device *device, unsigned queue,
                              const struct virtqueue_chain *chain, uint32_t written);
 void virtio_queue_signal(struct device *device, unsigned queue);
+/* The same for a set of queues, one bit each, which is then empty. */
+void virtio_queues_signal(struct device *device, uint32_t *queues);
 /* A queue to peek at and publish to, for streams; NULL while it is not to be touched. */
 struct virtqueue *virtio_queue_ring(struct device *device, unsigned queue);
 /* The driver broke a rule: needs-reset, and no more work until it does. */

@@ -41,18 +41,6 @@ static const struct timeval retry_time = {.tv_usec = 500000};
 
 /* ---- Completion ---- */
 
-static void blk_signal(struct device *device)
-{
-    struct blk *blk = device->own;
-
-    for (unsigned queue = 0; blk->signals; queue++) {
-        if (blk->signals & (1u << queue)) {
-            blk->signals &= ~(1u << queue);
-            virtio_queue_signal(device, queue);
-        }
-    }
-}
-
 /* Publish; the status byte is the last writable one. */
 static void request_finish(struct blk_request *request, uint8_t status)
 {
@@ -240,11 +228,15 @@ static void request_done(struct block_request *work)
     request_finish(request, VIRTIO_BLK_S_OK);
 }
 
+static struct blk_request *request_in_line(const struct line_entry *entry)
+{
+    return (struct blk_request *)((char *)entry - offsetof(struct blk_request, line));
+}
+
 /* It has passed the gate. Meanwhile the disk may have become smaller. */
 static void request_begin(struct line_entry *entry, void *context)
 {
-    struct blk_request *request =
-        (struct blk_request *)((char *)entry - offsetof(struct blk_request, line));
+    struct blk_request *request = request_in_line(entry);
     struct device *device = context;
     struct blk *blk = device->own;
 
@@ -455,7 +447,7 @@ static void blk_batch(struct device *device)
 
     gate_run(&blk->gate);
     block_start(blk->block);
-    blk_signal(device);
+    virtio_queues_signal(device, &blk->signals);
 }
 
 static bool blk_ready(const struct device *device, unsigned queue)
@@ -549,7 +541,7 @@ static void blk_settle(void *context)
     struct blk *blk = device->own;
 
     block_start(blk->block);
-    blk_signal(device);
+    virtio_queues_signal(device, &blk->signals);
     if (!blk->resizing && blk->block->size >> SECTOR_SHIFT != blk->sectors) {
         blk_take_size(device); /* somebody else has changed it */
     }
@@ -559,8 +551,7 @@ static void blk_settle(void *context)
 
 static bool entry_is_over(const struct line_entry *entry)
 {
-    return request_is_over(
-        (const struct blk_request *)((const char *)entry - offsetof(struct blk_request, line)));
+    return request_is_over(request_in_line(entry));
 }
 
 static bool work_is_over(const struct block_request *work)
@@ -576,8 +567,7 @@ static void blk_let_go(struct device *device)
 
     for (; entry; entry = next) {
         next = entry->next;
-        request_finish((struct blk_request *)((char *)entry - offsetof(struct blk_request, line)),
-                       VIRTIO_BLK_S_IOERR);
+        request_finish(request_in_line(entry), VIRTIO_BLK_S_IOERR);
     }
     block_let_go(blk->block, work_is_over);
     blk_retry(-1, 0, device);

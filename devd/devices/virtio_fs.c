@@ -66,18 +66,6 @@ struct virtio_fs {
 
 /* ---- Completion ---- */
 
-static void signal_queues(struct device *device)
-{
-    struct virtio_fs *own = device->own;
-
-    for (unsigned queue = 0; own->signals; queue++) {
-        if (own->signals & (1u << queue)) {
-            own->signals &= ~(1u << queue);
-            virtio_queue_signal(device, queue);
-        }
-    }
-}
-
 static void request_finish(struct request *request)
 {
     struct virtio_fs *own = request->device->own;
@@ -175,7 +163,7 @@ static void batch_done(void *context)
     struct virtio_fs *own = device->own;
 
     run_alone(own);
-    signal_queues(device);
+    virtio_queues_signal(device, &own->signals);
     device_settled(device);
 }
 
@@ -265,7 +253,8 @@ static void fs_request(struct device *device, unsigned queue, const struct virtq
 
 static void fs_batch(struct device *device)
 {
-    signal_queues(device);
+    struct virtio_fs *own = device->own;
+    virtio_queues_signal(device, &own->signals);
 }
 
 /* ---- What an earlier process had in flight ---- */
@@ -313,7 +302,7 @@ static void fs_resubmitted(struct device *device)
         }
         request = next;
     }
-    signal_queues(device);
+    virtio_queues_signal(device, &own->signals);
 }
 
 /* ---- Device ---- */

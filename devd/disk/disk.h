@@ -32,8 +32,7 @@ struct blk_saved {
     uint8_t write_back;
 };
 
-/* Where in the shared state it is: the device's own, and what the image's backend keeps. */
-#define BLK_SAVED_OWN  0
+/* The shared state begins with it; what the image's backend keeps is there: */
 #define BLK_SAVED_KEPT 64
 _Static_assert(BLK_SAVED_KEPT + sizeof(struct block_kept) <= VIRTIO_SAVED_MAX, "fits");
 
