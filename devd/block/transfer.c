@@ -8,7 +8,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define BOUNCE_BYTES (UINT64_C(1) << 20) /* a multiple of every alignment */
 #define ZEROES_BYTES (64u << 10)
 
 static _Alignas(4096) uint8_t zeroes[ZEROES_BYTES];
@@ -53,71 +52,21 @@ static uint64_t bytes_left(const struct block_request *request)
     return request->offset + request->length - request->left_offset;
 }
 
-/* Copy `size` bytes between a buffer and the first vectors. */
-static void bounce_copy(const struct block_request *request, uint8_t *buffer, uint64_t size,
-                        bool write)
-{
-    if (write) {
-        vectors_get(request->vectors, request->vector_count, 0, buffer, size);
-    } else {
-        vectors_put(request->vectors, request->vector_count, 0, buffer, size);
-    }
-}
-
-/* All of `size` bytes at `offset`, all three aligned. */
-static int bounce_transfer(const struct file *file, uint8_t *buffer, uint64_t size, uint64_t offset,
-                           bool write, int flags)
-{
-    while (size) {
-        const struct iovec vector = {buffer, (size_t)size};
-        ssize_t done = transfer_some(file->fd, &vector, 1, offset, write, flags);
-        if (done <= 0) {
-            return done < 0 ? (int)done : -EIO;
-        }
-        buffer += done;
-        offset += (uint64_t)done;
-        size -= (uint64_t)done;
-    }
-    return 0;
-}
-
-/* One buffer's worth. What is written less than a block of is read first. */
-static int bounce_part(struct file *file, struct block_request *request, uint8_t *buffer,
-                       bool write, int flags)
-{
-    const uint64_t mask = file->alignment.offset - 1;
-    uint64_t begin = request->left_offset & ~mask;
-    uint64_t skip = request->left_offset - begin;
-    uint64_t size = bytes_left(request);
-    int status = 0;
-
-    size = size < BOUNCE_BYTES - skip ? size : BOUNCE_BYTES - skip;
-    uint64_t whole = (skip + size + mask) & ~mask;
-    if (!write || skip || (whole != skip + size)) {
-        status = bounce_transfer(file, buffer, whole, begin, false, 0);
-    }
-    if (status == 0) {
-        bounce_copy(request, buffer + skip, size, write);
-    }
-    if (status == 0 && write) {
-        status = bounce_transfer(file, buffer, whole, begin, true, flags);
-    }
-    if (status == 0) {
-        transfer_advance(request, (size_t)size); /* not before: it may be tried again */
-    }
-    return status;
-}
-
 static int transfer_bounced(struct file *file, struct block_request *request, bool write, int flags)
 {
-    uint8_t *buffer = aligned_alloc(4096, BOUNCE_BYTES);
-    int status = buffer ? 0 : -ENOMEM;
+    uint8_t *buffer = direct_io_buffer();
+    ssize_t done = buffer ? 1 : -ENOMEM;
 
-    while (status == 0 && bytes_left(request)) {
-        status = bounce_part(file, request, buffer, write, flags);
+    while (bytes_left(request) && done > 0) {
+        done = direct_io_part(file->fd, &file->alignment, buffer, request->vectors,
+                              request->vector_count, 0, bytes_left(request), request->left_offset,
+                              write, flags);
+        if (done > 0) {
+            transfer_advance(request, (size_t)done);
+        }
     }
     free(buffer);
-    return status;
+    return done < 0 ? (int)done : done == 0 ? -EIO : 0; /* 0: the file became shorter */
 }
 
 int transfer_all(struct file *file, struct block_request *request, bool write, int flags)

@@ -1,5 +1,6 @@
 #include "libshared/base/direct_io.h"
 
+#include "libshared/base/vectors.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -11,7 +12,6 @@
 
 #define SECTOR 512u
 #define PAGE   4096u
-#define WINDOW (64u << 10) /* of reads that are not aligned; at least DIRECT_ALIGNMENT_MAX */
 
 bool direct_io_wanted(int fd)
 {
@@ -59,30 +59,88 @@ bool direct_io_is_aligned(const struct direct_alignment *alignment, const struct
     return aligned;
 }
 
+uint8_t *direct_io_buffer(void)
+{
+    return aligned_alloc(DIRECT_ALIGNMENT_MAX, DIRECT_BUFFER);
+}
+
+static int blocks_write(int fd, const uint8_t *buffer, size_t size, uint64_t offset, int flags)
+{
+    while (size) {
+        const struct iovec vector = {(void *)buffer, size};
+        ssize_t done = pwritev2(fd, &vector, 1, (off_t)offset, flags);
+        if (done == 0 || (done < 0 && errno != EINTR)) {
+            return done < 0 ? -errno : -EIO;
+        }
+        done = done < 0 ? 0 : done;
+        buffer += done;
+        offset += (uint64_t)done;
+        size -= (size_t)done;
+    }
+    return 0;
+}
+
+/* Up to the end of the file; what is behind it, as zeroes. How many bytes there were. */
+static ssize_t blocks_read(int fd, const struct direct_alignment *alignment, uint8_t *buffer,
+                           size_t size, uint64_t offset)
+{
+    size_t there = 0;
+
+    while (there < size && there % alignment->offset == 0) {
+        ssize_t done = pread(fd, buffer + there, size - there, (off_t)(offset + there));
+        if (done == 0 || (done < 0 && errno != EINTR)) {
+            if (done < 0) {
+                return -errno;
+            }
+            break;
+        }
+        there += done < 0 ? 0 : (size_t)done;
+    }
+    memset(buffer + there, 0, size - there);
+    return (ssize_t)there;
+}
+
+ssize_t direct_io_part(int fd, const struct direct_alignment *alignment, uint8_t *buffer,
+                       const struct iovec *vectors, unsigned count, uint64_t skip, uint64_t size,
+                       uint64_t offset, bool write, int flags)
+{
+    const uint64_t mask = alignment->offset - 1;
+    size_t before = (size_t)(offset & mask), most = DIRECT_BUFFER - before;
+    size_t part = size < most ? (size_t)size : most;
+    size_t whole = (before + part + (size_t)mask) & ~(size_t)mask;
+    ssize_t there = 0;
+
+    if (!write || whole != part) {
+        there = blocks_read(fd, alignment, buffer, whole, offset - before);
+        if (there < 0) {
+            return there;
+        }
+    }
+    if (!write) {
+        size_t useful = (size_t)there > before ? (size_t)there - before : 0;
+        return (ssize_t)vectors_put(vectors, count, skip, buffer + before,
+                                    useful < part ? useful : part);
+    }
+    vectors_get(vectors, count, skip, buffer + before, part);
+    int status = blocks_write(fd, buffer, whole, offset - before, flags);
+    return status < 0 ? status : (ssize_t)part;
+}
+
 ssize_t direct_io_pread(int fd, void *buffer, size_t size, uint64_t offset)
 {
+    const struct iovec vector = {buffer, size};
     struct direct_alignment alignment;
 
     if (!direct_io_wanted(fd)) {
         ssize_t done = pread(fd, buffer, size, (off_t)offset);
         return done < 0 ? -errno : done;
     }
-    direct_io_alignment(fd, &alignment);
-    size_t skip = offset & (alignment.offset - 1);
-    size_t most = WINDOW - skip;
-    uint8_t *window = aligned_alloc(DIRECT_ALIGNMENT_MAX, WINDOW);
-    if (!window) {
+    uint8_t *blocks = direct_io_buffer();
+    if (!blocks) {
         return -ENOMEM;
     }
-    size = size < most ? size : most;
-    size_t whole = (skip + size + alignment.offset - 1) & ~(size_t)(alignment.offset - 1);
-    ssize_t done = pread(fd, window, whole, (off_t)(offset - skip));
-    ssize_t result = done < 0 ? -errno : 0;
-    if (done > (ssize_t)skip) {
-        size_t there = (size_t)done - skip;
-        result = (ssize_t)(there < size ? there : size);
-        memcpy(buffer, window + skip, (size_t)result);
-    }
-    free(window);
-    return result;
+    direct_io_alignment(fd, &alignment);
+    ssize_t done = direct_io_part(fd, &alignment, blocks, &vector, 1, 0, size, offset, false, 0);
+    free(blocks);
+    return done;
 }

@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define WINDOW_BYTES (256u << 10) /* a multiple of DIRECT_ALIGNMENT_MAX */
-
 int qcow2_io_open(struct qcow2_io *io, int fd)
 {
     io->fd = fd;
@@ -70,41 +68,24 @@ static int transfer_plain(const struct qcow2_io *io, const struct iovec *vectors
     return 0;
 }
 
-/* ---- Direct access to what is not aligned: by way of a buffer that is ---- */
-
-static int transfer_window(const struct qcow2_io *io, uint8_t *buffer, uint64_t size,
-                           uint64_t offset, bool write)
-{
-    const struct iovec vector = {buffer, size};
-    return transfer_plain(io, &vector, 1, size, offset, write);
-}
-
+/* Direct access to what is not aligned. */
 static int transfer_around(const struct qcow2_io *io, const struct iovec *vectors, unsigned count,
                            uint64_t size, uint64_t offset, bool write)
 {
-    const uint64_t mask = io->alignment.offset - 1;
-    uint8_t *buffer = aligned_alloc(DIRECT_ALIGNMENT_MAX, WINDOW_BYTES);
-    int status = buffer ? 0 : -ENOMEM;
+    uint8_t *buffer = direct_io_buffer();
+    uint64_t at = 0;
+    ssize_t done = buffer ? 1 : -ENOMEM;
 
-    for (uint64_t done = 0; done < size && status == 0;) {
-        uint64_t skip = (offset + done) & mask, begin = offset + done - skip;
-        uint64_t part = size - done < WINDOW_BYTES - skip ? size - done : WINDOW_BYTES - skip;
-        uint64_t whole = (skip + part + mask) & ~mask;
-        if (!write || whole != part) {
-            status = transfer_window(io, buffer, whole, begin, false);
-        }
-        if (status == 0 && !write) {
-            vectors_put(vectors, count, done, buffer + skip, part);
-        } else if (status == 0) {
-            vectors_get(vectors, count, done, buffer + skip, part);
-        }
-        if (status == 0 && write) {
-            status = transfer_window(io, buffer, whole, begin, true);
-        }
-        done += part;
+    while (at < size && done > 0) {
+        done = direct_io_part(io->fd, &io->alignment, buffer, vectors, count, at, size - at,
+                              offset + at, write, 0);
+        at += done > 0 ? (uint64_t)done : 0;
     }
     free(buffer);
-    return status;
+    if (done == 0) { /* the end of the file */
+        vectors_clear(vectors, count, at, size - at);
+    }
+    return done < 0 ? (int)done : 0;
 }
 
 static int transfer(const struct qcow2_io *io, const struct iovec *vectors, unsigned count,
