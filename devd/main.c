@@ -7,6 +7,7 @@
 #include "devd/transport.h"
 #include "libshared/base/error.h"
 #include "libshared/base/log.h"
+#include "libshared/base/scheduling.h"
 #include "libshared/ipc/fdlist.h"
 #include "libshared/ipc/runtime.h"
 #include "libshared/ipc/sandbox.h"
@@ -352,6 +353,7 @@ static int configure_device(struct devd *devd, struct error *err)
         return -ERROR_TIMEOUT;
     }
     int status = create_device(devd, configure, err);
+    scheduling_set(SCHEDULING_ORDINARY); /* the guest goes on: it is not waited for any more */
     if (status == 0) {
         status = sandbox_seal(job_of(devd->model),
                               devd->model->shares_directory ? &devd->owner : NULL, err);
@@ -567,6 +569,7 @@ int main(int argc, char **argv)
     }
     snprintf(name, sizeof(name), "devd/%s", devd.id);
     log_open(name);
+    scheduling_set(SCHEDULING_PROMPT); /* somebody waits until it is there */
     /* The terminal's keys are for the guest and for vmctl; a client that left is no event. */
     signal(SIGINT, SIG_IGN);
     signal(SIGHUP, SIG_IGN);

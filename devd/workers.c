@@ -1,4 +1,5 @@
 #include "devd/workers.h"
+#include "libshared/base/scheduling.h"
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -59,6 +60,9 @@ static struct work *list_take(struct work_list *list)
 static void *worker_main(void *context)
 {
     struct workers *workers = context;
+
+    /* Who starts it may be urgent; once the process is confined, nobody is any more. */
+    scheduling_set(SCHEDULING_ORDINARY);
 
     pthread_mutex_lock(&workers->lock);
     for (;;) {

@@ -5,6 +5,7 @@
 #include "jitd/jit_control.h"
 #include "jitd/replay.h"
 #include "libshared/base/log.h"
+#include "libshared/base/scheduling.h"
 #include "libshared/ipc/fdlist.h"
 #include "libshared/ipc/runtime.h"
 #include "libshared/ipc/sandbox.h"
@@ -124,6 +125,7 @@ static bool confine(const struct jitd *jitd, struct error *err)
         }
         close(score);
     }
+    scheduling_set(SCHEDULING_ORDINARY); /* not vmmd's */
     setpriority(PRIO_PROCESS, 0, NICE);
     limit(RLIMIT_CORE, 0);
     limit(RLIMIT_NOFILE, OPEN_FILES_MAX);

@@ -1,6 +1,7 @@
 /* vmmd: owns machines, starts and watches their processes, serves vmctl. */
 #include "libshared/base/error.h"
 #include "libshared/base/log.h"
+#include "libshared/base/scheduling.h"
 #include "libshared/ipc/runtime.h"
 #include "vmmd/cleanup.h"
 #include "vmmd/notify.h"
@@ -125,6 +126,8 @@ static void prepare_process(void)
         close(fd);
     }
     spawn_protect_descriptors(STDERR_FILENO + 1);
+    scheduling_set(
+        SCHEDULING_PROMPT); /* guests compute for as long as they may; a death is urgent */
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
         limit.rlim_cur = limit.rlim_max;
         setrlimit(RLIMIT_NOFILE, &limit);

@@ -6,6 +6,7 @@
  * child; all it ever opens are the sockets that vmmd and the device processes connect to.
  */
 #include "libshared/base/log.h"
+#include "libshared/base/scheduling.h"
 #include "libshared/ipc/fdlist.h"
 #include "vmmd/vcpu/confine.h"
 #include "vmmd/vcpu/control.h"
@@ -67,7 +68,11 @@ int main(int argc, char *argv[])
         log_error("%s", err.message);
         return error_exit_status(err.code);
     }
+    /* A device's process that takes over waits for our sockets, behind the guest's threads: the
+     * library's thread, which is started here, serves them. */
+    scheduling_set(SCHEDULING_PROMPT);
     struct control *control = control_open(argv[1], &descriptors, &err);
+    scheduling_set(SCHEDULING_ORDINARY);
     if (!control) {
         log_error("%s", err.message);
         return error_exit_status(err.code);
