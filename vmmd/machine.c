@@ -45,6 +45,7 @@ void machine_begin_end(struct machine *machine, enum machine_goal goal,
         child_heartbeat_stop(&machine->vcpu);
         for (size_t i = 0; i < machine->device_count; i++) {
             machine->devices[i]->restart_ns = 0;
+            machine_device_let_go(machine->devices[i]);
             if (machine->devices[i]->child.pid) {
                 child_heartbeat_stop(&machine->devices[i]->child);
             }
@@ -348,6 +349,7 @@ void machine_device_configured(struct child *child, const struct error *err,
     if (machine->state == POLYVISOR__MACHINE_STATE__MACHINE_STARTING) {
         device->ready = !err;
         device->started_ns = clock_monotonic_ns();
+        device->namespace_fd = spare_hold_namespace(child->pid);
         if (err) {
             machine_note_error(machine, err);
         }

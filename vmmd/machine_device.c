@@ -113,7 +113,7 @@ static void device_init(struct machine_device *device, const struct machine_devi
     device->queue_count = kind->queue_count;
     snprintf(device->id, sizeof(device->id), "%s", id);
     device->state_fd = device->reply_fd = device->backend_fd = device->console_fd = -1;
-    device->console_memory_fd = -1;
+    device->console_memory_fd = device->namespace_fd = -1;
     device->share_fds = (struct shared_directory){-1, -1, -1, -1};
     memset(device->kick_fds, -1, sizeof(device->kick_fds));
     memset(device->call_fds, -1, sizeof(device->call_fds));
@@ -439,8 +439,14 @@ static void device_close_fd(int *fd)
     *fd = -1;
 }
 
+void machine_device_let_go(struct machine_device *device)
+{
+    device_close_fd(&device->namespace_fd);
+}
+
 void machine_device_close_backend(struct machine_device *device)
 {
+    machine_device_let_go(device);
     if (device->vsock) {
         vsock_close(device->vsock, device->backend_fd);
         device->backend_fd = -1;

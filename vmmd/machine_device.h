@@ -94,6 +94,7 @@ struct machine_device {
     unsigned pci_slot;                              /* 0 for plain MMIO */
     int state_fd, reply_fd, backend_fd, console_fd; /* -1 where there is none */
     int console_memory_fd;
+    int namespace_fd;           /* of its process, see spare_hold_namespace; or -1 */
     struct console_ports ports; /* of the virtio console, besides the first */
     struct disk_chain chain;    /* what lies under a disk's image */
     int kick_fds[DEVICE_QUEUES_MAX];
@@ -117,6 +118,7 @@ struct machine_device {
     bool key_pressed;   /* of this process, since the guest was last asked to power off */
     struct error error;
     unsigned deaths;                 /* in a row */
+    unsigned early_deaths;           /* in a row, before it was configured */
     unsigned restarts;               /* since the machine was started */
     unsigned revivals;               /* of these, while it ended */
     uint64_t started_ns, restart_ns; /* clock_monotonic_ns; restart_ns 0: no restart is due */
@@ -153,6 +155,8 @@ bool machine_device_folder(const struct machine_device *device, char *folder, si
 bool machine_device_read_only(const struct machine_device *device);
 /* Its process is about to be started (again). */
 void machine_device_prepare(struct machine_device *device);
+/* Its process is about to end for good, so nobody waits for that. */
+void machine_device_let_go(struct machine_device *device);
 void machine_device_close(struct machine_device *device);
 /* Only its backend, when it is pulled out: what is on the host is free. */
 void machine_device_close_backend(struct machine_device *device);

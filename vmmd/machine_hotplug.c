@@ -309,6 +309,7 @@ static void unplug_stop(struct machine_device *device, uint64_t now)
     }
     if (!device->stopping) {
         device->stopping = true;
+        machine_device_let_go(device);
         request.body_case = POLYVISOR__DEVICE_REQUEST__BODY_STOP;
         request.stop = &stop;
         child_request(&device->child, &request.base, UNPLUG_STOP_MS, NULL, 0);

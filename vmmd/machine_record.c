@@ -7,25 +7,38 @@
 #include <stdio.h>
 #include <string.h>
 
+#define PROCESS_RECORDS_MAX (1 + 2 * DEVICES_MAX)
+
 struct process_list {
-    Polyvisor__ProcessRecord records[MACHINE_PROCESSES_MAX];
-    Polyvisor__ProcessRecord *list[MACHINE_PROCESSES_MAX];
+    Polyvisor__ProcessRecord records[PROCESS_RECORDS_MAX];
+    Polyvisor__ProcessRecord *list[PROCESS_RECORDS_MAX];
     size_t count;
 };
 
-static void process_list_add(struct process_list *processes, struct child *child,
-                             const char *program)
+static void process_list_add(struct process_list *processes, const char *role, const char *program,
+                             pid_t pid, uint64_t start_time)
 {
-    if (!child->pid || processes->count >= MACHINE_PROCESSES_MAX) {
+    if (!pid || processes->count >= PROCESS_RECORDS_MAX) {
         return;
     }
     Polyvisor__ProcessRecord *record = &processes->records[processes->count];
     polyvisor__process_record__init(record);
-    record->role = child->role;
+    record->role = (char *)role;
     record->program = (char *)program;
-    record->pid = child->pid;
-    record->start_time = child->start_time;
+    record->pid = pid;
+    record->start_time = start_time;
     processes->list[processes->count++] = record;
+}
+
+/* Its process, and the one that will take its place without being written down first. */
+static void process_list_add_device(struct process_list *processes,
+                                    const struct machine_device *device)
+{
+    const char *program = machine_device_program(device);
+
+    process_list_add(processes, device->child.role, program, device->child.pid,
+                     device->child.start_time);
+    process_list_add(processes, device->id, program, device->spare.pid, device->spare.start_time);
 }
 
 int machine_save(struct machine *machine)
@@ -34,10 +47,10 @@ int machine_save(struct machine *machine)
     Polyvisor__Error error;
     struct process_list processes = {.count = 0};
 
-    process_list_add(&processes, &machine->vcpu, "vcpud");
+    process_list_add(&processes, machine->vcpu.role, "vcpud", machine->vcpu.pid,
+                     machine->vcpu.start_time);
     for (size_t i = 0; i < machine->device_count; i++) {
-        process_list_add(&processes, &machine->devices[i]->child,
-                         machine_device_program(machine->devices[i]));
+        process_list_add_device(&processes, machine->devices[i]);
     }
     record.config = machine->config;
     record.state = machine->state;
@@ -54,6 +67,9 @@ int machine_save(struct machine *machine)
     int result = record_write(machine->directory, &record);
     if (result) {
         log_error("cannot write the record of '%s': %s", machine->config->name, strerror(-result));
+    }
+    for (size_t i = 0; i < machine->device_count; i++) {
+        machine->devices[i]->spare.recorded = !result;
     }
     return result;
 }

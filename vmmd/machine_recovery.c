@@ -9,6 +9,7 @@
 #define RECOVERY_DEATHS_MAX 5              /* of itself, in a row; then the device stays dead */
 #define RECOVERY_STABLE_NS  60000000000ull /* a life that long ends the row */
 #define RECOVERY_DELAY_NS   100000000ull   /* before the second restart; doubles */
+#define RECOVERY_EARLY_MAX  3 /* killed while they started, in a row; then not at once any more */
 #define RECOVERY_TELL_MS    5000
 #define RECOVERY_REVIVALS   5 /* while a machine ends, which must not take for ever */
 
@@ -78,7 +79,9 @@ static void recovery_note_death(struct machine_device *device, uint64_t now)
         device->deaths = 0;
     }
     device->deaths += counts;
-    uint64_t delay = worked ? 0 : RECOVERY_DELAY_NS; /* who kills at once shall not keep us busy */
+    device->early_deaths = worked ? 0 : device->early_deaths + 1;
+    /* Who kills each of them at once shall not keep us busy. */
+    uint64_t delay = device->early_deaths > RECOVERY_EARLY_MAX ? RECOVERY_DELAY_NS : 0;
     if (counts) {
         delay = device->deaths > 1 ? RECOVERY_DELAY_NS << (device->deaths - 2) : 0;
     }

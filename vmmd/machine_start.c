@@ -242,16 +242,21 @@ void machine_keep_spare(struct machine_device *device)
 {
     struct machine_process process;
     char path[PATH_MAX];
+    int legacy_fd = device->namespace_fd;
 
-    if (device->spare.pid) {
-        return;
-    }
+    device->namespace_fd = spare_hold_namespace(device->child.pid);
+    spare_discard(&device->spare); /* there should be none */
     int result = machine_describe_device(device, &process);
     result = result ? result : machine_find_program(device->machine, process.program, path);
-    result = result ? result : spare_start(&device->spare, path, process.argv, &process.list);
+    if (!result) {
+        result = spare_start(&device->spare, path, process.argv, &process.list, legacy_fd);
+    } else if (legacy_fd >= 0) {
+        close(legacy_fd);
+    }
     if (result) { /* then the next one is started when it is needed */
         log_warning("%s: no spare process: %s", device->id, strerror(-result));
     }
+    machine_save(device->machine);
 }
 
 bool machine_wants_compiler(const struct machine *machine)
@@ -417,8 +422,9 @@ static int machine_relaunch_anew(struct machine_device *device)
     return result;
 }
 
-/* By the spare, which is written down before it goes on, like any other. */
-static int machine_relaunch_spare(struct machine_device *device, pid_t pid, int pidfd, int pipe_fd)
+/* By the spare, which was written down before it goes on, like any other. */
+static int machine_relaunch_spare(struct machine_device *device, pid_t pid, int pidfd, int pipe_fd,
+                                  bool recorded)
 {
     char role[sizeof(device->child.role)];
 
@@ -428,7 +434,7 @@ static int machine_relaunch_spare(struct machine_device *device, pid_t pid, int 
         child_attach(&device->child, device->machine->host->base, &child_protocol_device,
                      &machine_device_callbacks, device, role, pid, pidfd, device->control_path);
     result = result ? result : machine_configure_device(device, true);
-    if (!result) {
+    if (!result && !recorded) {
         machine_save(device->machine);
     }
     spare_release(pipe_fd); /* or it would wait; one that failed is killed */
@@ -439,8 +445,9 @@ int machine_relaunch_device(struct machine_device *device, struct error *err)
 {
     pid_t pid;
     int pidfd, pipe_fd;
+    bool recorded = device->spare.recorded;
     int result = spare_take(&device->spare, &pid, &pidfd, &pipe_fd)
-                     ? machine_relaunch_spare(device, pid, pidfd, pipe_fd)
+                     ? machine_relaunch_spare(device, pid, pidfd, pipe_fd, recorded)
                      : machine_relaunch_anew(device);
 
     if (result) {

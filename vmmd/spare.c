@@ -1,39 +1,65 @@
 #include "vmmd/spare.h"
 
 #include "vmmd/pulse.h"
+#include "vmmd/record.h"
 #include "vmmd/spawn.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+static void spare_close(int fd)
+{
+    if (fd >= 0) {
+        close(fd);
+    }
+}
+
+int spare_hold_namespace(pid_t pid)
+{
+    char path[48];
+
+    snprintf(path, sizeof(path), "/proc/%ld/ns/mnt", (long)pid);
+    return open(path, O_RDONLY | O_CLOEXEC);
+}
+
 int spare_start(struct spare *spare, const char *program, char *const argv[],
-                const struct fdlist *list)
+                const struct fdlist *list, int legacy_fd)
 {
     struct fdlist with_pipe = *list;
     struct spawn_gate gate;
     int ends[2];
 
     if (pipe2(ends, O_CLOEXEC) < 0) {
-        return -errno;
+        int result = -errno;
+        spare_close(legacy_fd);
+        return result;
     }
     int result = fdlist_add(&with_pipe, ends[0], SPARE_DESCRIPTOR);
     result = result ? result : spawn_gate_open(&gate);
     if (!result) {
         result = spawn_process(&gate, program, argv, &with_pipe, &spare->pid, &spare->pidfd);
+        if (legacy_fd >= 0) {
+            close(legacy_fd); /* it waits with the other one; once it runs its program, that goes */
+            legacy_fd = -1;
+        }
         spawn_gate_release(&gate);
         spawn_gate_close(&gate);
     }
     close(ends[0]);
+    spare_close(legacy_fd);
     if (result) {
         close(ends[1]);
         spare->pid = 0;
         return result;
     }
     spare->pipe_fd = ends[1];
+    spare->start_time = process_start_time(spare->pid);
+    spare->recorded = false;
     return 0;
 }
 

@@ -427,6 +427,22 @@ static pid_t find_spare(void)
     return spare;
 }
 
+/* Whether a later vmmd would know of the process. */
+static bool is_recorded(pid_t pid)
+{
+    char directory[128];
+    bool found = false;
+
+    snprintf(directory, sizeof(directory), "%s/run/vms/one", base);
+    Polyvisor__MachineRecord *record = record_read(directory);
+    ck_assert_ptr_nonnull(record);
+    for (size_t i = 0; i < record->n_processes; i++) {
+        found |= record->processes[i]->pid == pid;
+    }
+    polyvisor__machine_record__free_unpacked(record, NULL);
+    return found;
+}
+
 /* Who died once has a process ready that takes its place, and then another. */
 START_TEST(a_spare_takes_the_place_of_a_device_that_died_before)
 {
@@ -436,6 +452,7 @@ START_TEST(a_spare_takes_the_place_of_a_device_that_died_before)
     kill_and_await("devd/rng0");
     pid_t spare = find_spare();
     ck_assert_int_ne(spare, 0);
+    ck_assert(is_recorded(spare)); /* while nobody waits for it */
     kill_and_await("devd/rng0");
     ck_assert_int_eq(pid_of("devd/rng0"), spare);
     /* One that died itself is none. */
