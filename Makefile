@@ -7,7 +7,7 @@
 #   make demo       boot a stock Debian riscv64 kernel
 #   make lockstep   the long proof that the engine's tiers agree
 #   make fuzz        FUZZ_SECONDS=60 of each fuzzer (tests/fuzz/fuzz.mk)
-#   make bench      ratios against QEMU on this machine; bench-net, bench-disk, bench-share
+#   make bench      ratios against QEMU on this machine; bench-net, bench-disk, bench-share, bench-recovery
 #   make install    PREFIX= DESTDIR=
 #
 # SAN=address,undefined or SAN=thread builds everything again below build/san-*/ with sanitizers.

@@ -2,6 +2,7 @@
 #
 # make bench-net [BENCH_FLAGS="--repetitions N --cpus N"]: the network, by iperf3.
 # make bench-share [BENCH_FLAGS="--files N --cache always --only WORD..."]: a shared directory, against virtiofsd.
+# make bench-recovery [KILLS=200] [KINDS="disk rng all"]: how long devices are away when they are killed.
 # make bench-disk [BENCH_FLAGS="--repetitions N --cpus N --cache none --format qcow2 --only WORD..."]: disks, by fio.
 #
 # The disk has programs of Debian packages (some 90 MB are fetched once) and what they work on.
@@ -65,3 +66,14 @@ $(BUILD)/bench/interp_speed: $(call objects,tests/bench/interp_speed.c tests/loc
 bench-regions:
 	@$(MAKE) --no-print-directory $(BUILD)/bench/region_speed >&2
 	@$(BUILD)/bench/region_speed $(REGIONS)
+
+# make bench-recovery [KILLS=200] [KINDS="disk rng..."]: how long a device is away when its process is killed, each
+# kind alone and all at once. The runtime directory is in memory, as /run is.
+KILLS ?= 200
+KINDS ?= serial console disk rng rtc all
+.PHONY: bench-recovery
+bench-recovery:
+	@{ $(MAKE) --no-print-directory deps && $(MAKE) --no-print-directory all guests test-guests; } >&2
+	@for kind in $(KINDS); do echo "== $$kind"; BUILD=$(BUILD) KILLS=$(KILLS) STOPS=0 TOGETHER=0 \
+	    TMPDIR=$$(test -d /dev/shm && echo /dev/shm || echo /tmp) \
+	    tests/integration/test_recovery.sh $${kind#all} | grep -E 'service again|^not ok'; done

@@ -58,14 +58,15 @@ class Events(threading.Thread):
         with self.changed:
             return len(self.seen)
 
-    def wait(self, mark, kind, component, patience, machine):
-        """The first such event after `mark`, or None."""
+    def wait(self, mark, kind, component, patience, machine, skip=0):
+        """The first such event after `mark` and after `skip` of them, or None."""
         deadline = time.monotonic() + patience
         with self.changed:
             while True:
-                for event in self.seen[mark:]:
-                    if event["kind"] == kind and event["component"] == component and event["machine"] == machine:
-                        return event
+                found = [event for event in self.seen[mark:] if event["kind"] == kind and
+                         event["component"] == component and event["machine"] == machine]
+                if len(found) > skip:
+                    return found[skip]
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return None

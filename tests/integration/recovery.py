@@ -189,6 +189,7 @@ class Stream(Load):
         self.attach(shell)
         self.received, self.wrong, self.sent, self.done = 0, [], 0, None
         self.stopping = threading.Event()
+        self.reading = threading.Event()
         self.begin(shell)
         self.threads = [threading.Thread(target=self.hear, daemon=True), threading.Thread(target=self.type, daemon=True)]
         for thread in self.threads:
@@ -200,6 +201,7 @@ class Stream(Load):
     def hear(self):
         while self.done is None:
             line = self.console.lines.get(timeout=PATIENCE)
+            self.reading.set()
             if line is None or line.startswith("done "):
                 self.done = line or "the console was closed"
             elif line != text_of("out", self.received):
@@ -210,6 +212,8 @@ class Stream(Load):
                 self.received += 1
 
     def type(self):
+        # Before its first line the guest's program has not made its terminal raw: it would echo ours.
+        self.reading.wait()
         # Each character of the serial port takes the guest a few register reads, which cost milliseconds where
         # the host is busy: faster typing would leave it no time for anything else.
         while not self.stopping.wait(0.04):
@@ -272,7 +276,7 @@ class Killer:
 
     def __init__(self, kind, devices, events):
         self.kind, self.devices, self.events = kind, devices, events
-        self.times, self.stop_times, self.own_times, self.lost = [], [], [], []
+        self.times, self.twice_times, self.stop_times, self.own_times, self.lost = [], [], [], [], []
         self.random = random.Random()
 
     def strike(self, number, device):
@@ -281,31 +285,39 @@ class Killer:
         if pid == 0:
             return
         mark = self.events.mark()
-        start = time.monotonic()
+        start = time.time_ns()
         try:
             os.kill(pid, number)
         except ProcessLookupError:
             return
+        times = self.times if number == signal.SIGKILL else self.stop_times
         if number == signal.SIGKILL and self.random.random() < 0.15:
-            self.strike_successor(device, pid)
-        event = self.events.wait(mark, "device-restarted", f"devd/{device}", 60, MACHINE)
+            struck = self.strike_successor(device, pid)
+            if struck:
+                pid, mark, start = struck
+                times = self.twice_times
+        event = self.events.wait(mark, "device-restarted", f"devd/{device}", PATIENCE, MACHINE)
+        if event and event["detail"].startswith(f"pid {pid},"):  # told just before it was struck
+            event = self.events.wait(mark, "device-restarted", f"devd/{device}", PATIENCE, MACHINE, 1)
         if event is None:
             self.lost.append(device)
         else:
-            times = self.times if number == signal.SIGKILL else self.stop_times
-            times.append((event["heard"] - start) * 1000)
+            times.append((event["time_ns"] - start) / 1e6)
             within = re.search(r", (\d+) ms after", event["detail"])
             self.own_times.append(int(within[1]) if within else 0)
 
     def strike_successor(self, device, old):
-        """The next process is killed, too, while it starts."""
+        """The next process is killed, too, while it starts: (pid, mark, start) of that, or None."""
         time.sleep(self.random.uniform(0, 0.02))
         pid = process_of(MACHINE, device)
-        if pid not in (0, old):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+        if pid in (0, old):
+            return None
+        mark, start = self.events.mark(), time.time_ns()
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return None
+        return pid, mark, start
 
     def run(self):
         for i in range(KILLS):
@@ -319,6 +331,8 @@ class Killer:
         check(f"{self.kind}: {KILLS} killed and {STOPS} stopped processes are replaced", not self.lost, str(self.lost))
         if self.times:
             print_times(f"{self.kind}: {len(self.times)} deaths", self.times)
+        if self.twice_times:
+            print_times(f"{self.kind}: {len(self.twice_times)} deaths while starting", self.twice_times)
         if self.stop_times:
             print_times(f"{self.kind}: {len(self.stop_times)} stopped", self.stop_times)
         if self.own_times:
@@ -357,7 +371,8 @@ def in_parallel(functions):
 
 
 # What the guest's kernel may say without being wrong: only what the loads themselves do.
-HARMLESS = re.compile(r"random: crng|EXT4-fs|mounted filesystem|fio.*uses|clocksource: .*skew")
+# The last one: the host was busy.
+HARMLESS = re.compile(r"random: crng|EXT4-fs|mounted filesystem|fio.*uses|clocksource: .*skew|hrtimer: interrupt took")
 
 
 def main():
