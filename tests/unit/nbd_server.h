@@ -43,12 +43,12 @@ enum nbd_lie {
 };
 
 struct nbd_server {
-    enum nbd_lie lie;
+    _Atomic enum nbd_lie lie; /* a test changes it while the thread serves */
     bool read_only, no_flush;
     uint64_t bytes;
     uint8_t *contents;
-    unsigned ends_after; /* requests; 0: never */
-    unsigned flushes, writes, trims, zeroes, forced;
+    _Atomic unsigned ends_after; /* requests; 0: never */
+    _Atomic unsigned flushes, writes, trims, zeroes, forced;
     int socket;
     pthread_t thread;
 };

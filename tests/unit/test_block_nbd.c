@@ -14,6 +14,7 @@ static struct event_base *base;
 static struct event *asked;
 static int own, channel;
 static struct nbd_server servers[64];
+static unsigned stopped_count; /* of these, from the first on */
 static unsigned server_count;
 /* What the next connections get; the last again and again. */
 static enum nbd_lie lies[8];
@@ -39,6 +40,13 @@ static uint8_t data[REQUESTS][65536];
 
 /* ---- vmmd ---- */
 
+static void stop_servers(void)
+{
+    for (; stopped_count < server_count; stopped_count++) {
+        nbd_server_stop(&servers[stopped_count]);
+    }
+}
+
 static void connect_one(uint64_t number)
 {
     struct nbd_message message = {.kind = NBD_CONNECTED, .number = number};
@@ -50,6 +58,7 @@ static void connect_one(uint64_t number)
         return;
     }
     ck_assert_uint_lt(server_count, sizeof(servers) / sizeof(servers[0]));
+    stop_servers(); /* the connector waits for the old connection's end, too */
     struct nbd_server *server = &servers[server_count];
     *server = model;
     server->lie = lies[server_count < lie_count ? server_count : lie_count - 1];
@@ -143,9 +152,7 @@ static void setup(void)
 static void teardown(void)
 {
     block_close(block);
-    for (unsigned i = 0; i < server_count; i++) {
-        nbd_server_stop(&servers[i]);
-    }
+    stop_servers();
     event_free(asked);
     event_base_free(base);
     close(own);
