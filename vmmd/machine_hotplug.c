@@ -23,9 +23,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#define NS_PER_MS          1000000ull
-#define PLUG_START_MS      30000 /* until its process is configured, restarts and all */
-#define PLUG_VCPU_MS       10000
+#define NS_PER_MS     1000000ull
+#define PLUG_START_MS 30000 /* until its process is configured, restarts and all */
+/* vcpud answers or dies: by its heartbeat if need be. While somebody holds it (SIGSTOP) nobody
+ * knows what the guest has, and whoever asked has a time of their own. */
+#define PLUG_VCPU_MS       (24 * 60 * 60 * 1000)
 #define UNPLUG_LOOK_MS     50 /* between looks whether the driver has let go */
 #define PULLED_LOOK_MS     200
 #define UNPLUG_WAIT_MAX_MS 60000
@@ -112,9 +114,10 @@ static int plug_hand_over(struct machine_device *device)
 
     machine_device_describe_vcpu(device, &description);
     attach.device = &description;
+    attach.handover = ++machine->handovers;
     request.body_case = POLYVISOR__VCPU_REQUEST__BODY_ATTACH;
     request.attach = &attach;
-    result = result ? result : handover_send(machine->handover_fds[0], &list);
+    result = result ? result : handover_send(machine->handover_fds[0], attach.handover, &list);
     return result ? result
                   : child_request(&machine->vcpu, &request.base, PLUG_VCPU_MS, plug_entered,
                                   device->pci_slot);
@@ -213,7 +216,7 @@ static void unplug_left(struct child *child, const struct error *err, const Prot
             continue;
         }
         plug->asked = false;
-        if (!err) {
+        if (!err || err->code == ERROR_NOT_FOUND) {
             plug->phase = PLUG_ENDING;
             plug->deadline_ns = 0;
             if (device->child.pid) {

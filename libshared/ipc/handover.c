@@ -19,7 +19,7 @@ int handover_pair(int ends[2])
                                                                                            : 0;
 }
 
-int handover_send(int socket, const struct fdlist *list)
+int handover_send(int socket, uint64_t number, const struct fdlist *list)
 {
     char names[HANDOVER_MAX * NAME_ROOM];
     union handover_control control;
@@ -35,10 +35,13 @@ int handover_send(int socket, const struct fdlist *list)
         length += size;
         fds[i] = list->entries[i].fd;
     }
-    struct iovec body = {.iov_base = names, .iov_len = length};
+    struct iovec body[] = {
+        {.iov_base = &number, .iov_len = sizeof(number)},
+        {.iov_base = names, .iov_len = length},
+    };
     struct msghdr message = {
-        .msg_iov = &body,
-        .msg_iovlen = 1,
+        .msg_iov = body,
+        .msg_iovlen = 2,
         .msg_control = control.room,
         .msg_controllen = CMSG_SPACE(sizeof(int) * list->count),
     };
@@ -66,32 +69,40 @@ static bool names_take(struct fdlist *list, const char *names, size_t length, si
     return at == length;
 }
 
-int handover_receive(int socket, struct fdlist *list)
+int handover_receive(int socket, uint64_t *number, struct fdlist *list)
 {
     char names[HANDOVER_MAX * NAME_ROOM];
     union handover_control control;
-    struct iovec body = {.iov_base = names, .iov_len = sizeof(names)};
+    struct iovec body[] = {
+        {.iov_base = number, .iov_len = sizeof(*number)},
+        {.iov_base = names, .iov_len = sizeof(names)},
+    };
     struct msghdr message = {
-        .msg_iov = &body,
-        .msg_iovlen = 1,
+        .msg_iov = body,
+        .msg_iovlen = 2,
         .msg_control = control.room,
         .msg_controllen = sizeof(control.room),
     };
     int fds[HANDOVER_MAX];
     size_t count = 0;
 
+    *number = 0;
     list->count = 0;
     ssize_t length = recvmsg(socket, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    if (length <= 0) {
-        return length < 0 ? -errno : -EPIPE;
+    if (length < 0) {
+        return -errno;
     }
     const struct cmsghdr *head = CMSG_FIRSTHDR(&message);
     if (head && head->cmsg_level == SOL_SOCKET && head->cmsg_type == SCM_RIGHTS) {
         count = (head->cmsg_len - CMSG_LEN(0)) / sizeof(int);
         memcpy(fds, CMSG_DATA(head), count * sizeof(int)); /* no more than there was room for */
     }
-    bool good = count > 0 && !(message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) &&
-                names_take(list, names, (size_t)length, count);
+    if (length == 0 && count == 0) {
+        return -EPIPE;
+    }
+    bool good = count > 0 && (size_t)length > sizeof(*number) &&
+                !(message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) &&
+                names_take(list, names, (size_t)length - sizeof(*number), count);
     for (size_t i = 0; i < count; i++) {
         list->entries[i].fd = fds[i];
     }

@@ -35,6 +35,24 @@ books() {
         "files $(find "$POLYVISOR_RUNTIME_DIR" | wc -l)"
 }
 balanced() { [ "$(books)" = "$before" ]; }
+# For people, in the long form: the same of each process that stays, and more. (vcpud's code memory fills
+# while its guest runs.)
+figures() { # WHEN
+    local what pid
+    [ -n "${ROUNDS:-}${KILLS:-}" ] || return 0
+    for what in vmmd vcpud disk0 rng0; do
+        case $what in
+        vmmd) pid=$daemon ;;
+        vcpud) pid=$(vcpud) ;;
+        *) pid=$(pgrep -f "^devd --control $POLYVISOR_RUNTIME_DIR/vms/m/.* --id $what " | head -n 1) ;;
+        esac
+        printf '    %-14s %-5s %3d descriptors, %2d memfds, %3d mappings, %2d threads, %6d KiB of its own\n' "$1" \
+            "$what" "$(ls "/proc/$pid/fd" | wc -l)" "$(ls -l "/proc/$pid/fd" | grep -c memfd:)" \
+            "$(wc -l <"/proc/$pid/maps")" "$(ls "/proc/$pid/task" | wc -l)" "$(anonymous_kib "$pid")"
+    done
+    printf '    %-14s %d processes, %d files\n' "$1" "$(our_processes | wc -l)" \
+        "$(find "$POLYVISOR_RUNTIME_DIR" | wc -l)"
+}
 anonymous_kib() { sed -n 's/^RssAnon:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$1/status"; }
 # In the guest: the name that its kernel gave to disk1.
 find_disk='for disk in /sys/block/vd*; do [ "$(cat $disk/serial)" != polyvisor-disk1 ] || break; done; disk=/dev/${disk##*/}'
@@ -120,6 +138,7 @@ check "nothing is left of these" wait_for 60 balanced
 balanced || not_ok "the books" "before: $before" "now: $(books)"
 
 # Again and again, under load.
+figures before
 failed=0
 for ((i = 0; i < rounds; i++)); do
     attach --disk "path=$image" >/dev/null && attach --net user >/dev/null || failed=$((failed + 1))
@@ -130,6 +149,8 @@ is "$rounds rounds" 0 $failed
 check "nothing of them is left" wait_for 60 balanced
 balanced || not_ok "the books" "before: $before" "now: $(books)"
 check "not even memory" test $(($(anonymous_kib "$daemon") - small)) -lt $((1024 + rounds * 4))
+
+figures "$rounds rounds"
 
 # With the processes killed at any instant: of the device, also while it is plugged in or out.
 touch "$work/kill"
@@ -148,6 +169,8 @@ wait $!
 is "$kills rounds with kill -9" 0 $failed
 check "nothing of them is left, either" wait_for 60 balanced
 balanced || not_ok "the books" "before: $before" "now: $(books)"
+
+figures "$kills with kills"
 
 # By force: the guest gets errors, what was done is in the image, and the image is free.
 attach --disk "path=$image" >/dev/null

@@ -157,7 +157,7 @@ static int do_attach(struct control *control, const Polyvisor__VcpuRequest *requ
     if (!device) {
         return error_set(err, ERROR_PROTOCOL, 0, "a request to plug in no device");
     }
-    return guest_attach(control->guest, device, err);
+    return guest_attach(control->guest, device, request->attach->handover, err);
 }
 
 static int do_detach(struct control *control, const Polyvisor__VcpuRequest *request,

@@ -139,9 +139,9 @@ static int map_state(struct attached *device, size_t size, struct error *err)
     return 0;
 }
 
-/* Doorbells: `kicks` to the device, `calls` from it, whose handler gets their number. */
+/* Doorbells: `kicks` to the device, `calls` from it. */
 static int take_doorbells(struct attached *device, unsigned kicks, unsigned calls,
-                          interrupt_handler *handler, struct error *err)
+                          struct error *err)
 {
     for (unsigned i = 0; i < kicks; i++) {
         device->kick[i] = take_descriptor(device, "kick", (int)i, err);
@@ -150,18 +150,24 @@ static int take_doorbells(struct attached *device, unsigned kicks, unsigned call
         }
     }
     for (unsigned i = 0; i < calls; i++) {
-        int fd = take_descriptor(device, "call", (int)i, err);
-        if (fd < 0) {
+        device->call[i] = take_descriptor(device, "call", (int)i, err);
+        if (device->call[i] < 0) {
             return -ERROR_INTERNAL;
         }
-        int result = interrupt_thread_watch(device->all->interrupts, fd, handler, device, i, err);
-        if (result != 0) {
-            close(fd);
-            return result;
-        }
-        device->call[i] = fd;
     }
     return 0;
+}
+
+/* Have the device's calls heard from now on: `handler` gets their number. Last of all, since the
+ * interrupt thread may run and the device may have called already. */
+static int watch_calls(struct attached *device, interrupt_handler *handler, struct error *err)
+{
+    int result = 0;
+    for (unsigned i = 0; i <= VIRTIO_QUEUES_MAX && device->call[i] >= 0 && result == 0; i++) {
+        result = interrupt_thread_watch(device->all->interrupts, device->call[i], handler, device,
+                                        i, err);
+    }
+    return result;
 }
 
 /* --- kinds ----------------------------------------------------------------------------------- */
@@ -172,7 +178,7 @@ static int attach_plain(struct attached *device, const Polyvisor__VcpuDevice *wa
     struct machine *machine = device->all->machine;
     int result = map_state(device, MMIO_STATE_SIZE, err);
     if (result == 0) {
-        result = take_doorbells(device, 1, 1, mmio_called, err);
+        result = take_doorbells(device, 1, 1, err);
     }
     if (result == 0) {
         device->reply = take_descriptor(device, "reply", -1, err);
@@ -207,7 +213,7 @@ static int attach_plain(struct attached *device, const Polyvisor__VcpuDevice *wa
                          wanted->kind);
     }
     mmio_client_set_irq(device->mmio, &irq);
-    return 0;
+    return watch_calls(device, mmio_called, err);
 }
 
 static struct spare *find_spare(struct devices *devices, const char *path)
@@ -253,12 +259,12 @@ static int open_transport(struct attached *device, const Polyvisor__VcpuDevice *
     if (spare) {
         spare->used = true;
         device->transport = spare->client;
-        return 0;
-    }
-    device->transport =
-        transport_client_create(wanted->transport_path, TUNABLE_TRANSPORT_DEADLINE_MS, err);
-    if (!device->transport) {
-        return -ERROR_IO;
+    } else {
+        device->transport =
+            transport_client_create(wanted->transport_path, TUNABLE_TRANSPORT_DEADLINE_MS, err);
+        if (!device->transport) {
+            return -ERROR_IO;
+        }
     }
     const struct transport_client_wait wait = {
         .slow_ms = TUNABLE_SLOW_MS,
@@ -280,7 +286,7 @@ static int attach_virtio(struct attached *device, const Polyvisor__VcpuDevice *w
     }
     int result = map_state(device, VIRTIO_STATE_SIZE, err);
     if (result == 0) {
-        result = take_doorbells(device, queues, queues + 1, virtio_called, err);
+        result = take_doorbells(device, queues, queues + 1, err);
     }
     if (result == 0) {
         result = open_transport(device, wanted, err);
@@ -301,7 +307,14 @@ static int attach_virtio(struct attached *device, const Polyvisor__VcpuDevice *w
     };
     memcpy(config.kick, device->kick, sizeof(config.kick));
     device->virtio = virtio_pci_create(device->all->pci, &config, err);
-    return device->virtio ? 0 : -ERROR_CONFIG;
+    if (!device->virtio) {
+        return -ERROR_CONFIG;
+    }
+    result = watch_calls(device, virtio_called, err);
+    if (result != 0) {
+        virtio_pci_remove(device->virtio);
+    }
+    return result;
 }
 
 static struct attached *find(struct devices *devices, const char *id)
@@ -444,13 +457,14 @@ void devices_destroy(struct devices *devices)
     if (!devices) {
         return;
     }
-    pci_host_destroy(devices->pci);
     for (unsigned i = 0; i < DEVICES_MAX; i++) {
         if (devices->list[i].all) {
-            close_channels(&devices->list[i]);
+            close_channels(
+                &devices->list[i]); /* the interrupt thread is in none of them any more */
             release(&devices->list[i]);
         }
     }
+    pci_host_destroy(devices->pci);
     for (unsigned i = 0; i < devices->spare_count; i++) {
         transport_client_destroy(devices->spares[i].client);
     }
@@ -460,32 +474,33 @@ void devices_destroy(struct devices *devices)
 
 /* --- plugging in and out --------------------------------------------------------------------- */
 
-/* What vmmd handed over last; what came for requests that never did is dropped. */
-static int receive_descriptors(struct devices *devices, struct fdlist *list, struct error *err)
+/* What vmmd handed over as `number`. What came before it was for requests that never did: dropped.
+ */
+static int receive_descriptors(struct devices *devices, uint64_t number, struct fdlist *list,
+                               struct error *err)
 {
-    int result = 0, last = -EAGAIN;
+    int result = -ENOENT;
+    uint64_t received = 0;
     list->count = 0;
-    while (devices->handover >= 0) {
-        struct fdlist next;
-        result = handover_receive(devices->handover, &next);
+    while (devices->handover >= 0 && received < number) {
+        fdlist_close(list);
+        result = handover_receive(devices->handover, &received, list);
         if (result != 0) {
             break;
         }
-        fdlist_close(list);
-        *list = next;
-        last = 0;
     }
-    if (last == 0 && result == -EAGAIN) {
+    if (result == 0 && received == number) {
         return 0;
     }
     fdlist_close(list);
     return error_set(err, ERROR_INTERNAL, -result, "a device's descriptors were not handed over");
 }
 
-int devices_attach(struct devices *devices, const Polyvisor__VcpuDevice *wanted, struct error *err)
+int devices_attach(struct devices *devices, const Polyvisor__VcpuDevice *wanted, uint64_t handover,
+                   struct error *err)
 {
     struct fdlist list;
-    int result = receive_descriptors(devices, &list, err);
+    int result = receive_descriptors(devices, handover, &list, err);
     if (result != 0) {
         return result;
     }

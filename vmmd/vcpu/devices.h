@@ -26,12 +26,14 @@ struct devices;
 struct devices *devices_create(const Polyvisor__VcpuConfigure *configure, struct machine *machine,
                                struct fdlist *descriptors, struct interrupt_thread *interrupts,
                                struct notices *notices, struct error *err);
-/* After CPU threads and interrupt thread have ended, before the machine is destroyed. */
+/* After CPU threads have ended, before the interrupt thread and the machine are destroyed. */
 void devices_destroy(struct devices *devices);
 
-/* Plug in a virtio device whose descriptors wait in the handover socket, while the guest runs. Main
- * thread, like the others. 0, or an error with *err set and nothing kept. */
-int devices_attach(struct devices *devices, const Polyvisor__VcpuDevice *wanted, struct error *err);
+/* Plug in a virtio device whose descriptors wait in the handover socket under the number
+ * `handover`, while the guest runs. Main thread, like the others. 0, or an error with *err set and
+ * nothing kept. */
+int devices_attach(struct devices *devices, const Polyvisor__VcpuDevice *wanted, uint64_t handover,
+                   struct error *err);
 /* Unplug one: ERROR_BUSY while its driver has it. With `force` the driver can do no more than let
  * go, and the device stays until this is asked again without. */
 int devices_detach(struct devices *devices, const char *id, bool force, struct error *err);

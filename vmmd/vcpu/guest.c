@@ -229,8 +229,8 @@ void guest_destroy(struct guest *guest)
     }
     guest_end(guest);
     jit_link_destroy(guest->jit);
-    interrupt_thread_destroy(guest->interrupts);
     devices_destroy(guest->devices);
+    interrupt_thread_destroy(guest->interrupts);
     if (guest->machine) {
         guest->machine->model->destroy(guest->machine);
     }
@@ -358,9 +358,10 @@ void guest_device_gone(struct guest *guest, const char *id)
     devices_gone(guest->devices, id);
 }
 
-int guest_attach(struct guest *guest, const Polyvisor__VcpuDevice *wanted, struct error *err)
+int guest_attach(struct guest *guest, const Polyvisor__VcpuDevice *wanted, uint64_t handover,
+                 struct error *err)
 {
-    return devices_attach(guest->devices, wanted, err);
+    return devices_attach(guest->devices, wanted, handover, err);
 }
 
 int guest_detach(struct guest *guest, const char *id, bool force, struct error *err)

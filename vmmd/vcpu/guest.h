@@ -40,7 +40,8 @@ void guest_report_stuck(struct guest *guest);
 /* vmmd says that the process of device `id` has ended: nothing is to be waited for. */
 void guest_device_gone(struct guest *guest, const char *id);
 /* Plug devices in and out while the guest runs; see devices.h. 0, or an error with *err set. */
-int guest_attach(struct guest *guest, const Polyvisor__VcpuDevice *wanted, struct error *err);
+int guest_attach(struct guest *guest, const Polyvisor__VcpuDevice *wanted, uint64_t handover,
+                 struct error *err);
 int guest_detach(struct guest *guest, const char *id, bool force, struct error *err);
 void guest_stats(struct guest *guest, Polyvisor__VcpuStats *stats);
 /* The code at a guest address (code_listing.h). CPUs that run pause meanwhile. */

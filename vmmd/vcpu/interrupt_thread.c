@@ -92,12 +92,12 @@ void interrupt_thread_unwatch(struct interrupt_thread *thread, int fd)
         }
         *at = watch->next;
         epoll_ctl(thread->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
-        close(fd);
         watch->removed = true;
         watch->next = thread->leftover;
         thread->leftover = watch;
         break;
     }
+    close(fd);
     pthread_mutex_unlock(&thread->lock);
 }
 

@@ -18,7 +18,8 @@ struct interrupt_thread *interrupt_thread_create(struct error *err);
 /* Watch `fd`, which becomes the thread's. 0, or an error with *err set (fd stays the caller's). */
 int interrupt_thread_watch(struct interrupt_thread *thread, int fd, interrupt_handler *handler,
                            void *context, unsigned number, struct error *err);
-/* Watch it no more, and close it. When this returns its handler is not running, nor will it. */
+/* Close it, and watch it no more if it was watched. When this returns its handler is not running,
+ * nor will it. */
 void interrupt_thread_unwatch(struct interrupt_thread *thread, int fd);
 int interrupt_thread_start(struct interrupt_thread *thread, struct error *err);
 /* Stop the thread if it runs; no handler is called any more. NULL is allowed. */

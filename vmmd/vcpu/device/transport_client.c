@@ -91,6 +91,7 @@ void transport_client_forget(struct transport_client *client)
     drain_replies(client);
     client->late = false;
     client->reset_id = 0;
+    client->wait = (struct transport_client_wait){.slow = NULL};
 }
 
 static int remaining_ms(uint64_t deadline_ns)

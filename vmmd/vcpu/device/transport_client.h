@@ -30,7 +30,7 @@ struct transport_client_wait {
     bool (*hopeless)(void *context);
     void *context;
 };
-/* Before CPUs run; `wait` is copied. */
+/* Before CPUs can reach the device; `wait` is copied. */
 void transport_client_set_wait(struct transport_client *client,
                                const struct transport_client_wait *wait);
 

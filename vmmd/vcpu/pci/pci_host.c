@@ -315,9 +315,11 @@ void pci_host_remove(struct pci_function *function)
     pci_host_set_intx(function, false);
 }
 
-bool pci_host_is_master(struct pci_function *function)
+bool pci_host_is_master(struct pci_function *function, const struct timespec *until)
 {
-    pthread_mutex_lock(&function->host->lock);
+    if (pthread_mutex_clocklock(&function->host->lock, CLOCK_MONOTONIC, until) != 0) {
+        return true;
+    }
     bool master = pci_function_get(function, PCI_COMMAND, 2) & PCI_COMMAND_MASTER;
     pthread_mutex_unlock(&function->host->lock);
     return master;

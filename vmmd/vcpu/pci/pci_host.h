@@ -17,6 +17,7 @@
 #include "libshared/base/error.h"
 #include "vmmd/vcpu/machine/machine.h"
 #include "vmmd/vcpu/pci/pci_function.h"
+#include <time.h>
 
 #define PCI_SLOT_COUNT 32u
 
@@ -32,8 +33,9 @@ int pci_host_add(struct pci_host *host, unsigned slot, struct pci_function *func
 /* Take it out again. When this returns no CPU is inside its access functions, and none will be. */
 void pci_host_remove(struct pci_function *function);
 /* Whether the guest lets the function write to memory, as drivers do for as long as they have it.
- */
-bool pci_host_is_master(struct pci_function *function);
+ * True, too, when nobody knows until then (CLOCK_MONOTONIC): a CPU is in a configuration access
+ * that waits for a device. */
+bool pci_host_is_master(struct pci_function *function, const struct timespec *until);
 /* Machine reset, while no CPU runs: all functions back to their first state, then their hooks. */
 void pci_host_reset(struct pci_host *host);
 /* Where messages go, or NULL when this machine takes none: then MSI-X is not offered. */

@@ -20,6 +20,10 @@
 #define REGION_SIZE       0x1000u
 #define NOTIFY_MULTIPLIER 4u
 
+/* A CPU that waits for a device holds locks for seconds: whoever unplugs asks again instead. */
+#define UNPLUG_PATIENCE_NS 100000000
+#define NS_PER_S           1000000000
+
 #define ISR_QUEUE  1u
 #define ISR_CONFIG 2u
 
@@ -482,9 +486,14 @@ int virtio_pci_reactivate(struct virtio_pci *device)
 
 bool virtio_pci_unplug(struct virtio_pci *device, bool force)
 {
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += UNPLUG_PATIENCE_NS;
+    until.tv_sec += until.tv_nsec / NS_PER_S;
+    until.tv_nsec %= NS_PER_S;
     /* One whose driver is absent has the bus's driver still, and is on the guest's list. */
-    bool left = !pci_host_is_master(&device->function);
-    return virtio_transport_unplug(&device->transport, left, force);
+    bool left = !pci_host_is_master(&device->function, &until);
+    return virtio_transport_unplug(&device->transport, left, force, &until);
 }
 
 void virtio_pci_remove(struct virtio_pci *device)

@@ -56,7 +56,8 @@ void virtio_pci_device_gone(struct virtio_pci *device);
 
 /* Unplug it, while the guest runs; main thread. True once no driver has it: then virtio_pci_remove
  * and virtio_pci_destroy follow. With `force` the driver can do no more than let go of it from now
- * on; what it asks for until then is for the device's process to refuse. */
+ * on; what it asks for until then is for the device's process to refuse. Waits for no device: false
+ * while a CPU does. */
 bool virtio_pci_unplug(struct virtio_pci *device, bool force);
 /* Take it out of the host bridge: no CPU is inside it any more, and none will be. */
 void virtio_pci_remove(struct virtio_pci *device);

@@ -430,11 +430,17 @@ static bool has_driver(const struct virtio_transport *transport)
     return atomic_load(&transport->status) & ~(uint32_t)VIRTIO_CONFIG_S_ACKNOWLEDGE;
 }
 
-bool virtio_transport_unplug(struct virtio_transport *transport, bool left, bool force)
+bool virtio_transport_unplug(struct virtio_transport *transport, bool left, bool force,
+                             const struct timespec *until)
 {
-    pthread_mutex_lock(&transport->lock);
+    if (force) {
+        atomic_store(&transport->unplugged, true);
+    }
+    if (pthread_mutex_clocklock(&transport->lock, CLOCK_MONOTONIC, until) != 0) {
+        return false;
+    }
     bool idle = left && !still_pending(transport) && !has_driver(transport);
-    if (idle || force) {
+    if (idle) {
         atomic_store(&transport->unplugged, true);
     }
     pthread_mutex_unlock(&transport->lock);

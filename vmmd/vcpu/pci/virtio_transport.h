@@ -16,6 +16,7 @@
 #include "vmmd/vcpu/device/transport_client.h"
 #include <pthread.h>
 #include <stdbool.h>
+#include <time.h>
 
 #define VIRTIO_COMMON_LENGTH 64u /* bytes of the common configuration structure */
 
@@ -95,8 +96,10 @@ void virtio_transport_device_gone(struct virtio_transport *transport);
 
 /* Take the device from the guest: true once no driver has it, by its status and by what the bus
  * says (`left`). It then stays so: the status takes nothing but zero. With `force` that holds at
- * once. Main thread. */
-bool virtio_transport_unplug(struct virtio_transport *transport, bool left, bool force);
+ * once. False, too, while a CPU waits for the device beyond `until` (CLOCK_MONOTONIC). Main thread.
+ */
+bool virtio_transport_unplug(struct virtio_transport *transport, bool left, bool force,
+                             const struct timespec *until);
 
 /* The device process was replaced: activate it again if the guest had it running. Main thread. 0,
  * or a negative errno (the device is then marked as needing a reset). */
