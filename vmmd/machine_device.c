@@ -1,6 +1,7 @@
 #include "vmmd/machine_device.h"
 
 #include "libshared/base/log.h"
+#include "libshared/disk/image_lock.h"
 #include "libshared/mem/memory.h"
 #include "libshared/mmio/channel.h"
 #include "libshared/virtio/state.h"
@@ -450,6 +451,12 @@ void machine_device_close_backend(struct machine_device *device)
     if (device->vsock) {
         vsock_close(device->vsock, device->backend_fd);
         device->backend_fd = -1;
+    }
+    if (device->disk && device->backend_fd >= 0) { /* its process has ended */
+        image_unlock(device->backend_fd);
+    }
+    for (unsigned i = 1; i < device->chain.count; i++) {
+        image_unlock(device->chain.layers[i].fd);
     }
     disk_chain_close(&device->chain);
     device_close_fd(&device->backend_fd);

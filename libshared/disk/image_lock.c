@@ -178,3 +178,14 @@ int image_lock(int fd, const char *path, bool read_only, struct error *err)
                                   strerror(-result))
                       : 0;
 }
+
+void image_unlock(int fd)
+{
+    const off_t bases[] = {LOCK_USED, LOCK_UNSHARED};
+
+    for (size_t i = 0; i < sizeof(bases) / sizeof(bases[0]); i++) {
+        struct flock lock = {
+            .l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = bases[i], .l_len = USES};
+        fcntl(fd, F_OFD_SETLK, &lock);
+    }
+}

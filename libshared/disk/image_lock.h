@@ -16,5 +16,9 @@
 
 /* Lock what `fd` refers to. `path` is for messages. 0, or a negative code (BUSY, IO). */
 int image_lock(int fd, const char *path, bool read_only, struct error *err);
+/* Let go of it at once, for all who share the descriptor: nobody may use the image by it any more.
+ * Without that it stays locked until the kernel has let go of the last of them, which for one that
+ * an io_uring had registered is some time after the end of its process. */
+void image_unlock(int fd);
 
 #endif

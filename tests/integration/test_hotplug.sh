@@ -13,9 +13,13 @@ gx() { timeout 120 "$vmctl" exec -n m -- "$@"; }
 in_guest() { gx sh -c "$1"; }
 attach() { "$vmctl" device attach m "$@" 2>>"$work/attach.err"; }
 detach() { "$vmctl" device detach m "$@" 2>>"$work/detach.err"; }
+both() { # COMMAND COMMAND: at the same time
+    $1 >/dev/null &
+    $2 >/dev/null && wait $!
+}
 device() { "$vmctl" --json device show m "$1" 2>/dev/null | tr -d ' \n'; }
 is() { # WHAT EXPECTED GOT
-    if [ "$2" = "$3" ]; then ok "$1"; else not_ok "$1" "expected: $2" "got: $3"; fi
+    if [ "$2" = "$3" ]; then ok "$1"; else not_ok "$1" "expected: $2" "got: $3" "$(tail -n 6 "$work"/*tach.err)"; fi
 }
 said() { # CODE ARGUMENT...
     local code=$1
@@ -46,14 +50,15 @@ figures() { # WHEN
         vcpud) pid=$(vcpud) ;;
         *) pid=$(pgrep -f "^devd --control $POLYVISOR_RUNTIME_DIR/vms/m/.* --id $what " | head -n 1) ;;
         esac
-        printf '    %-14s %-5s %3d descriptors, %2d memfds, %3d mappings, %2d threads, %6d KiB of its own\n' "$1" \
+        printf '    %-14s %-5s %3d descriptors, %2d memfds, %3d mappings, %2d threads, %6d KiB of its own, %5d in the heap\n' "$1" \
             "$what" "$(ls "/proc/$pid/fd" | wc -l)" "$(ls -l "/proc/$pid/fd" | grep -c memfd:)" \
-            "$(wc -l <"/proc/$pid/maps")" "$(ls "/proc/$pid/task" | wc -l)" "$(anonymous_kib "$pid")"
+            "$(wc -l <"/proc/$pid/maps")" "$(ls "/proc/$pid/task" | wc -l)" "$(anonymous_kib "$pid")" "$(heap_kib "$pid")"
     done
     printf '    %-14s %d processes, %d files\n' "$1" "$(our_processes | wc -l)" \
         "$(find "$POLYVISOR_RUNTIME_DIR" | wc -l)"
 }
 anonymous_kib() { sed -n 's/^RssAnon:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$1/status"; }
+heap_kib() { sed -n '/\[heap\]/,/^Rss/s/^Rss:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$1/smaps"; }
 # In the guest: the name that its kernel gave to disk1.
 find_disk='for disk in /sys/block/vd*; do [ "$(cat $disk/serial)" != polyvisor-disk1 ] || break; done; disk=/dev/${disk##*/}'
 # In the guest: numbered sectors, each once the one before is on the disk, until the disk is gone.
@@ -66,9 +71,10 @@ start_writer() {
 }
 writer_ended() { gx test -e /tmp/ended; }
 last_write_is_there() {
-    local last
+    local last found
     last=$(gx cat /tmp/last)
-    [ "$(dd if="$image" bs=512 skip="$last" count=1 2>/dev/null | head -c 8)" = "$(printf %08d "$last")" ]
+    found=$(dd if="$image" bs=512 skip="$last" count=1 2>/dev/null | head -c 8 | tr '\0' .)
+    [ "$found" = "$(printf %08d "$last")" ] || { echo "    at $last is $found"; false; }
 }
 
 daemon_start
@@ -141,9 +147,9 @@ balanced || not_ok "the books" "before: $before" "now: $(books)"
 figures before
 failed=0
 for ((i = 0; i < rounds; i++)); do
-    attach --disk "path=$image" >/dev/null && attach --net user >/dev/null || failed=$((failed + 1))
+    both "attach --disk path=$image" "attach --net user" || failed=$((failed + 1))
     in_guest "ip link set eth0 up; $find_disk; (while dd if=\$disk of=/dev/null bs=64k iflag=direct; do :; done) >/dev/null 2>&1 &"
-    detach disk1 >/dev/null && detach net0 >/dev/null || failed=$((failed + 1))
+    both "detach disk1" "detach net0" || failed=$((failed + 1))
 done
 is "$rounds rounds" 0 $failed
 check "nothing of them is left" wait_for 60 balanced

@@ -57,6 +57,25 @@ START_TEST(who_writes_is_alone)
 }
 END_TEST
 
+/* Whoever still has it open: the one who locked it says when it is over. */
+START_TEST(it_is_free_when_its_owner_says_so)
+{
+    for (int read_only = 0; read_only < 2; read_only++) {
+        int first = open_image(), second = open_image(), shared = dup(first);
+
+        ck_assert_int_eq(lock(first, read_only), 0);
+        close(first);
+        ck_assert_int_eq(lock(second, false), -ERROR_BUSY);
+        close(second);
+        second = open_image();
+        image_unlock(shared);
+        ck_assert_int_eq(lock(second, false), 0);
+        close(second);
+        close(shared);
+    }
+}
+END_TEST
+
 START_TEST(readers_share)
 {
     int first = open_image(), second = open_image(), writer = open_image();
@@ -153,6 +172,7 @@ int main(void)
 
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, who_writes_is_alone);
+    tcase_add_test(tests, it_is_free_when_its_owner_says_so);
     tcase_add_test(tests, readers_share);
     tcase_add_test(tests, it_lasts_as_long_as_anybody_has_the_descriptor);
     tcase_add_test(tests, the_holder_is_named);

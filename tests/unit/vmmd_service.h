@@ -244,6 +244,68 @@ static inline const Polyvisor__MachineInfo *machine(void)
     return response->machines[0];
 }
 
+/* Another one, whose devices misbehave as FAKE_DEVD says. */
+static inline void restart_supervisor_with(const char *devices)
+{
+    end_supervisor(SIGTERM);
+    setenv("FAKE_DEVD", devices, 1);
+    start_supervisor();
+    connect_client();
+}
+
+static inline enum error_code ask_kill(const char *name)
+{
+    Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
+    Polyvisor__KillRequest message = POLYVISOR__KILL_REQUEST__INIT;
+
+    message.name = (char *)name;
+    request.kill = &message;
+    request.body_case = POLYVISOR__REQUEST__BODY_KILL;
+    return ask(&request);
+}
+
+/* The pid of one of the machine's processes, as the last answer has it. */
+static inline pid_t pid_of(const char *role)
+{
+    const Polyvisor__MachineInfo *info = machine();
+
+    for (size_t i = 0; i < info->n_processes; i++) {
+        if (!strcmp(info->processes[i]->role, role)) {
+            return (pid_t)info->processes[i]->pid;
+        }
+    }
+    ck_abort_msg("no process '%s'", role);
+    return 0;
+}
+
+/* Wait for an event of that kind; the number of that kind seen so far. */
+static inline void await_event(const char *kind)
+{
+    ProtobufCMessage *message;
+    bool found = false;
+
+    while (!found) {
+        ck_assert_int_eq(channel_receive(events, &polyvisor__event__descriptor, &message, LONG_MS),
+                         0);
+        found = !strcmp(((Polyvisor__Event *)message)->kind, kind);
+        protobuf_c_message_free_unpacked(message, NULL);
+    }
+}
+
+static inline int count_descriptors(void)
+{
+    char path[64];
+    int count = 0;
+
+    snprintf(path, sizeof(path), "/proc/%d/fd", (int)supervisor_pid);
+    DIR *stream = opendir(path);
+    while (stream && readdir(stream)) {
+        count++;
+    }
+    closedir(stream);
+    return count;
+}
+
 /* True when the program was started as one of its stand-ins; *status is what main returns then. */
 static inline bool service_stand_in(int argc, char **argv, int *status)
 {

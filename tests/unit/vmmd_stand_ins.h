@@ -9,9 +9,11 @@
 #include "libshared/ipc/channel.h"
 #include "libshared/ipc/error_message.h"
 #include "libshared/ipc/fdlist.h"
+#include "libshared/ipc/handover.h"
 #include "proto/device.pb-c.h"
 #include "proto/vcpu.pb-c.h"
 #include "vmmd/spare.h"
+#include <fcntl.h>
 #include <nanomsg/pair.h>
 #include <poll.h>
 #include <signal.h>
@@ -105,6 +107,56 @@ static void fake_vcpu_await_key(struct channel *channel)
     }
 }
 
+/* What a device is made of must have come before the request, under its number. */
+static void fake_vcpu_take_device(const Polyvisor__VcpuAttach *attach)
+{
+    static int handover = -1;
+    struct fdlist list;
+    uint64_t number = 0;
+
+    handover = handover < 0 ? fdlist_take(&fake_descriptors, "handover") : handover;
+    while (number < attach->handover) {
+        if (handover_receive(handover, &number, &list)) {
+            _exit(97);
+        }
+        if (number == attach->handover &&
+            fdlist_take(&list, "dev.%s.state", attach->device->id) < 0) {
+            _exit(96);
+        }
+        fdlist_close(&list);
+    }
+}
+
+/* The answer to plugging in or out is an error, when `behaviour` says so: the driver has let go
+ * when it was asked for the third time ("busy"), or never, or not before force ("driver-keeps"). */
+static enum error_code fake_vcpu_plug(const char *behaviour, const Polyvisor__VcpuRequest *request)
+{
+    static unsigned asked;
+    static bool forced;
+
+    if (request->body_case == POLYVISOR__VCPU_REQUEST__BODY_ATTACH) {
+        fake_vcpu_take_device(request->attach);
+        asked = 0;
+        if (fake_says(behaviour, "attach-dies")) {
+            _exit(5);
+        }
+        return fake_says(behaviour, "attach-denied") ? ERROR_CONFIG : ERROR_OK;
+    }
+    if (request->detach->force) {
+        forced = true;
+        asked = 0;
+        return ERROR_OK;
+    }
+    if (fake_says(behaviour, "detach-dies")) {
+        _exit(5);
+    }
+    bool stays = fake_says(behaviour, "driver-keeps") && !forced;
+    bool busy = (fake_says(behaviour, "busy") || forced) && ++asked < 3;
+    return stays || busy                            ? ERROR_BUSY
+           : fake_says(behaviour, "detach-unknown") ? ERROR_NOT_FOUND
+                                                    : ERROR_OK;
+}
+
 static int fake_vcpud(struct channel *channel)
 {
     char behaviour[128] = "";
@@ -138,6 +190,14 @@ static int fake_vcpud(struct channel *channel)
                 fake_vcpu_stuck(channel, "rng0");
             }
             reply.stats = &stats;
+        } else if (request->body_case == POLYVISOR__VCPU_REQUEST__BODY_ATTACH ||
+                   request->body_case == POLYVISOR__VCPU_REQUEST__BODY_DETACH) {
+            enum error_code code = fake_vcpu_plug(behaviour, request);
+            if (code != ERROR_OK) {
+                error_set(&err, code, 0, "as it is wanted");
+                error_to_message(&err, &error);
+                reply.error = &error;
+            }
         }
         if (leave && fake_says(behaviour, "stay")) {
             protobuf_c_message_free_unpacked(message, NULL);
@@ -210,6 +270,16 @@ static void fake_panic(struct channel *channel, const char *behaviour)
     }
 }
 
+/* Whether an earlier process of this device has been here: it has left a file. */
+static bool fake_died_before(void)
+{
+    char mark[160];
+
+    snprintf(mark, sizeof(mark), "%s.died", fake_path);
+    int fd = open(mark, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
+    return fd < 0;
+}
+
 static int fake_devd(struct channel *channel, const char *id)
 {
     const char *all = getenv("FAKE_DEVD");
@@ -234,6 +304,16 @@ static int fake_devd(struct channel *channel, const char *id)
         protobuf_c_message_free_unpacked(message, NULL);
         if (configure && fake_says(behaviour, "mute")) {
             continue;
+        }
+        if (configure && fake_says(behaviour, "die-early") &&
+            (!fake_says(behaviour, "die-early-once") || !fake_died_before())) {
+            return 5;
+        }
+        if (configure && fake_says(behaviour, "refuse")) {
+            static struct error err;
+            error_set(&err, ERROR_DISK, 0, "as it is wanted");
+            error_to_message(&err, &error);
+            reply.error = &error;
         }
         if (stop && fake_says(behaviour, "stay")) {
             continue;
