@@ -55,7 +55,7 @@ include tools/bench.mk
 include tools/install.mk
 
 .PHONY: all clean deps
-all: $(PROGRAMS) $(SHARED_FILES) $(AGENT_RISCV64)
+all: $(PROGRAMS) $(SHARED_FILES) $(AGENTS)
 
 deps:
 	tools/install-deps

@@ -17,7 +17,7 @@ ZSHDIR := $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 VMCTL := $(BUILD)/bin/vmctl
 
 .PHONY: install uninstall
-install: $(PROGRAMS) $(AGENT_RISCV64)
+install: $(PROGRAMS) $(AGENTS)
 	install -d $(BINDIR) $(SBINDIR) $(DESTDIR)$(LIBEXECDIR) $(MANDIR)/man1 $(MANDIR)/man8 $(DOCDIR) \
 	    $(UNITDIR) $(BASHDIR) $(ZSHDIR)
 	install -m 755 $(VMCTL) $(BINDIR)/vmctl
@@ -30,8 +30,8 @@ install: $(PROGRAMS) $(AGENT_RISCV64)
 	$(VMCTL) help --completion bash >$(BASHDIR)/vmctl
 	$(VMCTL) help --completion zsh >$(ZSHDIR)/_vmctl
 	sed 's|@LIBEXECDIR@|$(LIBEXECDIR)|' systemd/vmmd.service.in >$(UNITDIR)/vmmd.service
-	install -d $(AGENTDIR)/riscv64
-	install -m 755 $(AGENT_RISCV64) $(AGENTDIR)/riscv64
+	for arch in $(AGENT_ARCHS); do install -d $(AGENTDIR)/$$arch && \
+	    install -m 755 build/agent/$$arch/polyvisor-agent $(AGENTDIR)/$$arch || exit 1; done
 	rm -rf $(IMAGEDIR)
 	install -d $(IMAGEDIR)
 	cp -r --no-preserve=ownership image/. $(IMAGEDIR)

@@ -30,7 +30,8 @@ fi
 "$tree/bin/vmctl" run --kernel /nowhere </dev/null 2>"$work/run.err"
 check "vmctl finds its vmmd" test $? -eq 7
 check "and what images are built with" test -x "$tree/share/polyvisor/image/build-image" -a \
-    -x "$tree/share/polyvisor/agent/riscv64/polyvisor-agent"
+    -x "$tree/share/polyvisor/agent/riscv64/polyvisor-agent" -a -x "$tree/share/polyvisor/agent/arm64/polyvisor-agent" -a \
+    -x "$tree/share/polyvisor/agent/x86_64/polyvisor-agent"
 if [ -f "$guest/vmlinux" ]; then
     "$tree/sbin/vmmd" &
     daemon=$!
