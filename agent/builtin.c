@@ -4,6 +4,7 @@
  */
 #include "agent/command.h"
 #include "agent/power.h"
+#include "agent/status.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -134,26 +135,87 @@ static int eject(const char *address)
     return write_one(path);
 }
 
-int builtin_run(char *const *arguments)
-{
-    int result = 2;
+/* ---- All of them ---- */
 
-    if (!strcmp(arguments[0], "put") && arguments[1] && arguments[2]) {
-        result = put(arguments[1], arguments[2]);
-    } else if (!strcmp(arguments[0], "get") && arguments[1]) {
-        result = get(arguments[1]);
-    } else if (!strcmp(arguments[0], "kind") && arguments[1]) {
-        result = kind(arguments[1]);
-    } else if (!strcmp(arguments[0], "rescan")) {
-        result = rescan();
-    } else if (!strcmp(arguments[0], "eject") && arguments[1]) {
-        result = eject(arguments[1]);
-    } else if (!strcmp(arguments[0], "poweroff")) {
-        result = power_end(POWER_OFF);
-    } else if (!strcmp(arguments[0], "reboot")) {
-        result = power_end(POWER_REBOOT);
-    } else {
-        fprintf(stderr, "this agent does not know '%s'\n", arguments[0]);
+static int run_put(char *const *arguments, const struct agent *agent)
+{
+    (void)agent;
+    return put(arguments[1], arguments[2]);
+}
+
+static int run_get(char *const *arguments, const struct agent *agent)
+{
+    (void)agent;
+    return get(arguments[1]);
+}
+
+static int run_kind(char *const *arguments, const struct agent *agent)
+{
+    (void)agent;
+    return kind(arguments[1]);
+}
+
+static int run_status(char *const *arguments, const struct agent *agent)
+{
+    (void)arguments;
+    return status_print(agent);
+}
+
+static int run_rescan(char *const *arguments, const struct agent *agent)
+{
+    (void)arguments, (void)agent;
+    return rescan();
+}
+
+static int run_eject(char *const *arguments, const struct agent *agent)
+{
+    (void)agent;
+    return eject(arguments[1]);
+}
+
+static int run_poweroff(char *const *arguments, const struct agent *agent)
+{
+    (void)arguments, (void)agent;
+    return power_end(POWER_OFF);
+}
+
+static int run_reboot(char *const *arguments, const struct agent *agent)
+{
+    (void)arguments, (void)agent;
+    return power_end(POWER_REBOOT);
+}
+
+static const struct builtin {
+    const char *name;
+    unsigned words; /* itself counted */
+    bool in_guest;  /* it changes the machine, which must be a guest */
+    int (*run)(char *const *arguments, const struct agent *agent);
+} builtins[] = {
+    {"put", 3, false, run_put},          {"get", 2, false, run_get},
+    {"kind", 2, false, run_kind},        {"status", 1, false, run_status},
+    {"rescan", 1, true, run_rescan},     {"eject", 2, true, run_eject},
+    {"poweroff", 1, true, run_poweroff}, {"reboot", 1, true, run_reboot},
+};
+
+int builtin_run(char *const *arguments, const struct agent *agent)
+{
+    unsigned words = 0;
+
+    while (arguments[words]) {
+        words++;
     }
-    return fflush(stdout) == 0 ? result : failed("output");
+    for (size_t i = 0; i < sizeof(builtins) / sizeof(builtins[0]); i++) {
+        const struct builtin *builtin = &builtins[i];
+        if (strcmp(arguments[0], builtin->name) != 0 || words < builtin->words) {
+            continue;
+        }
+        if (builtin->in_guest && !agent->in_guest) {
+            fprintf(stderr, "'%s' is for guests only\n", builtin->name);
+            return 1;
+        }
+        int result = builtin->run(arguments, agent);
+        return fflush(stdout) == 0 ? result : failed("output");
+    }
+    fprintf(stderr, "this agent does not know '%s'\n", arguments[0]);
+    return 2;
 }

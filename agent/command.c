@@ -149,7 +149,8 @@ static void set_environment(const struct command *command)
     }
 }
 
-static _Noreturn void become(const struct command *command, const struct plumbing *plumbing)
+static _Noreturn void become(const struct command *command, const struct agent *agent,
+                             const struct plumbing *plumbing)
 {
     sigset_t none;
     int cause = 0;
@@ -165,7 +166,7 @@ static _Noreturn void become(const struct command *command, const struct plumbin
     }
     if (!cause && command->start.flags & AGENT_START_BUILTIN) {
         close_range(STDERR_FILENO + 1, ~0u, 0); /* what an exec would close */
-        _exit(builtin_run(command->arguments));
+        _exit(builtin_run(command->arguments, agent));
     }
     if (!cause) {
         execvp(command->arguments[0], command->arguments);
@@ -214,8 +215,8 @@ static int read_failure(struct plumbing *plumbing)
     return bytes == sizeof(cause) ? cause : 0;
 }
 
-int command_start(const struct command *command, pid_t *child, int *input,
-                  int output[AGENT_STREAMS])
+int command_start(const struct command *command, const struct agent *agent, pid_t *child,
+                  int *input, int output[AGENT_STREAMS])
 {
     struct plumbing plumbing;
     int cause = open_plumbing(&plumbing, &command->start);
@@ -223,7 +224,7 @@ int command_start(const struct command *command, pid_t *child, int *input,
     if (!cause) {
         *child = fork();
         if (*child == 0) {
-            become(command, &plumbing);
+            become(command, agent, &plumbing);
         }
         cause = *child < 0 ? errno : read_failure(&plumbing);
         if (*child < 0 || cause) {

@@ -2,6 +2,7 @@
 #ifndef POLYVISOR_AGENT_COMMAND_H
 #define POLYVISOR_AGENT_COMMAND_H
 
+#include "agent/agent.h"
 #include "libshared/agent/protocol.h"
 #include <stddef.h>
 #include <sys/types.h>
@@ -18,10 +19,10 @@ int command_parse(struct command *command, const uint8_t *frame, size_t length);
 void command_release(struct command *command);
 /* Start it as the leader of a session of its own. Descriptors do not block; with a terminal
  * output[1] is -1. 0 or an errno: also when the program cannot be run. */
-int command_start(const struct command *command, pid_t *child, int *input,
-                  int output[AGENT_STREAMS]);
+int command_start(const struct command *command, const struct agent *agent, pid_t *child,
+                  int *input, int output[AGENT_STREAMS]);
 
 /* builtin.c: do it, reading standard input and writing standard output; the exit status. */
-int builtin_run(char *const *arguments);
+int builtin_run(char *const *arguments, const struct agent *agent);
 
 #endif

@@ -25,6 +25,7 @@ struct connection {
 };
 
 struct service {
+    const struct agent *agent;
     int listener, signals;
     struct session sessions[SESSIONS_MAX];
     struct connection connections[CONNECTIONS_MAX];
@@ -141,14 +142,15 @@ static bool take_hello(struct service *service, struct connection *connection, c
     return true;
 }
 
-static bool take_start(struct connection *connection, const uint8_t *frame, size_t length)
+static bool take_start(const struct service *service, struct connection *connection,
+                       const uint8_t *frame, size_t length)
 {
     struct session *session = connection->session;
 
     if (session->started) {
         return false;
     }
-    int cause = session_start(session, frame, length);
+    int cause = session_start(session, service->agent, frame, length);
     if (cause) {
         send_failure(connection, cause);
     }
@@ -193,7 +195,7 @@ static bool take_frame(struct service *service, struct connection *connection, u
     }
     switch (type) {
     case AGENT_START:
-        return take_start(connection, frame, length);
+        return take_start(service, connection, frame, length);
     case AGENT_INPUT:
         return take_input(session, frame, length);
     case AGENT_CONFIRM:
@@ -432,7 +434,7 @@ int service_turn(struct service *service, time_t patience, int wait_ms)
 
 /* ---- Life ---- */
 
-struct service *service_new(int listener, int signals)
+struct service *service_new(int listener, int signals, const struct agent *agent)
 {
     struct service *service = calloc(1, sizeof(*service));
 
@@ -441,6 +443,7 @@ struct service *service_new(int listener, int signals)
     }
     service->listener = listener;
     service->signals = signals;
+    service->agent = agent;
     for (unsigned i = 0; i < CONNECTIONS_MAX; i++) {
         service->connections[i].fd = -1;
     }

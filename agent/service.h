@@ -5,13 +5,14 @@
 #ifndef POLYVISOR_AGENT_SERVICE_H
 #define POLYVISOR_AGENT_SERVICE_H
 
+#include "agent/agent.h"
 #include <time.h>
 
 struct service;
 
-/* With a listening socket and a signalfd that hears of SIGCHLD; both stay the caller's and do not
- * block. NULL when memory is short. */
-struct service *service_new(int listener, int signals);
+/* With a listening socket and a signalfd that hears of SIGCHLD; both do not block, and like `agent`
+ * they stay the caller's. NULL when memory is short. */
+struct service *service_new(int listener, int signals, const struct agent *agent);
 /* Ends all connections and commands. */
 void service_free(struct service *service);
 

@@ -121,7 +121,8 @@ void session_free(struct session *session)
     memset(session, 0, sizeof(*session));
 }
 
-int session_start(struct session *session, const uint8_t *frame, size_t length)
+int session_start(struct session *session, const struct agent *agent, const uint8_t *frame,
+                  size_t length)
 {
     struct command command;
     int cause = command_parse(&command, frame, length);
@@ -129,7 +130,7 @@ int session_start(struct session *session, const uint8_t *frame, size_t length)
     if (cause) {
         return cause;
     }
-    cause = command_start(&command, &session->child, &session->input, session->output);
+    cause = command_start(&command, agent, &session->child, &session->input, session->output);
     session->terminal = command.start.flags & AGENT_START_TERMINAL;
     session->started = cause == 0;
     command_release(&command);

@@ -4,6 +4,7 @@
 #ifndef POLYVISOR_AGENT_SESSION_H
 #define POLYVISOR_AGENT_SESSION_H
 
+#include "agent/agent.h"
 #include "libshared/agent/protocol.h"
 #include <stdbool.h>
 #include <stddef.h>
@@ -45,7 +46,8 @@ struct session *session_new(struct session *sessions, const uint8_t *token);
 void session_free(struct session *session);
 
 /* Start the command of a START frame. 0 or an errno. */
-int session_start(struct session *session, const uint8_t *frame, size_t length);
+int session_start(struct session *session, const struct agent *agent, const uint8_t *frame,
+                  size_t length);
 /* Input numbered from `at`; none means the end. False: the client breaks the rules. */
 bool session_input(struct session *session, uint64_t at, const uint8_t *bytes, size_t length);
 /* The client has so much of the output. False: it cannot have. */

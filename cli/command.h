@@ -21,6 +21,7 @@
     X(show)                                                                                        \
     X(console)                                                                                     \
     X(exec)                                                                                        \
+    X(agent)                                                                                       \
     X(cp)                                                                                          \
     X(events)                                                                                      \
     X(link)                                                                                        \

@@ -24,6 +24,7 @@
 
 static int listener = -1, signals = -1;
 static struct service *service;
+static const struct agent agent; /* of nobody's machine */
 
 static uint8_t pattern(unsigned stream, uint64_t number)
 {
@@ -469,7 +470,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     if (listener < 0) {
         open_everything();
     }
-    service = service_new(listener, signals);
+    service = service_new(listener, signals, &agent);
     fuzz_require(service != NULL, "memory");
     for (unsigned i = 0; i < CLIENTS; i++) {
         clients[i].fd = -1;

@@ -121,6 +121,7 @@ static const char *const commands_asked[][WORDS] = {
     {"version"},
     {"start", "one"},
     {"stop", "one"},
+    {"agent", "one"},
     {"kill", "one"},
     {"rm", "one"},
     {"rm", "one", "two", "--force"},

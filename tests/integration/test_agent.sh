@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What the guest's agent does besides commands and files: the guest's clock, and its end.
+# What the guest's agent does besides commands and files: it tells of itself, keeps the guest's clock,
+# and ends the guest.
 . "$(dirname "$0")/lib.sh"
 
 socket=$work/v.sock
@@ -52,6 +53,18 @@ check "a disk is mounted in a guest" gx plain -- sh -c \
     'load-modules ext4; mkdir /d && mount -t ext4 /dev/vda /d && (trap "echo ended >/d/ended; exit" TERM; echo >/d/there; setsid sleep 1000 & wait) >/dev/null 2>&1 &
     until [ -e /d/there ]; do sleep 0.1; done'
 
+# What it tells of itself.
+check "ping" "$vmctl" agent ping plain
+told=$("$vmctl" --json agent plain)
+is "it answers" True "$(field answers <<<"$told")"
+is "its version is vmctl's" "$("$vmctl" --json version | field vmctl)" "$(field version <<<"$told")"
+is "its architecture" riscv64 "$(field isa <<<"$told")"
+is "its kernel" "Linux $(gx plain -- uname -r)" "$(field kernel <<<"$told")"
+is "how it keeps the clock" "1 0" "$(field clock_interval_s <<<"$told") $(field clock_steps <<<"$told")"
+check "for people, too" grep -q '^ISA: *riscv64' <("$vmctl" agent status plain)
+"$vmctl" agent pong plain 2>/dev/null
+is "an unknown question" 2 $?
+
 # The clock. A pause does not part it from the host's: the time counter goes on. What does is the host's
 # sleep, as when the real-time clock moves alone.
 check "the guest's clock is the host's" is_ahead plain 0
@@ -63,6 +76,7 @@ check "and is after a pause" is_ahead plain 0
 kill -9 "$(pid_of plain devd/rtc0)"
 gx plain -- rtc-shift 1000
 check "after the host's sleep it follows the real-time clock, whose process had just died" wait_for 60 is_ahead plain 1000
+is "it tells that it set it" 1 "$("$vmctl" --json agent plain | field clock_steps)"
 gx plain -- sh -c 'date -s "@$(($(date +%s) + 5000))" >/dev/null; sleep 3'
 check "what the guest sets itself is left alone" is_ahead plain 6000
 
@@ -74,7 +88,19 @@ is "its processes were told" ended "$(debugfs -R 'cat ended' "$work/disk" 2>/dev
 # A guest with one.
 machine init init --append "quiet script=init clock=0"
 gx init -- sh -c 'rtc-shift 1000; sleep 3'
+is "it tells that it is off" 0 "$("$vmctl" --json agent init | field clock_interval_s)"
 check "an agent that is told to leaves the clock alone" is_ahead init 0
 is "a guest with an init is stopped through its agent" agent "$(stopped_by --timeout 300s init)"
 check "by its init" wait_for 10 said init 'The system is going down'
 check "and that powered off" wait_for 10 said init 'reboot: Power down'
+
+# An agent that is gone: the power key is pressed.
+"$vmctl" start plain >/dev/null
+timeout 200 "$vmctl" agent ping --wait 100s plain >/dev/null
+gx plain -- sh -c '(sleep 0.2; kill $(pidof polyvisor-agent)) >/dev/null 2>&1 &'
+no_agent() { ! "$vmctl" --timeout 1s agent ping plain >/dev/null 2>&1; }
+check "an agent that is gone does not answer" wait_for 60 no_agent
+is "that is told" False "$("$vmctl" --timeout 1s --json agent plain | field answers)"
+is "then the power key is pressed" power-key "$(stopped_by --timeout 300s plain)"
+"$vmctl" agent plain >/dev/null 2>&1
+is "a machine that does not run" 5 $?

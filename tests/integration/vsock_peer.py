@@ -4,9 +4,12 @@ vsock_peer.py echo SOCKET PORT FILE [N]   N connections at once to an echo in th
 vsock_peer.py hold SOCKET PORT            connect, say "ready", wait for the end of the connection
 vsock_peer.py serve PATH                  listen; give back what each client sends
 vsock_peer.py greet SOCKET TEXT           send TEXT; print the answer
+vsock_peer.py bridge PATH SOCKET          listen as a machine's vsock does; SOCKET is the guest's side
+vsock_peer.py builtin SOCKET WORD...      have the agent behind SOCKET do WORD itself; print its status
 """
 import os
 import socket
+import struct
 import sys
 import threading
 
@@ -45,6 +48,61 @@ def echo(path, port, data, results, index):
     sender.start()
     results[index] = receive_all(peer) == data
     sender.join()
+
+
+def pass_on(source, target):
+    try:
+        while part := source.recv(65536):
+            target.sendall(part)
+        target.shutdown(socket.SHUT_WR)
+    except OSError:
+        source.close()
+        target.close()
+
+
+def bridge_one(client, path):
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = client.recv(1)
+        if not byte:
+            return
+        line += byte
+    guest = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        guest.connect(path)
+    except OSError:
+        client.close()
+        return
+    client.sendall(b"OK 1\n")
+    threading.Thread(target=pass_on, args=(guest, client), daemon=True).start()
+    pass_on(client, guest)
+
+
+def command_bridge(path, guest_path):
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(path)
+    listener.listen(64)
+    while True:
+        client, _ = listener.accept()
+        threading.Thread(target=bridge_one, args=(client, guest_path), daemon=True).start()
+
+
+def command_builtin(path, *words):
+    """libshared/agent/protocol.h: HELLO, START, until ENDED."""
+    peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    peer.settimeout(120)
+    peer.connect(path)
+    text = b"".join(word.encode() + b"\0" for word in words) + b"\0"
+    for kind, body in ((1, struct.pack("<II16sQQ", 0x47415650, 1, os.urandom(16), 0, 0)),
+                       (3, struct.pack("<IHHII", 2, 0, 0, len(words), 0) + text)):
+        peer.sendall(struct.pack("<IB3x", len(body), kind) + body)
+    stream = peer.makefile("rb")
+    while True:
+        length, kind = struct.unpack("<IB3x", stream.read(8))
+        body = stream.read(length)
+        if kind == 9:
+            print(struct.unpack("<II", body)[1])
+            return
 
 
 def command_echo(path, port, file, count="1"):

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# The agent of each guest architecture runs and does its part, without a guest: over a Unix socket,
+# natively or under user-mode QEMU. vmctl is at the other end, through what stands for the vsock.
+. "$(dirname "$0")/lib.sh"
+
+is() { # WHAT EXPECTED GOT
+    if [ "$2" = "$3" ]; then ok "$1"; else not_ok "$1" "expected: $2" "got: $3"; fi
+}
+peer() { python3 tests/integration/vsock_peer.py "$@"; }
+declare -A emulators=([riscv64]=qemu-riscv64-static [arm64]=qemu-aarch64-static [x86_64]=qemu-x86_64-static)
+declare -A machines=([riscv64]=riscv64 [arm64]=aarch64 [x86_64]=x86_64)
+
+head -c 300000 /dev/urandom >"$work/data"
+sum=$(sha256sum <"$work/data")
+
+try() { # ARCH
+    local arch=$1 run=() socket=$work/$1.sock vsock=$work/$1.vsock
+    gx() { timeout 120 "$vmctl" exec --vsock "$vsock" "$@"; }
+    if [ "${machines[$arch]}" != "$(uname -m)" ]; then
+        run=("${emulators[$arch]}")
+        command -v "${run[0]}" >/dev/null || { echo "skip - $arch: there is no ${run[0]}"; return; }
+    fi
+    check "$arch: it is static" sh -c "! readelf -l 'build/agent/$arch/polyvisor-agent' | grep -q INTERP"
+    "${run[@]}" "build/agent/$arch/polyvisor-agent" --unix "$socket" --patience 60 2>"$work/$arch.err" &
+    agent=$!
+    wait_for 20 test -S "$socket"
+    peer bridge "$vsock" "$socket" &
+    bridge=$!
+    wait_for 20 test -S "$vsock"
+    is "$arch: it tells its architecture" "$arch" "$(timeout 120 "$vmctl" --json agent --vsock "$vsock" any |
+        python3 -c 'import json, sys; print(json.load(sys.stdin)["isa"])')"
+    is "$arch: a command" "hello 3" "$(gx -n any -- sh -c 'echo hello; exit 3' | tr '\n' ' '; echo "${PIPESTATUS[0]}")"
+    is "$arch: input and output" "$sum" "$(gx any -- cat <"$work/data" | sha256sum)"
+    is "$arch: a signal's status" 143 "$(gx -n any -- sh -c 'kill -TERM $$'; echo $?)"
+    is "$arch: no such program" 127 "$(gx -n any -- /no/such/program 2>/dev/null; echo $?)"
+    check "$arch: a terminal" grep -q "a terminal" <(script -qec \
+        "timeout 60 '$vmctl' exec -t --vsock '$vsock' any -- sh -c '[ -t 0 ] && [ -t 1 ] && echo a terminal'" /dev/null </dev/null)
+    check "$arch: a file there" timeout 120 "$vmctl" cp --vsock "$vsock" "$work/data" "any:$work/$arch.copy"
+    check "$arch: and back" timeout 120 "$vmctl" cp --vsock "$vsock" "any:$work/$arch.copy" "$work/$arch.back"
+    check "$arch: with its bytes" cmp "$work/data" "$work/$arch.back"
+    # Were it to take it for a guest, this would end with 0: there is no such device.
+    is "$arch: without a vsock it changes no machine" 1 "$(peer builtin "$socket" eject ffff:ff:1f.7)"
+    kill "$agent" "$bridge"
+    wait "$agent" "$bridge" 2>/dev/null
+}
+
+for arch in riscv64 arm64 x86_64; do
+    try $arch
+done
