@@ -74,8 +74,10 @@ const struct option_type option_cloud_init = {
 
 static int archive_failed(struct archive *archive, struct error *err)
 {
-    return error_set(err, ERROR_IO, archive_errno(archive), "cannot make the cloud-init disk: %s",
-                     archive_error_string(archive));
+    error_set(err, ERROR_IO, archive_errno(archive), "cannot make the cloud-init disk: %s",
+              archive_error_string(archive));
+    error_hint(err, "TMPDIR names the folder of temporary files");
+    return -ERROR_IO;
 }
 
 static int add_file(struct archive *archive, const char *name, const char *bytes, size_t size,
