@@ -80,9 +80,11 @@ static int machine_open_devices(struct machine *machine, struct error *err)
 {
     machine->device_count =
         machine_device_plan(machine->planned, machine->config, machine->directory);
-    for (size_t i = 0; i < machine->device_count; i++) {
+    for (size_t i = 0; i < machine->device_count; i++) { /* all: one that fails gives all back */
         machine->devices[i] = &machine->planned[i];
         machine->devices[i]->machine = machine;
+    }
+    for (size_t i = 0; i < machine->device_count; i++) {
         int result = machine_device_open(machine->devices[i], machine->host->base,
                                          machine->host->programs, err);
         if (result) {
