@@ -46,6 +46,24 @@ start=2048, size=$sectors, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B" | sfdisk -
     mcopy -i "$part" "$work/words" ::IMAGE.INF
 }
 
+# ---- Packages that are unpacked here ----
+
+# The link of one package is where another's file would be unpacked to: on the host.
+make_package() { # NAME: from $work/NAME
+    mkdir -p "$work/$1/DEBIAN"
+    printf 'Package: %s\nVersion: 1\nArchitecture: all\nMaintainer: x <x@x>\nDescription: x\n' "$1" >"$work/$1/DEBIAN/control"
+    dpkg-deb -b "$work/$1" "$work/archives/${1}_1_all.deb" >/dev/null
+}
+mkdir -p "$work/archives" "$work/outside" "$work/build" "$work/base-files/usr" "$work/leak/usr/way"
+ln -s "$work/outside" "$work/base-files/usr/way"
+echo secret >"$work/leak/usr/way/file"
+make_package base-files
+make_package leak
+printf '%s_1_all.deb\n' base-files leak >"$work/build/base"
+says "a package is not unpacked to places of the host" 1 "would be unpacked to $work/outside" \
+    env PV_ARCH=riscv64 fakeroot -- bash -c 'exec "$@" 3>/dev/null' - "$top/image/make-root" "$work/build" "$work/archives" "$top/image" 0 0
+is "and nothing of it is there" "" "$(ls "$work/outside")"
+
 # ---- What is said of images ----
 
 is "no images are an empty list" "[]" "$("$vmctl" --json image list)"
