@@ -84,17 +84,37 @@ static bool names_a_protocol(const char *name)
 
 /* ---- One file ---- */
 
+/* Opening may do something by itself: a watchdog's device begins to count. */
+static int open_checked(int place)
+{
+    struct stat status;
+    char path[32];
+
+    if (fstat(place, &status) < 0) {
+        return -errno;
+    }
+    if (!S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode)) {
+        return -ENOTBLK;
+    }
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", place);
+    int fd = open(path, OPEN_FLAGS);
+    return fd < 0 ? -errno : fd;
+}
+
 static int open_beneath(const char *folder, const char *name)
 {
-    const struct open_how how = {.flags = OPEN_FLAGS,
+    const struct open_how how = {.flags = O_PATH | O_CLOEXEC,
                                  .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
     int directory = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
 
     if (directory < 0) {
         return -errno;
     }
-    long fd = syscall(SYS_openat2, directory, name, &how, sizeof(how));
-    int result = fd < 0 ? -errno : (int)fd;
+    int place = (int)syscall(SYS_openat2, directory, name, &how, sizeof(how));
+    int result = place < 0 ? -errno : open_checked(place);
+    if (place >= 0) {
+        close(place);
+    }
     close(directory);
     return result;
 }
@@ -112,6 +132,10 @@ static int open_failed(const char *path, const char *image, int cause, struct er
 {
     if (cause == EXDEV || cause == ELOOP) {
         return refuse_place(path, image, err);
+    }
+    if (cause == ENOTBLK) {
+        return error_set(err, ERROR_DISK, 0,
+                         "the backing file '%.150s' is neither a file nor a block device", path);
     }
     error_set(err, cause == ENOSYS ? ERROR_UNSUPPORTED : ERROR_DISK, cause,
               "cannot open '%.90s', the backing file of '%.80s': %s", path, image, strerror(cause));
@@ -143,10 +167,6 @@ static int check_file(const struct disk_chain *chain, int fd, const char *path, 
     if (fstat(fd, &status) < 0) {
         return error_set(err, ERROR_IO, errno, "cannot look at '%.150s': %s", path,
                          strerror(errno));
-    }
-    if (!S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode)) {
-        return error_set(err, ERROR_DISK, 0,
-                         "the backing file '%.150s' is neither a file nor a block device", path);
     }
     for (unsigned i = 0; i < chain->count; i++) {
         if (fstat(chain->layers[i].fd, &other) == 0 && other.st_dev == status.st_dev &&
