@@ -28,6 +28,7 @@
     X(disk)                                                                                        \
     X(image)                                                                                       \
     X(balloon)                                                                                     \
+    X(memory)                                                                                      \
     X(stats)                                                                                       \
     X(disas)                                                                                       \
     X(device)                                                                                      \

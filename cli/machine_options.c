@@ -343,6 +343,46 @@ static void release_text(void *target)
 const struct option_type option_vsock = {
     .takes_value = true, .parse = parse_vsock, .release = release_text};
 
+/* ---- --memory ---- */
+
+int machine_memory_is_fixed(struct error *err)
+{
+    error_set(err, ERROR_UNSUPPORTED, 0,
+              "a machine cannot be given more memory while it runs: it has no virtio-mem");
+    error_hint(err,
+               "Debian's riscv64 kernels have no driver for it (CONFIG_VIRTIO_MEM). Give all of it "
+               "at the start, --memory SIZE; take from it and give back: vmctl balloon NAME SIZE");
+    return -ERROR_UNSUPPORTED;
+}
+
+/* SIZE, or SIZE,max=SIZE as for machines whose memory grows: which ours does not. */
+static int parse_memory(const struct option_spec *option, const char *value, void *target,
+                        struct error *err)
+{
+    const char *comma = strchr(value, ',');
+    char size[32];
+    uint64_t bytes, most;
+
+    if (comma == NULL) {
+        return option_size.parse(option, value, target, err);
+    }
+    int length = snprintf(size, sizeof(size), "%.*s", (int)(comma - value), value);
+    if (length >= (int)sizeof(size) || strncmp(comma, ",max=", 5) != 0 ||
+        value_parse_size(size, &bytes) != 0 || value_parse_size(comma + 5, &most) != 0 ||
+        most < bytes) {
+        error_set(err, ERROR_USAGE, 0, "--memory: '%s' is no size of memory", value);
+        error_hint(err, "bytes, or a number with K, M, G or T: 512M");
+        return -ERROR_USAGE;
+    }
+    if (most > bytes) {
+        return machine_memory_is_fixed(err);
+    }
+    *(uint64_t *)target = bytes;
+    return 0;
+}
+
+const struct option_type option_memory = {.takes_value = true, .parse = parse_memory};
+
 /* ---- --balloon, as libshared/balloon/setting.h says ---- */
 
 static int parse_balloon(const struct option_spec *option, const char *value, void *target,

@@ -67,6 +67,7 @@ struct machine_settings {
     bool perf_map;
 };
 
+extern const struct option_type option_memory;   /* uint64_t, bytes */
 extern const struct option_type option_disk;     /* struct disk_settings */
 extern const struct option_type option_net;      /* struct net_settings */
 extern const struct option_type option_machine;  /* const char *: the irqchip */
@@ -75,6 +76,10 @@ extern const struct option_type option_balloon;  /* char * */
 extern const struct option_type option_vsock;    /* char * */
 extern const struct option_type option_port;     /* struct port_settings */
 extern const struct option_type option_share;    /* struct share_settings */
+
+/* Memory can be taken from a machine while it runs (vmctl balloon), but not added. Sets *err to say so.
+ * -ERROR_UNSUPPORTED. */
+int machine_memory_is_fixed(struct error *err);
 
 /* The lines of a table whose settings are a `struct machine_settings`. */
 #define MACHINE_OPTIONS                                                                            \
@@ -112,10 +117,11 @@ extern const struct option_type option_share;    /* struct share_settings */
          .summary = "number of processors",                                                        \
          .offset = offsetof(struct machine_settings, cpus)},                                       \
         {.name = "memory",                                                                         \
-         .type = &option_size,                                                                     \
+         .type = &option_memory,                                                                   \
          .argument = "SIZE",                                                                       \
          .default_value = "512M",                                                                  \
-         .summary = "guest memory: bytes, or a number with K, M, G or T",                          \
+         .summary = "guest memory: bytes, or a number with K, M, G or T. It is all that the "      \
+                    "machine can have: see 'vmctl memory --help'",                                 \
          .offset = offsetof(struct machine_settings, memory_bytes)},                               \
         {.name = "disk",                                                                           \
          .type = &option_disk,                                                                     \

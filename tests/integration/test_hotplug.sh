@@ -84,6 +84,12 @@ daemon_start
 check "a machine that does not run takes no device" refused wrong-state device attach m --disk "path=$image"
 "$vmctl" start m >/dev/null
 
+# Memory does not come and go; whoever wants that is told what does.
+check "memory is shown" grep -q '"memory_bytes":268435456.*"resizable":false' <("$vmctl" --json memory m | tr -d ' \n')
+check "another amount is refused" refused unsupported memory m 512M
+check "as when it is wanted at the start" refused unsupported create n --kernel "$guest/vmlinux" --memory 256M,max=1G
+check "what it has is no change" "$vmctl" -q memory m 256M
+
 # Without an agent.
 "$vmctl" create deaf --kernel "$guest/vmlinux" --memory 128M --append quiet >/dev/null
 "$vmctl" start deaf >/dev/null

@@ -406,6 +406,40 @@ START_TEST(machines_have_defaults)
 }
 END_TEST
 
+/* Memory cannot grow while a machine runs: who wants that is told so, not given less. */
+START_TEST(memory_has_one_size)
+{
+    static const struct {
+        const char *text;
+        enum error_code code;
+        uint64_t bytes;
+    } cases[] = {
+        {"256M", ERROR_OK, 256u << 20},
+        {"256M,max=256M", ERROR_OK, 256u << 20},
+        {"256M,max=512M", ERROR_UNSUPPORTED, 0},
+        {"256M,max=128M", ERROR_USAGE, 0},
+        {"256M,max=", ERROR_USAGE, 0},
+        {"256M,", ERROR_USAGE, 0},
+        {"256M,min=1M", ERROR_USAGE, 0},
+        {",max=1G", ERROR_USAGE, 0},
+        {"max=1G", ERROR_USAGE, 0},
+        {"256M,max=1G,max=2G", ERROR_USAGE, 0},
+        {"0000000000000000000000000000000000001M,max=1G", ERROR_USAGE, 0},
+        {"", ERROR_USAGE, 0},
+    };
+    struct machine_settings settings;
+    struct error err;
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        int status = PARSE_MACHINE(&settings, &err, "--kernel", "/k", "--memory", cases[i].text);
+        ck_assert_msg(status == (cases[i].code ? -(int)cases[i].code : 0), "'%s'", cases[i].text);
+        ck_assert(status || settings.memory_bytes == cases[i].bytes);
+        ck_assert(!status || err.hint[0]);
+        release_machine(&settings);
+    }
+}
+END_TEST
+
 START_TEST(the_machine_option_takes_words)
 {
     static const char *const wrong[] = {"", "aia", "irqchip=", "irqchip=gic", "irqchip=aia,"};
@@ -573,6 +607,7 @@ int main(void)
     tcase_add_test(tests, paths_become_absolute);
     tcase_add_test(tests, bad_options_say_what_is_wrong);
     tcase_add_test(tests, machines_have_defaults);
+    tcase_add_test(tests, memory_has_one_size);
     tcase_add_test(tests, the_machine_option_takes_words);
     tcase_add_test(tests, machines_need_something_to_boot);
     tcase_add_test(tests, disks_are_described_by_words);
