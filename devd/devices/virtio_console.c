@@ -332,7 +332,7 @@ static void attached(void *context, bool any)
 
     (void)any;
     /* A driver that has not heard of the port will hear that, too, once it is ready. */
-    if (own->multiport && saved_of(port->device)->ready) {
+    if (own->multiport && !port->is_console && saved_of(port->device)->ready) {
         tell(port, TELL_OPEN);
     }
 }

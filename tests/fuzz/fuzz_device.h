@@ -22,6 +22,7 @@
 #define FUZZ_RAM_BASE UINT64_C(0x80000000)
 #define FUZZ_RAM_SIZE 0x40000u
 #define FUZZ_DISK     0x10000u
+#define FUZZ_PORTS    2u
 
 struct fuzz_host {
     int memory_fd, codemap_fd, state_fd, disk_fd, listener, doorbell, reply, console_fd;
@@ -33,6 +34,9 @@ struct fuzz_host {
     const char *vsock;       /* its setting, or NULL */
     int backend_fd;          /* what the next one is given */
     int client;              /* of the console, -1: none */
+    char *ports[FUZZ_PORTS]; /* settings of further console ports that the next one has */
+    unsigned port_count;
+    int port_memory[FUZZ_PORTS], port_listeners[FUZZ_PORTS][2], port_clients[FUZZ_PORTS];
     char path[64];
 };
 
@@ -70,6 +74,39 @@ static inline void fuzz_open_console(struct fuzz_host *host)
     fuzz_require(pwrite(host->console_fd, head, sizeof(head), 0) == sizeof(head), "console memory");
 }
 
+/* The sockets of a further console port; 0: of named clients, 1: of plain ones. */
+static inline struct sockaddr_un fuzz_port_address(unsigned port, unsigned which)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+    snprintf(address.sun_path + 1, sizeof(address.sun_path) - 1, "polyvisor-fuzz-%d-%u-%u",
+             (int)getpid(), port, which);
+    return address;
+}
+
+/* A stream and a terminal; host->port_count says how many of them the next device has. */
+static inline void fuzz_open_ports(struct fuzz_host *host)
+{
+    static char stream[] = "stream", screen[] = "screen,console";
+    const uint32_t head[] = {CONSOLE_MEMORY_MAGIC, CONSOLE_MEMORY_VERSION};
+
+    host->ports[0] = stream;
+    host->ports[1] = screen;
+    for (unsigned i = 0; i < FUZZ_PORTS; i++) {
+        host->port_clients[i] = -1;
+        host->port_memory[i] = memory_create_fd("port", CONSOLE_MEMORY_SIZE);
+        fuzz_require(pwrite(host->port_memory[i], head, sizeof(head), 0) == sizeof(head), "port");
+        for (unsigned which = 0; which < 2; which++) {
+            const struct sockaddr_un address = fuzz_port_address(i, which);
+            int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+            fuzz_require(bind(fd, (const struct sockaddr *)&address, sizeof(address)) == 0 &&
+                             listen(fd, 16) == 0,
+                         "port");
+            host->port_listeners[i][which] = fd;
+        }
+    }
+}
+
 static inline void fuzz_open(struct fuzz_host *host)
 {
     int ram = memory_create_fd("ram", FUZZ_RAM_SIZE);
@@ -104,6 +141,8 @@ static inline void fuzz_start(struct fuzz_host *host, const char *kind, bool res
                                        .serial = "fuzz",
                                        .vsock = host->vsock,
                                        .disk = host->disk,
+                                       .ports = host->ports,
+                                       .port_count = host->port_count,
                                        .restart = restart};
     struct error err;
 
@@ -113,6 +152,12 @@ static inline void fuzz_start(struct fuzz_host *host, const char *kind, bool res
     descriptors.console = fcntl(host->listener, F_DUPFD_CLOEXEC, 0);
     descriptors.console_memory = fcntl(host->console_fd, F_DUPFD_CLOEXEC, 0);
     descriptors.reply = fcntl(host->reply, F_DUPFD_CLOEXEC, 0);
+    for (unsigned i = 0; i < host->port_count; i++) {
+        descriptors.ports[i] =
+            (struct device_port){fcntl(host->port_listeners[i][0], F_DUPFD_CLOEXEC, 0),
+                                 fcntl(host->port_listeners[i][1], F_DUPFD_CLOEXEC, 0),
+                                 fcntl(host->port_memory[i], F_DUPFD_CLOEXEC, 0)};
+    }
     for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++) {
         descriptors.kick[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     }
@@ -163,14 +208,55 @@ static inline void fuzz_late(struct fuzz_host *host)
 }
 
 /* A console that nobody has written to. */
-static inline void fuzz_clear_console(struct fuzz_host *host)
+static inline void fuzz_clear_console(int memory)
 {
     const uint32_t head[] = {CONSOLE_MEMORY_MAGIC, CONSOLE_MEMORY_VERSION};
     static const uint8_t nothing[offsetof(struct console_memory, ring)];
 
-    fuzz_require(pwrite(host->console_fd, nothing, sizeof(nothing), 0) == sizeof(nothing) &&
-                     pwrite(host->console_fd, head, sizeof(head), 0) == sizeof(head),
+    fuzz_require(pwrite(memory, nothing, sizeof(nothing), 0) == sizeof(nothing) &&
+                     pwrite(memory, head, sizeof(head), 0) == sizeof(head),
                  "console memory");
+}
+
+static inline void fuzz_end_ports(struct fuzz_host *host)
+{
+    for (unsigned i = 0; i < host->port_count; i++) {
+        fuzz_clear_console(host->port_memory[i]);
+        for (int late; (late = accept(host->port_listeners[i][1], NULL, NULL)) >= 0;) {
+            close(late);
+        }
+        if (host->port_clients[i] >= 0) {
+            close(host->port_clients[i]);
+            host->port_clients[i] = -1;
+        }
+    }
+}
+
+/* A plain client of a further port comes, sends, reads or leaves. */
+static inline void fuzz_port_client(struct fuzz_host *host, struct fuzz_input *input)
+{
+    uint8_t what = (uint8_t)fuzz_take(input, 1), bytes[512];
+    unsigned port = what % FUZZ_PORTS;
+    int *client = &host->port_clients[port];
+    size_t size;
+
+    if (*client < 0) {
+        const struct sockaddr_un address = fuzz_port_address(port, 1);
+        *client = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        fuzz_require(connect(*client, (const struct sockaddr *)&address, sizeof(address)) == 0 ||
+                         errno == EAGAIN,
+                     "connect");
+    } else if (what < 32) {
+        close(*client);
+        *client = -1;
+    } else if (what < 48) {
+        shutdown(*client, SHUT_WR);
+    } else if (what < 128) {
+        const uint8_t *text = fuzz_bytes(input, what, &size);
+        send(*client, text, size, MSG_NOSIGNAL);
+    } else {
+        recv(*client, bytes, sizeof(bytes), MSG_DONTWAIT);
+    }
 }
 
 /* Leave nothing of this input to the next. */
@@ -178,7 +264,8 @@ static inline void fuzz_end(struct fuzz_host *host)
 {
     device_destroy(host->device);
     host->device = NULL;
-    fuzz_clear_console(host);
+    fuzz_clear_console(host->console_fd);
+    fuzz_end_ports(host);
     if (host->client >= 0) {
         close(host->client);
         host->client = -1;
@@ -194,7 +281,8 @@ static inline void fuzz_damage_console(struct fuzz_host *host, struct fuzz_input
     uint64_t value = fuzz_number(input);
     uint16_t at = (uint16_t)(8 + fuzz_take(input, 2) % (offsetof(struct console_memory, ring) - 8));
 
-    pwrite(host->console_fd, &value, fuzz_take(input, 1) & 1 ? 8 : 4, at & ~3);
+    pwrite(host->port_count && value & 1 ? host->port_memory[value >> 1 & 1] : host->console_fd,
+           &value, fuzz_take(input, 1) & 1 ? 8 : 4, at & ~3);
 }
 
 /* A greeting: of a stranger, or of somebody who has been here before. */

@@ -1,7 +1,7 @@
 /*
  * What people write: command lines of a machine, from vmctl's parsers through the message to what
- * vmmd makes of it; and the settings of network cards, vsocks and limits, which come back from
- * their text unchanged.
+ * vmmd makes of it; and the settings of network cards, vsocks, console ports and limits, which come
+ * back from their text unchanged.
  */
 #include "cli/machine_options.h"
 #include "cli/suggest.h"
@@ -9,6 +9,7 @@
 #include "libshared/ipc/runtime.h"
 #include "libshared/limit/setting.h"
 #include "libshared/net/setting.h"
+#include "libshared/port/setting.h"
 #include "libshared/vsock/setting.h"
 #include "tests/fuzz/fuzz_input.h"
 #include "vmmd/message.h"
@@ -91,6 +92,30 @@ static void net(struct fuzz_input *input)
                      setting.forward_count == again.forward_count &&
                      !memcmp(setting.forwards, again.forwards,
                              setting.forward_count * sizeof(again.forwards[0])),
+                 "what was written says the same");
+    free(written);
+}
+
+static void port(struct fuzz_input *input)
+{
+    struct port_setting setting, again;
+    char text[TEXT_MAX];
+    struct error err;
+
+    error_clear(&err);
+    take_text(input, text, sizeof(text));
+    int status = port_setting_parse(text, ERROR_CONFIG, &setting, &err);
+    if (status != 0) {
+        check_error(&err, status);
+        return;
+    }
+    fuzz_require(strlen(setting.name) >= 1 && strlen(setting.name) <= PORT_NAME_MAX &&
+                     strlen(setting.path) <= PORT_PATH_MAX && !strchr(setting.name, '/'),
+                 "a name and a path in their ranges");
+    char *written = port_setting_format(&setting);
+    fuzz_require(written != NULL, "memory");
+    fuzz_require(port_setting_parse(written, ERROR_CONFIG, &again, &err) == 0 &&
+                     memcmp(&setting, &again, sizeof(again)) == 0,
                  "what was written says the same");
     free(written);
 }
@@ -204,7 +229,8 @@ static void command_line(struct fuzz_input *input)
     options_release(&scope);
 }
 
-static void (*const kinds[])(struct fuzz_input *) = {command_line, net, values, vsock, limits};
+static void (*const kinds[])(struct fuzz_input *) = {command_line, net,    values,
+                                                     vsock,        limits, port};
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {

@@ -11,6 +11,7 @@ static struct fuzz_host host;
 static const char *const kinds[] = {"virtio-blk", "virtio-console", "virtio-rng", "virtio-input",
                                     "virtio-balloon"};
 static const char *kind;
+static unsigned queue_count;
 
 static struct virtio_state *state(void)
 {
@@ -19,7 +20,7 @@ static struct virtio_state *state(void)
 
 static void set_queues(uint16_t size)
 {
-    for (unsigned i = 0; i < 4; i++) {
+    for (unsigned i = 0; i < queue_count; i++) {
         struct virtio_queue_state *queue = &state()->queues[i];
         queue->descriptors = FUZZ_RAM_BASE + i * QUEUE_BYTES;
         queue->driver_area = queue->descriptors + 0x1000;
@@ -45,7 +46,7 @@ static uint32_t take_length(struct fuzz_input *input)
 
 static void op_describe(struct fuzz_input *input)
 {
-    unsigned queue = fuzz_take(input, 1) & 3, index = (unsigned)fuzz_take(input, 1);
+    unsigned queue = fuzz_take(input, 1) % queue_count, index = (unsigned)fuzz_take(input, 1);
     struct virtqueue_descriptor descriptor = {
         .address = take_address(input),
         .length = take_length(input),
@@ -58,7 +59,7 @@ static void op_describe(struct fuzz_input *input)
 
 static void op_offer(struct fuzz_input *input)
 {
-    unsigned queue = fuzz_take(input, 1) & 3;
+    unsigned queue = fuzz_take(input, 1) % queue_count;
     uint16_t *available = (uint16_t *)(host.ram + queue * QUEUE_BYTES + 0x1000);
     uint16_t size = state()->queues[queue].size;
 
@@ -139,7 +140,7 @@ static void op_config(struct fuzz_input *input)
 /* The process is replaced; what it left may have been damaged. */
 static void op_restart(struct fuzz_input *input)
 {
-    struct virtio_queue_state *queue = &state()->queues[fuzz_take(input, 1) & 3];
+    struct virtio_queue_state *queue = &state()->queues[fuzz_take(input, 1) % queue_count];
     uint8_t how = (uint8_t)fuzz_take(input, 1);
     struct virtio_inflight *entry = &queue->inflight[fuzz_take(input, 1)];
 
@@ -189,7 +190,9 @@ static void op_control(struct fuzz_input *input)
     uint8_t how = (uint8_t)fuzz_take(input, 1);
     struct error err;
 
-    if (how & 4) {
+    if (how & 0x80 && host.port_count) {
+        fuzz_port_client(&host, input);
+    } else if (how & 4) {
         const struct device_balloon_order order = {
             .set = how & 1, .target_bytes = fuzz_number(input), .statistics = how & 2};
         device_balloon(host.device, &order, how, ballooned, NULL, &err);
@@ -216,14 +219,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 
     if (!host.base) {
         fuzz_open(&host);
+        fuzz_open_ports(&host);
     }
     memset(host.ram, 0, FUZZ_RAM_SIZE);
     memset(host.state, 0, VIRTIO_STATE_SIZE);
     state()->magic = VIRTIO_STATE_MAGIC;
     state()->version = VIRTIO_STATE_VERSION;
-    set_queues(16);
     uint8_t how = (uint8_t)fuzz_take(&input, 1);
     kind = kinds[how % (sizeof(kinds) / sizeof(kinds[0]))];
+    host.port_count = how & 0x80 ? FUZZ_PORTS : 0; /* of a console; the others have none to serve */
+    queue_count = host.port_count ? 4 + 2 * FUZZ_PORTS : 4;
+    set_queues(16);
     host.disk.threads = how & 0x40;
     host.disk.write_through = how & 0x20;
     fuzz_require(ftruncate(host.disk_fd, FUZZ_DISK) == 0, "a disk");

@@ -24,7 +24,10 @@ struct device_host {
     int console_memory;
     struct mmio_channel *channel;
     char console_path[64];
-    struct device_disk disk; /* settings of disks */
+    struct device_disk disk;        /* settings of disks */
+    char *port_settings[PORTS_MAX]; /* of further console ports, with sockets of the test's */
+    unsigned port_count;
+    struct device_port ports[PORTS_MAX];
     unsigned kicks; /* queues that the device gets doorbells for; 0: as many as there can be */
 };
 
@@ -43,6 +46,7 @@ static inline void host_open(struct device_host *host)
     driver_open(&host->driver);
     host->base = event_base_new();
     host->backend = host->listener = -1;
+    memset(host->ports, -1, sizeof(host->ports));
     for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++) {
         host->kick[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     }
@@ -134,6 +138,13 @@ static inline struct device *host_try_start(struct device_host *host,
     descriptors.backend = host->backend < 0 ? -1 : fcntl(host->backend, F_DUPFD_CLOEXEC, 0);
     descriptors.console = host->listener < 0 ? -1 : fcntl(host->listener, F_DUPFD_CLOEXEC, 0);
     descriptors.console_memory = fcntl(host->console_memory, F_DUPFD_CLOEXEC, 0);
+    for (unsigned i = 0; i < host->port_count; i++) {
+        const struct device_port *port = &host->ports[i];
+        descriptors.ports[i] =
+            (struct device_port){fcntl(port->listener, F_DUPFD_CLOEXEC, 0),
+                                 port->plain < 0 ? -1 : fcntl(port->plain, F_DUPFD_CLOEXEC, 0),
+                                 fcntl(port->memory, F_DUPFD_CLOEXEC, 0)};
+    }
     error_clear(err);
     host->device =
         device_create(model, settings, &host->driver.memory, host->base, &descriptors, err);
@@ -143,8 +154,12 @@ static inline struct device *host_try_start(struct device_host *host,
 static inline void host_start(struct device_host *host, const struct device_model *model,
                               bool restart)
 {
-    struct device_settings settings = {
-        .id = "test0", .serial = "serial", .restart = restart, .disk = host->disk};
+    struct device_settings settings = {.id = "test0",
+                                       .serial = "serial",
+                                       .restart = restart,
+                                       .disk = host->disk,
+                                       .ports = host->port_settings,
+                                       .port_count = host->port_count};
     struct error err;
 
     ck_assert_msg(host_try_start(host, model, &settings, &err) != NULL, "%s", err.message);

@@ -15,7 +15,9 @@
 
 #define DRIVER_RAM_BASE    UINT64_C(0x80000000)
 #define DRIVER_RAM_SIZE    (UINT64_C(32) << 20)
-#define DRIVER_QUEUES      4
+#ifndef DRIVER_QUEUES
+#define DRIVER_QUEUES 4
+#endif
 #define DRIVER_QUEUE_SIZE  16
 #define DRIVER_QUEUE_BYTES 0x3000u
 #define DRIVER_DATA        (DRIVER_RAM_BASE + 0x100000) /* the first MiB is for the rings */
