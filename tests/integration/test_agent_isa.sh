@@ -6,7 +6,7 @@
 is() { # WHAT EXPECTED GOT
     if [ "$2" = "$3" ]; then ok "$1"; else not_ok "$1" "expected: $2" "got: $3"; fi
 }
-peer() { python3 tests/integration/vsock_peer.py "$@"; }
+peer=tests/integration/vsock_peer.py
 declare -A emulators=([riscv64]=qemu-riscv64-static [arm64]=qemu-aarch64-static [x86_64]=qemu-x86_64-static)
 declare -A machines=([riscv64]=riscv64 [arm64]=aarch64 [x86_64]=x86_64)
 
@@ -24,7 +24,7 @@ try() { # ARCH
     "${run[@]}" "build/agent/$arch/polyvisor-agent" --unix "$socket" --patience 60 2>"$work/$arch.err" &
     agent=$!
     wait_for 20 test -S "$socket"
-    peer bridge "$vsock" "$socket" &
+    python3 $peer bridge "$vsock" "$socket" &
     bridge=$!
     wait_for 20 test -S "$vsock"
     is "$arch: it tells its architecture" "$arch" "$(timeout 120 "$vmctl" --json agent --vsock "$vsock" any |
@@ -39,7 +39,7 @@ try() { # ARCH
     check "$arch: and back" timeout 120 "$vmctl" cp --vsock "$vsock" "any:$work/$arch.copy" "$work/$arch.back"
     check "$arch: with its bytes" cmp "$work/data" "$work/$arch.back"
     # Were it to take it for a guest, this would end with 0: there is no such device.
-    is "$arch: without a vsock it changes no machine" 1 "$(peer builtin "$socket" eject ffff:ff:1f.7)"
+    is "$arch: without a vsock it changes no machine" 1 "$(python3 $peer builtin "$socket" eject ffff:ff:1f.7)"
     kill "$agent" "$bridge"
     wait "$agent" "$bridge" 2>/dev/null
 }
@@ -47,3 +47,22 @@ try() { # ARCH
 for arch in riscv64 arm64 x86_64; do
     try $arch
 done
+
+# An agent that lies: nothing of it reaches a terminal as it is, and it ends.
+python3 $peer liar "$work/liar" &
+liar=$!
+python3 $peer liar "$work/endless" endless &
+endless=$!
+wait_for 20 test -S "$work/liar" -a -S "$work/endless"
+told=$(timeout 120 "$vmctl" agent --vsock "$work/liar" any)
+check "control characters of an agent are not shown" sh -c '! printf "%s" "$1" | tr -d "\n" | LC_ALL=C grep -q "[[:cntrl:]]"' sh "$told"
+is "what makes no sense is left out" "True None None None None 7" \
+    "$(timeout 120 "$vmctl" --json agent --vsock "$work/liar" any | python3 -c '
+import json, sys
+told = json.load(sys.stdin)
+print(*(told[key] for key in ("answers", "version", "kernel", "uptime_s", "agent_uptime_s", "clock_steps")))')"
+timeout 120 "$vmctl" --timeout 3s agent ping --vsock "$work/endless" any >/dev/null 2>&1
+status=$?
+check "an agent that never stops is given up" test $status -ne 0 -a $status -ne 124
+kill $liar $endless
+wait $liar $endless 2>/dev/null

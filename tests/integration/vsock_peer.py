@@ -5,6 +5,7 @@ vsock_peer.py hold SOCKET PORT            connect, say "ready", wait for the end
 vsock_peer.py serve PATH                  listen; give back what each client sends
 vsock_peer.py greet SOCKET TEXT           send TEXT; print the answer
 vsock_peer.py bridge PATH SOCKET          listen as a machine's vsock does; SOCKET is the guest's side
+vsock_peer.py liar PATH [endless]         likewise, with an agent that says what it should not
 vsock_peer.py builtin SOCKET WORD...      have the agent behind SOCKET do WORD itself; print its status
 """
 import os
@@ -85,6 +86,46 @@ def command_bridge(path, guest_path):
     while True:
         client, _ = listener.accept()
         threading.Thread(target=bridge_one, args=(client, guest_path), daemon=True).start()
+
+
+def frame(kind, body):
+    return struct.pack("<IB3x", len(body), kind) + body
+
+
+def lie(client, endless):
+    """libshared/agent/protocol.h: WELCOME, OUTPUT, ENDED."""
+    line = b""
+    while not line.endswith(b"\n"):
+        line += client.recv(1)
+    client.sendall(b"OK 1\n" + frame(2, struct.pack("<IIQ", 1, 0, 0)))
+    text = (b"isa \x1b[2J\xff\nkernel " + b"x" * 200 + b"\nuptime_s 99999999999999999999\nagent_uptime_s -5x\n"
+            b"version\nversion \nclock_steps 7\nnonsense 1\n\0behind")
+    client.sendall(frame(5, struct.pack("<QII", 0, 0, 0) + text))
+    at = len(text)
+    while endless:
+        client.sendall(frame(5, struct.pack("<QII", at, 0, 0) + b"x" * 30000))
+        at += 30000
+    client.sendall(frame(9, struct.pack("<II", 0, 0)))
+    client.recv(65536)
+
+
+def lie_to(client, endless):
+    try:
+        lie(client, endless)
+        while client.recv(65536):
+            pass
+    except OSError:
+        pass
+    client.close()
+
+
+def command_liar(path, endless=""):
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(path)
+    listener.listen(64)
+    while True:
+        client, _ = listener.accept()
+        threading.Thread(target=lie_to, args=(client, endless), daemon=True).start()
 
 
 def command_builtin(path, *words):
