@@ -25,7 +25,7 @@ tell() { # NAME COMMAND: start it in the guest
     echo "$2" >"$work/$1.in"
 }
 outcome() { # NAME: wait for what was told to end, print its output; its status
-    wait_for 180 answered "$1" "$asked" || return 99
+    wait_for 240 answered "$1" "$asked" || return 99
     tr -d '\r' <"$work/$1.out" | awk -v n="$asked" '/^status /{c++; if (c == n) {s = $2; exit}; next}
         c == n - 1 {print} END {exit s}'
 }
@@ -36,6 +36,11 @@ ask() { # NAME COMMAND
 pid_of() { # NAME ROLE
     "$vmctl" --json show "$1" | tr -d ' \n' | sed -nE "s/.*\"role\":\"${2//\//\\/}\",\"pid\":([0-9]+).*/\1/p;t
         s/.*\"pid\":([0-9]+),\"role\":\"${2//\//\\/}\".*/\1/p"
+}
+replaced() { # NAME ROLE PID: another process has taken its place
+    local now
+    now=$(pid_of "$1" "$2")
+    [ -n "$now" ] && [ "$now" != "$3" ]
 }
 end() { # NAME
     "$vmctl" kill "$1" >/dev/null 2>&1

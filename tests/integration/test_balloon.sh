@@ -2,31 +2,12 @@
 # The balloon: memory that a guest gives up, or reports as free, is the host's again; the guest's data stays
 # whole through it all, also when the balloon's process is killed.
 . "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/shell.sh"
 
 kills=${KILLS:-4}
 slow_build && kills=2
 mib=$((1024 * 1024))
 
-machine() { # NAME OPTION...: with a shell on its console
-    local name=$1
-    shift
-    "$vmctl" create "$name" --arch riscv64 --kernel "$guest/vmlinux" --memory 256M \
-        --initrd "$guest/test-initrd.cpio.gz" --append "quiet script=commands" "$@" >/dev/null &&
-        "$vmctl" start "$name" >/dev/null || return 1
-    mkfifo "$work/$name.in"
-    sleep 10000 >"$work/$name.in" 2>/dev/null &
-    holder=$!
-    "$vmctl" console "$name" <"$work/$name.in" >"$work/$name.out" 2>/dev/null &
-}
-answers() { tr -d '\r' <"$work/m.out" 2>/dev/null | grep -c '^status '; }
-answered() { [ "$(answers)" -ge "$1" ]; }
-ask() { # COMMAND: print its output; its status
-    local count=$(($(answers) + 1))
-    echo "$1" >"$work/m.in"
-    wait_for 180 answered "$count" || return 99
-    tr -d '\r' <"$work/m.out" | awk -v n="$count" '/^status /{c++; if (c == n) {s = $2; exit}; next}
-        c == n - 1 {print} END {exit s}'
-}
 number() { # KEY [OPTION]: of the balloon's description
     "$vmctl" --json balloon m ${2:+"$2"} | tr -d ' \n' | sed -nE "s/.*\"$1\":([a-z0-9]+).*/\1/p"
 }
@@ -38,22 +19,13 @@ refused() { # CODE COMMAND...
     shift
     ! "$@" >/dev/null 2>"$work/err" && grep -q "\[$code\]" "$work/err"
 }
-device_pid() {
-    "$vmctl" --json show m | tr -d ' \n' | sed -nE 's/.*"role":"devd\/balloon0","pid":([0-9]+).*/\1/p;t
-        s/.*"pid":([0-9]+),"role":"devd\/balloon0".*/\1/p'
-}
-replaced() { # PID
-    local now
-    now=$(device_pid)
-    [ -n "$now" ] && [ "$now" != "$1" ]
-}
 
 daemon_start
-machine m && ok "a machine starts" || { not_ok "a machine starts"; exit; }
+machine m --memory 256M && ok "a machine starts" || { not_ok "a machine starts"; exit; }
 check "without a driver nothing but the target changes" "$vmctl" balloon m 200M
 check "and it is said that there is none" has driver false
-wait_for 120 answered 1
-check "the driver loads" ask "load-modules balloon"
+wait_for 120 answered m 1
+check "the driver loads" ask m "load-modules balloon"
 check "it takes up the target" wait_for 120 has guest_bytes $((200 * mib))
 "$vmctl" balloon m 256M
 check "and gives memory back to the guest" wait_for 120 has guest_bytes $((256 * mib))
@@ -61,11 +33,11 @@ check "the guest tells what it has" test "$(number total_bytes --stats)" -gt $((
 check "for people, too" sh -c "'$vmctl' balloon m --stats | grep -q 'available:'"
 
 # Memory that a program used and freed comes back by itself: free page reporting.
-ask "head -c 62914560 /dev/zero | tr '\\0' x >/tmp/big; head -c 8388608 /dev/urandom >/tmp/data" >/dev/null
-sum=$(ask "sha256sum </tmp/data")
+ask m "head -c 62914560 /dev/zero | tr '\\0' x >/tmp/big; head -c 8388608 /dev/urandom >/tmp/data" >/dev/null
+sum=$(ask m "sha256sum </tmp/data")
 full=$(number resident_bytes)
 check "what the guest uses is resident" test "$full" -ge $((60 * mib))
-ask "rm /tmp/big" >/dev/null
+ask m "rm /tmp/big" >/dev/null
 check "what it frees comes back by itself" wait_for 120 at_most resident_bytes $((full - 48 * mib))
 check "and is counted" at_least reported_bytes $((48 * mib))
 echo "# resident: $((full / mib)) MiB, then $(($(number resident_bytes) / mib)) MiB"
@@ -74,27 +46,27 @@ echo "# resident: $((full / mib)) MiB, then $(($(number resident_bytes) / mib)) 
 "$vmctl" balloon m 160M
 check "a balloon leaves the guest what is asked" wait_for 180 has guest_bytes $((160 * mib))
 check "and the host has the rest" at_most resident_bytes $((168 * mib))
-check "the guest's data is whole" test "$(ask "sha256sum </tmp/data")" = "$sum"
+check "the guest's data is whole" test "$(ask m "sha256sum </tmp/data")" = "$sum"
 
 # Without room for it the guest takes back what it needs, before it kills anything.
-check "a guest in need deflates the balloon" ask "[ \$(head -c 100000000 /dev/zero | tail -c 100000000 | wc -c) = 100000000 ]"
+check "a guest in need deflates the balloon" ask m "[ \$(head -c 100000000 /dev/zero | tail -c 100000000 | wc -c) = 100000000 ]"
 check "by itself" at_least guest_bytes $((161 * mib))
 
 # Kills while it inflates and deflates.
 killed=0
 for ((i = 0; i < kills; i++)); do
-    pid=$(device_pid)
+    pid=$(pid_of m devd/balloon0)
     "$vmctl" balloon m $((i % 2 ? 240 : 160))M >/dev/null
-    [ -n "$pid" ] && kill -9 "$pid" && wait_for 60 replaced "$pid" && killed=$((killed + 1))
+    [ -n "$pid" ] && kill -9 "$pid" && wait_for 60 replaced m devd/balloon0 "$pid" && killed=$((killed + 1))
 done
 check "$kills times killed while it changes" test "$killed" -eq "$kills"
 check "a new target is reached" sh -c "'$vmctl' balloon m 176M"
 check "by the new process" wait_for 180 has guest_bytes $((176 * mib))
 check "the guest tells what it has, as before" test "$(number free_bytes --stats)" -gt 0
-check "its data is whole" test "$(ask "sha256sum </tmp/data")" = "$sum"
+check "its data is whole" test "$(ask m "sha256sum </tmp/data")" = "$sum"
 "$vmctl" balloon m 256M
 check "and the balloon empties" wait_for 180 has guest_bytes $((256 * mib))
-check "the guest's log has no complaint" test -z "$(ask 'dmesg | grep -iE "balloon|bad page|BUG|corrupt|out of memory" | grep -v -e registered -e puff')"
+check "the guest's log has no complaint" test -z "$(ask m 'dmesg | grep -iE "balloon|bad page|BUG|corrupt|out of memory" | grep -v -e registered -e puff')"
 
 check "more than there is is refused" refused bad-config "$vmctl" balloon m 257M
 check "nothing is refused" refused bad-config "$vmctl" balloon m 0
@@ -105,6 +77,5 @@ check "a machine that does not run has none" refused wrong-state "$vmctl" balloo
 check "the option is checked" refused usage "$vmctl" create o --kernel "$guest/vmlinux" --balloon some
 check "and what it says" refused bad-config "$vmctl" create o --kernel "$guest/vmlinux" --balloon memory=2G
 "$vmctl" rm n
-"$vmctl" kill m >/dev/null
-"$vmctl" rm m
-kill "$holder" 2>/dev/null
+end m
+shells_end

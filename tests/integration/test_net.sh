@@ -21,17 +21,12 @@ listening() { # PORT: somebody of the host does, by TCP and IPv4
 kill_card() { # NAME: its network card's process; true when another one took its place
     local pid
     pid=$(pid_of "$1" devd/net0)
-    [ -n "$pid" ] && kill -9 "$pid" && wait_for 10 card_replaced "$1" "$pid"
+    [ -n "$pid" ] && kill -9 "$pid" && wait_for 10 replaced "$1" devd/net0 "$pid"
 }
 stop_card() { # NAME: the same by hanging
     local pid
     pid=$(pid_of "$1" devd/net0)
-    [ -n "$pid" ] && kill -STOP "$pid" && wait_for 30 card_replaced "$1" "$pid"
-}
-card_replaced() { # NAME PID
-    local now
-    now=$(pid_of "$1" devd/net0)
-    [ -n "$now" ] && [ "$now" != "$2" ]
+    [ -n "$pid" ] && kill -STOP "$pid" && wait_for 30 replaced "$1" devd/net0 "$pid"
 }
 sum_is() { # OUTPUT: of sha256sum
     case $1 in "$sum"*) true ;; *) echo "    got: $1"; false ;; esac

@@ -2,6 +2,7 @@
 # A shared directory: files both ways, what guests try to get out of it, and the death of its process
 # under a load that checks all it does. KILLS=200 is the long proof.
 . "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/shell.sh"
 
 kills=${KILLS:-5}
 slow_build && kills=${KILLS:-2}
@@ -15,68 +16,45 @@ head -c 8M /dev/urandom >"$share/big"
 unmount() { umount "$share/mounted" 2>/dev/null; }
 trap 'unmount; finish' EXIT
 
-answers() { tr -d '\r' <"$work/m.out" 2>/dev/null | grep -c '^status '; }
-answered() { [ "$(answers)" -ge "$1" ]; }
-ask() { # COMMAND: print its output; its status
-    local count=$(($(answers) + 1))
-    echo "$1" >"$work/m.in"
-    wait_for 240 answered "$count" || return 99
-    tr -d '\r' <"$work/m.out" | awk -v n="$count" '/^status /{c++; if (c == n) {s = $2; exit}; next}
-        c == n - 1 {print} END {exit s}'
-}
-device_pid() {
-    "$vmctl" --json show m | tr -d ' \n' | sed -nE 's/.*"role":"devd\/share0","pid":([0-9]+).*/\1/p;t
-        s/.*"pid":([0-9]+),"role":"devd\/share0".*/\1/p'
-}
-replaced() { # PID
-    local now
-    now=$(device_pid)
-    [ -n "$now" ] && [ "$now" != "$1" ]
-}
 refuses() { # NAME WORDS COMMAND: the guest's command fails, saying so
     local name=$1 words=$2 output
-    output=$(ask "$3 2>&1")
+    output=$(ask m "$3 2>&1")
     if [ $? -ne 0 ] && grep -qE "$words" <<<"$output"; then ok "refused: $name"; else not_ok "refused: $name" "$output"; fi
 }
 
 daemon_start
-"$vmctl" create m --arch riscv64 --kernel "$guest/vmlinux" --memory 256M --initrd "$guest/test-initrd.cpio.gz" \
-    --append "quiet script=commands" --share "$share:tag" --share "$work/readonly:/ro,readonly,uid=7,gid=8" >/dev/null &&
-    "$vmctl" start m >/dev/null || { not_ok "a machine with shares starts" "$(tail "$work/vmmd.log")"; exit; }
-mkfifo "$work/m.in"
-sleep 10000 >"$work/m.in" &
-holder=$!
-"$vmctl" console m <"$work/m.in" >"$work/m.out" 2>/dev/null &
-wait_for 120 answered 1
+machine m --memory 256M --share "$share:tag" --share "$work/readonly:/ro,readonly,uid=7,gid=8" ||
+    { not_ok "a machine with shares starts" "$(tail "$work/vmmd.log")"; exit; }
+wait_for 120 answered m 1
 ok "a machine with shares starts"
 shown() {
     "$vmctl" show m >"$work/shown" && "$vmctl" --json show m >>"$work/shown" &&
         grep -q "share0: $share:tag,cache=auto,uid=0,gid=0" "$work/shown" && grep -q "$work/readonly:/ro,readonly" "$work/shown"
 }
 check "show tells of them" shown
-check "the guest mounts them by their tags" ask "mkdir -p /s /r; mount -t virtiofs tag /s && mount -t virtiofs /ro /r"
+check "the guest mounts them by their tags" ask m "mkdir -p /s /r; mount -t virtiofs tag /s && mount -t virtiofs /ro /r"
 
 # Files both ways.
-check "the guest reads the host's file" test "$(ask "cat /s/from-host")" = hello
-ask "echo one >/s/from-guest; echo two >>/s/from-guest; mkdir -p /s/a/b; mv /s/from-guest /s/a/b/; ln -s b /s/a/link; ln /s/a/b/from-guest /s/a/hard" >/dev/null
+check "the guest reads the host's file" test "$(ask m "cat /s/from-host")" = hello
+ask m "echo one >/s/from-guest; echo two >>/s/from-guest; mkdir -p /s/a/b; mv /s/from-guest /s/a/b/; ln -s b /s/a/link; ln /s/a/b/from-guest /s/a/hard" >/dev/null
 check "the host reads the guest's" test "$(cat "$share/a/link/from-guest")" = "$(printf 'one\ntwo')"
 check "hard links are the same file" test "$share/a/hard" -ef "$share/a/b/from-guest"
 check "files are the user's" test "$(stat -c %u:%g "$share/a/hard")" = "$(stat -c %u:%g "$share")"
-check "and root's in the guest" test "$(ask "stat -c %u:%g /s/a/hard")" = 0:0
-check "or whom the setting says" test "$(ask "stat -c %u:%g /r/file")" = 7:8
+check "and root's in the guest" test "$(ask m "stat -c %u:%g /s/a/hard")" = 0:0
+check "or whom the setting says" test "$(ask m "stat -c %u:%g /r/file")" = 7:8
 sum=$(md5sum <"$share/big")
-check "a large file is the same there" test "$(ask "md5sum </s/big")" = "$sum"
-ask "cp /s/big /s/copy; sync" >/dev/null
+check "a large file is the same there" test "$(ask m "md5sum </s/big")" = "$sum"
+ask m "cp /s/big /s/copy; sync" >/dev/null
 check "and back" cmp "$share/big" "$share/copy"
-check "the guest sees at once what the host changes" test "$(ask "cat /s/from-host" >/dev/null
+check "the guest sees at once what the host changes" test "$(ask m "cat /s/from-host" >/dev/null
     echo "hello, hello" >"$share/from-host"
-    ask "cat /s/from-host")" = "hello, hello"
+    ask m "cat /s/from-host")" = "hello, hello"
 rm "$share/copy"
-check "and what it removes" test "$(ask "ls /s/copy 2>&1")" = "ls: /s/copy: No such file or directory"
-ask "cd /tmp; mkdir t; for i in \$(seq 300); do echo \$i >t/file-\$i; done; ln -s file-1 t/link; chmod 600 t/file-2; touch -d 2001-02-03 t/file-3" >/dev/null
-ask "chmod 750 t; tar cf t.tar t; cd /s" >/dev/null
-check "root unpacks an archive with owners" ask "tar xpf /tmp/t.tar && chown -R 5:6 t && chown -h 5:6 t/link"
-ask "cd /" >/dev/null
+check "and what it removes" test "$(ask m "ls /s/copy 2>&1")" = "ls: /s/copy: No such file or directory"
+ask m "cd /tmp; mkdir t; for i in \$(seq 300); do echo \$i >t/file-\$i; done; ln -s file-1 t/link; chmod 600 t/file-2; touch -d 2001-02-03 t/file-3" >/dev/null
+ask m "chmod 750 t; tar cf t.tar t; cd /s" >/dev/null
+check "root unpacks an archive with owners" ask m "tar xpf /tmp/t.tar && chown -R 5:6 t && chown -h 5:6 t/link"
+ask m "cd /" >/dev/null
 check "300 files, a link, modes and times" test "$(find "$share/t" -name 'file-*' | wc -l) $(readlink "$share/t/link") $(stat -c %a "$share/t" "$share/t/file-2" | xargs) $(date -d "@$(stat -c %Y "$share/t/file-3")" +%F)" = "300 file-1 750 600 2001-02-03"
 
 
@@ -92,7 +70,7 @@ refuses "a relative link to the host" "No such file" "cat /s/relative"
 refuses "a directory behind a link" "No such file|can't open" "cat /s/way/secret"
 refuses "writing through a link" "nonexistent|No such file" "echo x >/s/relative"
 refuses "more than the directory by .." "No such file" "cat /s/../outside/secret"
-inside() { [ "$(ask "cat /s/magic/etc/hostname 2>/dev/null; ls /s/magic/init")" = "/s/magic/init" ]; }
+inside() { [ "$(ask m "cat /s/magic/etc/hostname 2>/dev/null; ls /s/magic/init")" = "/s/magic/init" ]; }
 check "a magic link is the guest's own" inside
 refuses "making a character device" "not permitted" "mknod /s/null c 1 3"
 refuses "making a block device" "not permitted" "mknod /s/sda b 8 0"
@@ -101,7 +79,7 @@ if [ "$(id -u)" -eq 0 ]; then
     refuses "what is mounted below" "ermission denied" "ls /s/mounted/inside"
     refuses "removing a mount point" "busy|ermission denied" "rmdir /s/mounted"
 fi
-ask "cp /bin/busybox /s/setuid; chmod 6755 /s/setuid" >/dev/null
+ask m "cp /bin/busybox /s/setuid; chmod 6755 /s/setuid" >/dev/null
 check "set-id bits do not reach the host" test "$(stat -c %a "$share/setuid")" = 755
 refuses "an overlong name" "too long" "touch /s/\$(printf '%0300d' 0)"
 for change in "echo x >/r/file" "echo x >/r/new" "mkdir /r/new" "rm /r/file" "mv /r/file /r/x" "chmod 777 /r/file" "ln /r/file /r/x" "touch /r/file"; do
@@ -109,41 +87,40 @@ for change in "echo x >/r/file" "echo x >/r/new" "mkdir /r/new" "rm /r/file" "mv
 done
 check "the outside is as it was" test "$(cat "$work/outside/secret") $(ls "$work/outside" "$work/readonly" | xargs)" = "secret $work/outside: secret $work/readonly: file"
 # A pipe is between processes of the guest, whatever the host has it for.
-check "a pipe does not hold up the device" test "$(ask "cat /s/fifo & echo through >/s/fifo; wait")" = through
+check "a pipe does not hold up the device" test "$(ask m "cat /s/fifo & echo through >/s/fifo; wait")" = through
 
 confined() {
     "$vmctl" --json show m | grep -o '"confinement": *"[^"]*"' | sort -u >"$work/confinement"
     local pid
-    pid=$(device_pid)
+    pid=$(pid_of m devd/share0)
     ! grep -q "^CapEff:.*[1-9a-f]" "/proc/$pid/status" && grep -q "^Seccomp:.*2" "/proc/$pid/status" &&
         ! nsenter -t "$pid" -m true 2>/dev/null
 }
 slow_build || check "its process is confined" confined
 
 # Its death.
-ask "mkdir /s/load; share-load /s/load >/tmp/load 2>&1 & sleep 1" >/dev/null
+ask m "mkdir /s/load; share-load /s/load >/tmp/load 2>&1 & sleep 1" >/dev/null
 killed=0
 for ((i = 0; i < kills; i++)); do
-    pid=$(device_pid)
-    kill -9 "$pid" && wait_for 60 replaced "$pid" && killed=$((killed + 1))
+    pid=$(pid_of m devd/share0)
+    kill -9 "$pid" && wait_for 60 replaced m devd/share0 "$pid" && killed=$((killed + 1))
     sleep "0.$((RANDOM % 40 + 10))"
 done
 check "its process is killed and replaced $kills times" test "$killed" -eq "$kills"
-result=$(ask "touch /s/load/stop; wait; cat /tmp/load")
+result=$(ask m "touch /s/load/stop; wait; cat /tmp/load")
 check "the load under it lost nothing" grep -q "^share-load: [1-9][0-9]* done, 0 wrong" <<<"$result"
 echo "# $result"
 lines() { awk '$0 != "line " NR - 1 {exit 1}' "$share/load/append"; }
 check "the host finds each appended line once" lines
 check "and no more files than there should be" test "$(ls "$share/load" "$share/load/names" | grep -cE "one|two|sub|three|nameless")" -le 1
-check "the mount works on" test "$(ask "cat /s/from-host; cat /r/file")" = "$(printf 'hello, hello\nfixed')"
-check "the guest's log has no complaint" test -z "$(ask 'dmesg | grep -iE "fuse|virtio" | grep -iE "error|fail|bug|warn"')"
-check "unmounted and mounted again" test "$(ask "umount /s; mount -t virtiofs tag /s; cat /s/from-host")" = "hello, hello"
+check "the mount works on" test "$(ask m "cat /s/from-host; cat /r/file")" = "$(printf 'hello, hello\nfixed')"
+check "the guest's log has no complaint" test -z "$(ask m 'dmesg | grep -iE "fuse|virtio" | grep -iE "error|fail|bug|warn"')"
+check "unmounted and mounted again" test "$(ask m "umount /s; mount -t virtiofs tag /s; cat /s/from-host")" = "hello, hello"
 
 wrong() { # OPTION WORDS
     ! "$vmctl" create n --kernel "$guest/vmlinux" --share "$1" >"$work/wrong" 2>&1 && grep -q "$2" "$work/wrong"
 }
 check "a directory that is none is an error" wrong "$share/from-host:x" "cannot share"
 check "a share without a tag is an error" wrong "$share" "no directory and tag"
-"$vmctl" kill m >/dev/null 2>&1
-"$vmctl" rm m >/dev/null 2>&1
-kill "$holder" 2>/dev/null
+end m
+shells_end

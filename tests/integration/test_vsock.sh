@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Sockets between guest and host: both directions, many at once, refusals, and the death of the device.
 . "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/shell.sh"
 
 mib=4 many=20 kills=${KILLS:-10}
 slow_build && mib=1 many=5 kills=3
@@ -9,41 +10,12 @@ head -c "${mib}M" /dev/urandom >"$data"
 head -c 64K /dev/urandom >"$work/small"
 peer() { timeout 180 python3 "$top/tests/integration/vsock_peer.py" "$@"; }
 
-machine() { # NAME OPTION...: with a shell on its console
-    local name=$1
-    shift
-    "$vmctl" create "$name" --arch riscv64 --kernel "$guest/vmlinux" --memory 192M \
-        --initrd "$guest/test-initrd.cpio.gz" --append "quiet script=commands" "$@" >/dev/null &&
-        "$vmctl" start "$name" >/dev/null || return 1
-    mkfifo "$work/$name.in"
-    sleep 10000 >"$work/$name.in" &
-    holder=$!
-    "$vmctl" console "$name" <"$work/$name.in" >"$work/$name.out" 2>/dev/null &
-}
-answers() { tr -d '\r' <"$work/m.out" 2>/dev/null | grep -c '^status '; }
-answered() { [ "$(answers)" -ge "$1" ]; }
-ask() { # COMMAND: print its output; its status
-    local count=$(($(answers) + 1))
-    echo "$1" >"$work/m.in"
-    wait_for 180 answered "$count" || return 99
-    tr -d '\r' <"$work/m.out" | awk -v n="$count" '/^status /{c++; if (c == n) {s = $2; exit}; next}
-        c == n - 1 {print} END {exit s}'
-}
-device_pid() {
-    "$vmctl" --json show m | tr -d ' \n' | sed -nE 's/.*"role":"devd\/vsock0","pid":([0-9]+).*/\1/p;t
-        s/.*"pid":([0-9]+),"role":"devd\/vsock0".*/\1/p'
-}
-replaced() { # PID
-    local now
-    now=$(device_pid)
-    [ -n "$now" ] && [ "$now" != "$1" ]
-}
 
 daemon_start
 machine m --vsock "path=$socket,cid=7" && ok "a machine with a vsock starts" || { not_ok "a machine with a vsock starts"; exit; }
-wait_for 120 answered 1
-check "its driver loads" ask "load-modules vsock"
-ask "vsock echo 1000 2>/dev/null & sleep 1" >/dev/null
+wait_for 120 answered m 1
+check "its driver loads" ask m "load-modules vsock"
+ask m "vsock echo 1000 2>/dev/null & sleep 1" >/dev/null
 
 check "the host connects, $mib MiB come back" peer echo "$socket" 1000 "$data"
 check "$many connections at once" peer echo "$socket" 1000 "$work/small" "$many"
@@ -56,38 +28,38 @@ check "an endless greeting is refused" refused "CONNECT 000000000000000000000000
 peer serve "${socket}_77" &
 server=$!
 wait_for 10 test -S "${socket}_77"
-sum=$(ask "head -c 3000000 /dev/urandom >/tmp/f; vsock send 77 </tmp/f >/tmp/g; cmp /tmp/f /tmp/g && echo same")
+sum=$(ask m "head -c 3000000 /dev/urandom >/tmp/f; vsock send 77 </tmp/f >/tmp/g; cmp /tmp/f /tmp/g && echo same")
 check "the guest connects, 3 MB come back" test "$sum" = same
-check "where nobody listens it is refused" test "$(ask "vsock send 78 </dev/null; echo \$?")" != 0
+check "where nobody listens it is refused" test "$(ask m "vsock send 78 </dev/null; echo \$?")" != 0
 
 # The device's death ends connections, and nothing else.
 peer hold "$socket" 1000 >"$work/hold" &
 hold=$!
 wait_for 20 grep -q ready "$work/hold"
-pid=$(device_pid)
+pid=$(pid_of m devd/vsock0)
 kill -9 "$pid"
-check "a killed device is replaced" wait_for 20 replaced "$pid"
+check "a killed device is replaced" wait_for 20 replaced m devd/vsock0 "$pid"
 check "a connection through it ends" wait "$hold"
 check "new connections work" peer echo "$socket" 1000 "$work/small"
-check "also from the guest" test "$(ask "vsock send 77 </tmp/f >/tmp/g; cmp /tmp/f /tmp/g && echo same")" = same
+check "also from the guest" test "$(ask m "vsock send 77 </tmp/f >/tmp/g; cmp /tmp/f /tmp/g && echo same")" = same
 killed=0
 for ((i = 0; i < kills; i++)); do
     peer echo "$socket" 1000 "$data" >/dev/null 2>&1 &
     load=$!
-    pid=$(device_pid)
-    kill -9 "$pid" && wait_for 20 replaced "$pid" && killed=$((killed + 1))
+    pid=$(pid_of m devd/vsock0)
+    kill -9 "$pid" && wait_for 20 replaced m devd/vsock0 "$pid" && killed=$((killed + 1))
     wait "$load"
 done
 check "$kills times under load" test "$killed" -eq "$kills"
 check "and it serves as before" peer echo "$socket" 1000 "$data"
-check "the guest's log has no complaint" test -z "$(ask 'dmesg | grep -iE "vsock|virtio" | grep -iE "error|fail|bug|warn"')"
+check "the guest's log has no complaint" test -z "$(ask m 'dmesg | grep -iE "vsock|virtio" | grep -iE "error|fail|bug|warn"')"
 
 busy() { "$vmctl" create n --arch riscv64 --kernel "$guest/vmlinux" --vsock "path=$socket" >/dev/null 2>"$work/busy" &&
     ! "$vmctl" start n >>"$work/busy" 2>&1 && grep -q "another machine" "$work/busy"; }
 check "a second machine cannot have the same socket" busy
 "$vmctl" rm n >/dev/null 2>&1
-"$vmctl" kill m >/dev/null 2>&1
-"$vmctl" rm m >/dev/null 2>&1
+end m
 gone() { [ ! -e "$socket" ]; }
 check "the socket goes with the machine" wait_for 10 gone
-kill "$server" "$holder" 2>/dev/null
+kill "$server" 2>/dev/null
+shells_end

@@ -2,33 +2,10 @@
 # The watchdog: a guest that does not feed it is reset or held, as its owner wants, also when the watchdog's
 # process died meanwhile.
 . "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/shell.sh"
 
-machine() { # NAME OPTION...: with a shell on its console
-    local name=$1
-    shift
-    "$vmctl" create "$name" --arch riscv64 --kernel "$guest/vmlinux" --memory 192M \
-        --initrd "$guest/test-initrd.cpio.gz" --append "quiet script=commands" "$@" >/dev/null &&
-        "$vmctl" start "$name" >/dev/null || return 1
-    mkfifo "$work/$name.in"
-    sleep 10000 >"$work/$name.in" 2>/dev/null &
-    holders="$holders $!"
-    "$vmctl" console "$name" <"$work/$name.in" >"$work/$name.out" 2>/dev/null &
-}
-answers() { tr -d '\r' <"$work/$1.out" 2>/dev/null | grep -c '^status '; }
-answered() { [ "$(answers "$1")" -ge "$2" ]; }
-ask() { # NAME COMMAND: its status
-    local count=$(($(answers "$1") + 1))
-    echo "$2" >"$work/$1.in"
-    wait_for 240 answered "$1" "$count" || return 99
-    tr -d '\r' <"$work/$1.out" | grep '^status ' | sed -n "${count}s/status //p" | grep -qx 0
-}
 told() { grep -q "$1.*$2" "$work/events"; }
-device_pid() {
-    "$vmctl" --json show "$1" | tr -d ' \n' | sed -nE 's/.*"role":"devd\/watchdog0","pid":([0-9]+).*/\1/p;t
-        s/.*"pid":([0-9]+),"role":"devd\/watchdog0".*/\1/p'
-}
 is_in_state() { "$vmctl" --json show "$1" 2>/dev/null | grep -q "\"state\": \"$2\""; }
-holders=
 
 daemon_start
 "$vmctl" events >"$work/events" 2>&1 &
@@ -43,7 +20,7 @@ wait_for 240 answered again 1
 check "in the other machine, too" ask again "load-modules watchdog && watchdog -F -T 6 -t 1 /dev/watchdog & sleep 1"
 check "a guest that lives is left alone" sh -c "! grep -q 'watchdog.*fed' '$work/events'"
 check "one that does not feed it" ask held "killall -9 watchdog"
-kill -9 "$(device_pid held)"
+kill -9 "$(pid_of held devd/watchdog0)"
 check "is held, though the watchdog's process died" wait_for 120 told held "it was not fed in time"
 check "and is ready to go on" wait_for 60 is_in_state held ready
 check "on request" "$vmctl" start held
@@ -55,7 +32,7 @@ check "and starts anew" wait_for 240 answered again $((count + 2))
 check "without a watchdog that runs" is_in_state again running
 mkfifo "$work/ended.in"
 sleep 10000 >"$work/ended.in" 2>/dev/null &
-holders="$holders $!"
+holders+=($!)
 "$vmctl" run --name ended --arch riscv64 --kernel "$guest/vmlinux" --memory 192M --watchdog action=poweroff \
     --initrd "$guest/test-initrd.cpio.gz" --append "quiet script=commands" \
     <"$work/ended.in" >"$work/ended.out" 2>"$work/ended.err" &
@@ -65,8 +42,7 @@ echo 'load-modules watchdog && watchdog -F -T 2 -t 60 /dev/watchdog' >"$work/end
 wait $client
 check "a machine that it ends tells that by its exit status" test $? -eq 20
 check "a wrong setting is refused" sh -c "! '$vmctl' create x --kernel '$guest/vmlinux' --watchdog i6300esb,action=reset 2>/dev/null"
-for name in held again; do
-    "$vmctl" kill "$name" >/dev/null
-    "$vmctl" rm "$name"
-done
-kill $holders "$watcher" 2>/dev/null
+end held
+end again
+shells_end
+kill "$watcher" 2>/dev/null
