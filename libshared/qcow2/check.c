@@ -365,14 +365,12 @@ static int clear_marks(struct check *check)
 {
     struct qcow2 *image = check->image;
     uint64_t wrong = QCOW2_DIRTY | QCOW2_CORRUPT;
-    uint8_t disk[8];
 
     if (image->header.version < 3 || !(image->header.incompatible & wrong)) {
         return 0;
     }
-    qcow2_put64(disk, image->header.incompatible & ~wrong);
-    return qcow2_header_write(image, offsetof(struct qcow2_disk_header, incompatible), disk,
-                              sizeof(disk));
+    image->header.incompatible &= ~wrong;
+    return qcow2_features_write(image);
 }
 
 static int check_repair(struct check *check)

@@ -1,7 +1,6 @@
 /*
- * The header of a qcow2 image: read, checked, and the small changes that are made to it. An image
- * is hostile input: whatever passes here has offsets that are aligned, inside the file and apart.
- * Any thread; nothing is kept.
+ * The header of a qcow2 image: read and checked. An image is hostile input: whatever passes here
+ * has offsets that are aligned, inside the file and apart. Any thread; nothing is kept.
  */
 #ifndef POLYVISOR_QCOW2_HEADER_H
 #define POLYVISOR_QCOW2_HEADER_H

@@ -41,7 +41,7 @@ int qcow2_header_write(struct qcow2 *image, size_t at, const void *bytes, size_t
     return status < 0 ? status : qcow2_io_barrier(&image->io);
 }
 
-static int features_write(struct qcow2 *image)
+int qcow2_features_write(struct qcow2 *image)
 {
     uint8_t disk[8];
 
@@ -59,7 +59,7 @@ int qcow2_damaged_locked(struct qcow2 *image, const char *what, uint64_t offset)
               (unsigned long long)offset, image->read_only ? "" : "; it is not written any more");
     if (!image->read_only && image->header.version >= 3) {
         image->header.incompatible |= QCOW2_CORRUPT;
-        features_write(image);
+        qcow2_features_write(image);
     }
     return -EIO;
 }

@@ -170,6 +170,8 @@ struct qcow2 *qcow2_new(int fd, const char *name, bool read_only, struct error *
 void qcow2_delete(struct qcow2 *image);
 /* Change a field of the header in the file, and make that durable. */
 int qcow2_header_write(struct qcow2 *image, size_t at, const void *bytes, size_t size);
+/* The same with the incompatible features, as they are in memory. */
+int qcow2_features_write(struct qcow2 *image);
 
 /* ---- table.c: whole tables of places, in host order ---- */
 
@@ -232,7 +234,9 @@ int qcow2_entry_locked(struct qcow2 *image, uint64_t cluster, uint64_t *entry);
 int qcow2_l2_own_locked(struct qcow2 *image, uint64_t cluster);
 /* How many clusters from this one on have their entries in the same slice. */
 uint64_t qcow2_slice_left(const struct qcow2 *image, uint64_t cluster);
-/* Put `count` entries of one slice of an own table; in *old, when not NULL, goes what was there. */
+/* What an L2 entry says of its cluster. */
+enum qcow2_kind qcow2_entry_kind(const struct qcow2 *image, uint64_t entry);
+/* Put `count` entries of one slice of an own table. */
 int qcow2_entries_put_locked(struct qcow2 *image, uint64_t cluster, const uint64_t *entries,
                              uint64_t count);
 /* Give up what an entry that is no more referred to. */

@@ -143,7 +143,7 @@ int qcow2_entry_locked(struct qcow2 *image, uint64_t cluster, uint64_t *entry)
     return status;
 }
 
-static enum qcow2_kind entry_kind(const struct qcow2 *image, uint64_t entry)
+enum qcow2_kind qcow2_entry_kind(const struct qcow2 *image, uint64_t entry)
 {
     if (entry & QCOW2_COMPRESSED) {
         return QCOW2_PACKED;
@@ -174,7 +174,7 @@ static int data_check(struct qcow2 *image, uint64_t entry, bool write)
 static bool entry_continues(const struct qcow2 *image, const struct qcow2_extent *extent,
                             uint64_t host, uint64_t count, uint64_t next)
 {
-    if (entry_kind(image, next) != extent->kind || extent->kind == QCOW2_PACKED) {
+    if (qcow2_entry_kind(image, next) != extent->kind || extent->kind == QCOW2_PACKED) {
         return false;
     }
     return extent->kind != QCOW2_DATA ||
@@ -199,7 +199,7 @@ int qcow2_map_locked(struct qcow2 *image, uint64_t offset, uint64_t length, bool
     *extent = (struct qcow2_extent){.kind = QCOW2_HOLE};
     if (entries) {
         uint64_t first = qcow2_get64(entries), host = first & QCOW2_OFFSET_MASK;
-        extent->kind = entry_kind(image, first);
+        extent->kind = qcow2_entry_kind(image, first);
         extent->writable = extent->kind == QCOW2_DATA && (first & QCOW2_COPIED);
         extent->host = extent->kind == QCOW2_PACKED ? first : host + inside;
         status = extent->kind == QCOW2_DATA ? data_check(image, first, write) : 0;

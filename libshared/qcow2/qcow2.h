@@ -102,7 +102,7 @@ struct qcow2_creation {
     uint64_t size;           /* bytes, rounded up to sectors */
     unsigned version;        /* 2 or 3; 0: 3 */
     unsigned cluster_bits;   /* 0: 16 */
-    unsigned refcount_order; /* version 3; 4 when `wide` is not set */
+    unsigned refcount_order; /* version 3; 4 unless refcount_order_given */
     bool refcount_order_given;
     const char *backing;        /* name, as it is to stand there; or NULL */
     const char *backing_format; /* "raw", "qcow2"; with a backing file */

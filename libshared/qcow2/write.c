@@ -19,8 +19,7 @@ struct allocation {
     uint64_t skip, length; /* the new bytes in them */
     bool fresh;            /* the file has zeroes there */
     bool own;              /* kept for these clusters before: nothing to give back */
-    uint8_t *around;       /* what goes before and behind the new bytes */
-    bool copied;           /* that matters when the power fails */
+    uint8_t *around;       /* what goes before and behind the new bytes; or NULL */
 };
 
 static uint64_t allocation_bytes(const struct qcow2 *image, const struct allocation *allocation)
@@ -164,7 +163,6 @@ static int allocation_surround(struct qcow2 *image, struct allocation *allocatio
     if (!allocation->around) {
         return -ENOMEM;
     }
-    allocation->copied = true;
     status = read_around(image, begin, allocation->skip, allocation->around);
     return status < 0
                ? status
@@ -236,7 +234,7 @@ static int write_allocating(struct qcow2 *image, uint64_t offset, uint64_t lengt
     }
     status = allocation_surround(image, &allocation);
     status = status < 0 ? status : allocation_fill(image, &allocation, vectors, count, *done);
-    if (status == 0 && (allocation.copied || allocation.own)) {
+    if (status == 0 && (allocation.around || allocation.own)) { /* old data, if the power fails */
         status = qcow2_io_barrier(&image->io);
     }
     pthread_mutex_lock(&image->lock);

@@ -14,8 +14,6 @@ static bool entry_emptied(const struct qcow2 *image, uint64_t cluster, uint64_t 
 {
     bool under = image->has_backing && cluster << image->cluster_bits < image->backing.size;
     bool flags = image->header.version >= 3;
-    bool hole = !(entry & QCOW2_COMPRESSED) && !(flags && (entry & QCOW2_ZERO)) &&
-                !(entry & QCOW2_OFFSET_MASK);
     bool keeps =
         how == QCOW2_EMPTY_ZEROES && flags && !(entry & QCOW2_COMPRESSED) && (entry & QCOW2_COPIED);
 
@@ -24,7 +22,7 @@ static bool entry_emptied(const struct qcow2 *image, uint64_t cluster, uint64_t 
         *emptied = 0;
         return true;
     }
-    if (hole && (!under || how == QCOW2_EMPTY_DISCARD)) {
+    if (qcow2_entry_kind(image, entry) == QCOW2_HOLE && (!under || how == QCOW2_EMPTY_DISCARD)) {
         return true;
     }
     if (keeps) {
