@@ -73,6 +73,10 @@ int port_setting_parse(const char *text, enum error_code code, struct port_setti
 {
     char *word = malloc(strlen(text) + 1);
 
+    if (word && strlen(text) > PORT_TEXT_MAX) {
+        free(word);
+        return refuse(code, "too long:", text, err);
+    }
     if (!word) {
         return error_set(err, ERROR_INTERNAL, ENOMEM, "out of memory");
     }

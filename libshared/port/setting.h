@@ -18,6 +18,7 @@
 #define PORTS_MAX     5u /* two queues each, besides the first port's and those for control */
 #define PORT_NAME_MAX 31u
 #define PORT_PATH_MAX 107u /* sun_path */
+#define PORT_TEXT_MAX (PORT_NAME_MAX + 2 * PORT_PATH_MAX + 32u)
 /* The name of the first port, which every machine has. */
 #define PORT_NAME_FIRST "polyvisor.console"
 
