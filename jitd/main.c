@@ -195,12 +195,13 @@ static bool serve(struct jitd *jitd, struct error *err)
     return true;
 }
 
-/* False: a thread is still compiling, and nothing may be taken from under it. */
+/* False: a thread is still compiling, and nothing may be taken from under it. The control socket is
+ * not closed: nanomsg would remove its file, which a confined process may not, and ends the process
+ * when it cannot. vmmd removes it. */
 static bool release(struct jitd *jitd)
 {
     struct event *events[] = {jitd->terminate, jitd->leash};
 
-    jit_control_close(jitd->control);
     if (jitd->service && !service_destroy(jitd->service)) {
         return false;
     }
@@ -217,7 +218,7 @@ static bool release(struct jitd *jitd)
 
 int main(int argc, char **argv)
 {
-    struct jitd jitd = {.leash_fd = -1, .journal_fd = -1};
+    static struct jitd jitd = {.leash_fd = -1, .journal_fd = -1};
     struct error err = {0};
 
     log_open("jitd");

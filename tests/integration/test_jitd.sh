@@ -98,6 +98,13 @@ cold=$(statistic first jit_regions_compiled)
 check "the cache has them" at_least first jit_cache_entries "$cold"
 check "vmctl cache shows them" sh -c "'$vmctl' --json cache show | grep -q '\"entries\": [1-9]'"
 check "and finds them sound" "$vmctl" cache verify
+# Confined as it is, it must come to its own end: it may not remove its socket, for one.
+: >"$work/vmmd.log"
+told=$(our_processes | sed -n 's/ .*jitd --control.*//p' | head -n 1)
+kill -TERM "$told"
+told_ended() { ! kill -0 "$told" 2>/dev/null; }
+check "told to end, it ends" wait_for 60 told_ended
+check "and is refused nothing" sh -c "! grep 'Permission denied' '$work/vmmd.log'"
 forget first
 daemon_stop
 no_jitd() {
