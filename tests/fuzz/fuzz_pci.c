@@ -310,6 +310,17 @@ static void on_request(int socket, const uint8_t *bytes, size_t size)
     polyvisor__transport_request__free_unpacked(request, NULL);
 }
 
+/* Unplugged, by force or not, and another plugged in once its driver has let go. */
+static void plug(unsigned i, bool force)
+{
+    if (virtio_pci_unplug(devices[i].pci, force)) {
+        virtio_pci_remove(devices[i].pci);
+        virtio_pci_destroy(devices[i].pci);
+        transport_client_destroy(devices[i].client);
+        attach(i);
+    }
+}
+
 static void op_life(struct fuzz_input *input)
 {
     uint8_t how = (uint8_t)fuzz_take(input, 1);
@@ -320,7 +331,11 @@ static void op_life(struct fuzz_input *input)
         virtio_pci_reactivate(device);
         break;
     case 1:
-        virtio_pci_reset_pending(device);
+        if (how & 0x20) {
+            plug(how % DEVICES, how & 0x10);
+        } else {
+            virtio_pci_reset_pending(device);
+        }
         break;
     case 2:
         virtio_pci_device_gone(device);

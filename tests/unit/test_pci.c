@@ -282,6 +282,63 @@ START_TEST(test_intx_disable_bit)
 }
 END_TEST
 
+/* Devices are plugged in and out while CPUs look: a slot is empty, or all of one device. */
+START_TEST(test_a_slot_that_comes_and_goes)
+{
+    for (unsigned round = 0; round < 3; round++) {
+        write_bar(1, MMIO);
+        write_config(1, PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+        ck_assert_uint_eq(read_memory(MMIO), devices[0].tag);
+        pci_function_set_intx(&devices[0].function, true);
+        ck_assert(levels[1]);
+        pci_host_remove(&devices[0].function);
+        ck_assert(!levels[1]);
+        ck_assert_uint_eq(read_memory(MMIO), 0xffffffff);
+        for (unsigned offset = 0; offset < 0x1000; offset += 4) {
+            write_config(1, offset, 4, 0x5a5a5a5a);
+            ck_assert_uint_eq(read_config(1, offset, 4), 0xffffffff);
+        }
+        add_device(0, 1);
+        ck_assert_uint_eq(read_config(1, PCI_VENDOR_ID, 4), 0x10421af4);
+        ck_assert_uint_eq(read_config(1, PCI_COMMAND, 2), 0);
+        ck_assert_uint_eq(read_memory(MMIO), 0xffffffff); /* until its driver says so */
+    }
+}
+END_TEST
+
+START_TEST(test_slots_that_cannot_be_had)
+{
+    pci_function_init(&devices[3].function, &IDENTITY, 1, &FUNCTION_OPS, &devices[3]);
+    ck_assert_int_eq(pci_host_add(host, 0, &devices[3].function), -EEXIST); /* the bridge's */
+    ck_assert_int_eq(pci_host_add(host, 2, &devices[3].function), -EEXIST);
+    ck_assert_int_eq(pci_host_add(host, PCI_SLOT_COUNT, &devices[3].function), -EINVAL);
+    ck_assert_int_eq(pci_host_add(host, UINT32_MAX, &devices[3].function), -EINVAL);
+    ck_assert_int_eq(pci_host_add(host, PCI_SLOT_COUNT - 1, &devices[3].function), 0);
+    ck_assert_uint_eq(read_config(2, PCI_VENDOR_ID, 4), 0x10421af4);
+    ck_assert_uint_eq(read_config(PCI_SLOT_COUNT - 1, PCI_VENDOR_ID, 4), 0x10421af4);
+}
+END_TEST
+
+/* Whose BAR was in another's way makes room by going. */
+START_TEST(test_a_device_that_goes_makes_room)
+{
+    for (unsigned slot = 1; slot <= 2; slot++) {
+        write_bar(slot, MMIO);
+        write_config(slot, PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+    }
+    ck_assert_uint_eq(read_memory(MMIO), devices[0].tag);
+    pci_host_remove(&devices[0].function);
+    ck_assert_uint_eq(read_memory(MMIO), devices[1].tag);
+    /* One that was pulled out, and whose driver has let go, is not there either. */
+    devices[1].function.left = true;
+    ck_assert_uint_eq(read_config(2, PCI_VENDOR_ID, 4), 0xffffffff);
+    add_device(0, 1);
+    write_bar(1, MMIO);
+    write_config(1, PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+    ck_assert_uint_eq(read_memory(MMIO), devices[0].tag);
+}
+END_TEST
+
 START_TEST(test_machine_reset)
 {
     write_bar(1, MMIO);
@@ -543,6 +600,9 @@ int main(void)
     tcase_add_test(cases, test_overlapping_bars);
     tcase_add_test(cases, test_intx_is_swizzled_and_shared);
     tcase_add_test(cases, test_intx_disable_bit);
+    tcase_add_test(cases, test_a_slot_that_comes_and_goes);
+    tcase_add_test(cases, test_slots_that_cannot_be_had);
+    tcase_add_test(cases, test_a_device_that_goes_makes_room);
     tcase_add_test(cases, test_machine_reset);
     tcase_add_test(cases, test_capability_list);
     tcase_add_test(cases, test_bad_descriptions);
