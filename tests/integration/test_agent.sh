@@ -14,7 +14,9 @@ machine() { # NAME SCRIPT OPTION...
     "$vmctl" create "$name" --kernel "$guest/vmlinux" --initrd "$guest/test-initrd.cpio.gz" --memory 256M \
         --append "quiet script=$script" --vsock "path=$socket.$name" "$@" >/dev/null && "$vmctl" start "$name" >/dev/null || return
     "$vmctl" console "$name" >"$work/$name.out" 2>/dev/null </dev/null &
-    timeout 200 "$vmctl" exec -n --wait 100s --vsock "$socket.$name" "$name" -- true
+}
+is_up() { # NAME
+    timeout 200 "$vmctl" exec -n --wait 100s "$1" -- true
 }
 field() { # NAME: of a JSON object on standard input
     python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"
@@ -49,6 +51,7 @@ daemon_start
 truncate -s 16M "$work/disk"
 mkfs.ext4 -q "$work/disk"
 machine plain busy --disk "path=$work/disk"
+is_up plain
 check "a disk is mounted in a guest" gx plain -- sh -c \
     'load-modules ext4; mkdir /d && mount -t ext4 /dev/vda /d && (trap "echo ended >/d/ended; exit" TERM; echo >/d/there; setsid sleep 1000 & wait) >/dev/null 2>&1 &
     until [ -e /d/there ]; do sleep 0.1; done'
@@ -65,19 +68,22 @@ check "for people, too" grep -q '^ISA: *riscv64' <("$vmctl" agent status plain)
 "$vmctl" agent pong plain 2>/dev/null
 is "an unknown question" 2 $?
 
+# While this one waits, the next one boots.
+machine init init --append "quiet script=init clock=0"
+
 # The clock. A pause does not part it from the host's: the time counter goes on. What does is the host's
 # sleep, as when the real-time clock moves alone.
 check "the guest's clock is the host's" is_ahead plain 0
 vcpud=$(pid_of plain vcpud)
 kill -STOP "$vcpud"
-sleep 5
+sleep 4
 kill -CONT "$vcpud"
 check "and is after a pause" is_ahead plain 0
 kill -9 "$(pid_of plain devd/rtc0)"
 gx plain -- rtc-shift 1000
 check "after the host's sleep it follows the real-time clock, whose process had just died" wait_for 60 is_ahead plain 1000
 is "it tells that it set it" 1 "$("$vmctl" --json agent plain | field clock_steps)"
-gx plain -- sh -c 'date -s "@$(($(date +%s) + 5000))" >/dev/null; sleep 3'
+gx plain -- sh -c 'date -s "@$(($(date +%s) + 5000))" >/dev/null; sleep 2'
 check "what the guest sets itself is left alone" is_ahead plain 6000
 
 is "a guest without an init is stopped through its agent" agent "$(stopped_by --timeout 300s plain)"
@@ -86,8 +92,8 @@ check "its file system is clean" sh -c "dumpe2fs -h '$work/disk' 2>/dev/null | g
 is "its processes were told" ended "$(debugfs -R 'cat ended' "$work/disk" 2>/dev/null)"
 
 # A guest with one.
-machine init init --append "quiet script=init clock=0"
-gx init -- sh -c 'rtc-shift 1000; sleep 3'
+is_up init
+gx init -- sh -c 'rtc-shift 1000; sleep 2'
 is "it tells that it is off" 0 "$("$vmctl" --json agent init | field clock_interval_s)"
 check "an agent that is told to leaves the clock alone" is_ahead init 0
 is "a guest with an init is stopped through its agent" agent "$(stopped_by --timeout 300s init)"
