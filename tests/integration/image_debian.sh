@@ -180,7 +180,8 @@ check "with the words of the compiler" grep -q 'words.c:[0-9]*:.*error' "$work/e
 # ---- Two at once, larger ones, machines that stay ----
 
 timeout "$limit" "$vmctl" run --image debian -n --cpus 2 -- sh -c '! command -v hello; echo one >/etc/which; sync; hostname
-    mount | grep -c "/boot/efi "; cat /etc/which; exit 3' >"$work/one" 2>"$work/err" &
+    n=0; until grep -q " /boot/efi " /proc/mounts || [ $((n += 1)) -gt 600 ]; do sleep 1; done
+    grep -c " /boot/efi " /proc/mounts; cat /etc/which; exit 3' >"$work/one" 2>"$work/err" &
 client=$!
 out=$(timeout "$limit" "$vmctl" run --image debian --image-size 4G -n --net none -- sh -c 'echo two >/etc/which; sync
     df -m --output=size / | tail -n 1; cat /etc/which' 2>"$work/err2")
