@@ -212,8 +212,15 @@ void virtio_config_answer(struct device *device, size_t offset, const void *byte
 {
     struct virtio_device *virtio = device->virtio;
     struct virtio_state *state = virtio->state;
-    uint32_t generation = atomic_load(&state->generation) & ~UINT32_C(1);
+    uint32_t generation = atomic_load(&state->generation);
 
+    /* A process that goes on says mostly what the one before has said: that is no change. What is
+     * odd was left in the middle of one. */
+    if (!(generation & 1) && state->config_length >= offset + size &&
+        !memcmp(state->config + offset, bytes, size)) {
+        return;
+    }
+    generation &= ~UINT32_C(1);
     atomic_store(&state->generation, generation + 1);
     memcpy(state->config + offset, bytes, size);
     if (state->config_length < offset + size) {
@@ -222,16 +229,25 @@ void virtio_config_answer(struct device *device, size_t offset, const void *byte
     atomic_store(&state->generation, generation + 2);
 }
 
-void virtio_config_announce(struct device *device)
+/* In this order: a process that takes over in between tells once more. */
+static void config_tell(struct device *device)
 {
+    struct virtio_state *state = device->virtio->state;
+
     signal_descriptor(device->virtio->config_call);
+    atomic_store(&state->told, atomic_load(&state->generation));
+}
+
+static bool config_is_told(const struct virtio_state *state)
+{
+    return atomic_load(&state->told) == atomic_load(&state->generation);
 }
 
 void virtio_config_set(struct device *device, size_t offset, const void *bytes, size_t size)
 {
     virtio_config_answer(device, offset, bytes, size);
     if (device->virtio->active) {
-        signal_descriptor(device->virtio->config_call);
+        config_tell(device);
     }
 }
 
@@ -239,6 +255,7 @@ int virtio_device_config_write(struct device *device, uint32_t offset, const uin
                                size_t size)
 {
     const struct virtio_operations *operations = &device->model->virtio;
+    struct virtio_state *state = device->virtio->state;
 
     if ((size != 1 && size != 2 && size != 4 && size != 8) || offset > VIRTIO_CONFIG_MAX - size) {
         return -EINVAL;
@@ -246,7 +263,12 @@ int virtio_device_config_write(struct device *device, uint32_t offset, const uin
     if (!operations->config_write) {
         return -EPERM;
     }
-    return operations->config_write(device, offset, data, (unsigned)size);
+    bool told = config_is_told(state);
+    int status = operations->config_write(device, offset, data, (unsigned)size);
+    if (told) { /* the driver waits for this answer, and reads then */
+        atomic_store(&state->told, atomic_load(&state->generation));
+    }
+    return status;
 }
 
 /* ---- Activation and reset ---- */
@@ -320,6 +342,11 @@ static int device_attach_queues(struct device *device)
     virtio->active = true;
     if (device->model->virtio.activated) {
         device->model->virtio.activated(device, resumed);
+    }
+    if (!resumed) { /* the driver has yet to read it */
+        atomic_store(&virtio->state->told, atomic_load(&virtio->state->generation));
+    } else if (!config_is_told(virtio->state)) {
+        config_tell(device);
     }
     for (unsigned i = 0; i < count; i++) {
         struct virtio_queue *queue = &virtio->queues[i];
@@ -571,6 +598,9 @@ int virtio_device_start(struct device *device, bool restart, struct error *err)
     state->device_features = virtio->features;
     for (unsigned i = 0; i < virtio->queue_count; i++) {
         state->queues[i].size_max = operations->queue_size;
+    }
+    if (restart && atomic_load(&state->needs_reset)) { /* the one before may not have told that */
+        signal_descriptor(virtio->config_call);
     }
     if (state_resumes(device, restart) && virtio_device_activate(device) < 0) {
         return error_set(err, ERROR_STATE, 0, "the state of device %s cannot be continued",

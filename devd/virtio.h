@@ -69,10 +69,9 @@ struct virtqueue *virtio_queue_ring(struct device *device, unsigned queue);
 void virtio_device_fail(struct device *device, const char *fault);
 /* Set configuration bytes during init, or later (then the driver is told). */
 void virtio_config_set(struct device *device, size_t offset, const void *bytes, size_t size);
-/* Have the driver look at the configuration, which a process before this one may have changed. */
-void virtio_config_announce(struct device *device);
-/* The same as virtio_config_set in answer to a write of the driver, which waits for it: no
- * interrupt tells it. */
+/* The same in answer to a write of the driver, which waits for it, or before its device is active:
+ * no interrupt tells it. What differs from what the driver was told by the process before this one
+ * is told once the device goes on. */
 void virtio_config_answer(struct device *device, size_t offset, const void *bytes, size_t size);
 
 #endif

@@ -368,9 +368,7 @@ static void balloon_activated(struct device *device, bool resumed)
     struct balloon *balloon = balloon_of(device);
     unsigned next = 2;
 
-    if (resumed) { /* the process before this one may have died between the target and the word */
-        virtio_config_announce(device);
-    }
+    (void)resumed;
     balloon->holding = false;
     balloon->roles[0] = ROLE_INFLATE;
     balloon->roles[1] = ROLE_DEFLATE;

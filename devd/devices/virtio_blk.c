@@ -513,17 +513,13 @@ static int blk_config_write(struct device *device, uint32_t offset, const uint8_
 /* Without flushes nothing could ever be made durable otherwise. */
 static void blk_activated(struct device *device, bool resumed)
 {
-    struct blk *blk = device->own;
     uint64_t features = device->virtio->driver_features;
 
+    (void)resumed;
     if (!(features & FEATURE(VIRTIO_BLK_F_FLUSH))) {
         blk_set_write_back(device, false);
         blk_publish(device, false);
     }
-    if (resumed && blk->changed) {
-        virtio_config_announce(device);
-    }
-    blk->changed = false;
 }
 
 static void blk_reset(struct device *device)
@@ -597,7 +593,6 @@ static void blk_describe(struct device *device)
     struct blk *blk = device->own;
     const struct virtio_state *state = device->virtio->state;
     const struct block *block = blk->block;
-    struct virtio_blk_config before;
     struct blk_saved saved;
 
     device->virtio->features |= block->read_only ? FEATURE(VIRTIO_BLK_F_RO) : 0;
@@ -605,8 +600,6 @@ static void blk_describe(struct device *device)
     device->virtio->features |= block->can_discard ? FEATURE(VIRTIO_BLK_F_DISCARD) : 0;
     device->virtio->features |= device->virtio->queue_count > 1 ? FEATURE(VIRTIO_BLK_F_MQ) : 0;
     blk->sectors = block->size >> SECTOR_SHIFT;
-    memcpy(&before, (const void *)state->config, sizeof(before));
-    blk->changed = before.capacity && before.capacity != blk->sectors;
     memcpy(&saved, state->saved, sizeof(saved));
     bool resumes = atomic_load(&state->status) && saved.magic == SAVED_MAGIC;
     blk->write_back = resumes ? saved.write_back : !device->disk.write_through;

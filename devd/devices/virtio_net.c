@@ -107,8 +107,7 @@ static void net_activated(struct device *device, bool resumed)
 
     if (resumed) {
         net_controls_restore(card);
-        net_card_publish(card, false);
-        virtio_config_announce(device); /* the link may have changed meanwhile */
+        net_card_publish(card, false); /* the link may have changed meanwhile */
     } else {
         net_controls_reset(card);
         net_card_publish(card, false);

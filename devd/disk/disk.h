@@ -44,7 +44,6 @@ struct blk {
     struct block *block;
     uint64_t sectors; /* that the driver may use */
     bool write_back;  /* the driver flushes when it wants something durable */
-    bool changed;     /* another size than the process before this one told the driver */
     uint32_t signals; /* queues with something completed that were not interrupted yet */
     unsigned busy;    /* requests of the driver */
     struct blk_request *free;

@@ -19,7 +19,7 @@
 #include <stdint.h>
 
 #define VIRTIO_STATE_MAGIC    0x53545650u /* "PVTS" */
-#define VIRTIO_STATE_VERSION  4u
+#define VIRTIO_STATE_VERSION  5u
 #define VIRTIO_QUEUES_MAX     16u
 #define VIRTIO_QUEUE_SIZE_MAX 256u
 #define VIRTIO_CONFIG_MAX     256u
@@ -88,6 +88,8 @@ struct virtio_state {
     struct virtio_queue_state queues[VIRTIO_QUEUES_MAX];
     uint8_t saved[VIRTIO_SAVED_MAX]; /* D: what the driver told it besides, for the next process */
     uint64_t limits[VIRTIO_LIMITS];  /* D: how full its token buckets are (devd/limit) */
+    _Atomic uint32_t told;           /* D: the generation of config that the driver was told of */
+    uint32_t reserved;
 };
 _Static_assert(sizeof(struct virtio_inflight) == 32, "shared layout");
 _Static_assert(sizeof(struct virtio_logged_descriptor) == 16, "shared layout");

@@ -267,6 +267,22 @@ START_TEST(malformed_requests_need_a_reset)
 }
 END_TEST
 
+/* The process may have died between the need of a reset and its interrupt. */
+START_TEST(the_need_of_a_reset_is_told_by_the_next_process)
+{
+    start();
+    driver_describe(&host.driver, 0, 0, slot_header(0), 8, 0, 0);
+    driver_offer(&host.driver, 0, 0);
+    host_kick(&host, 0);
+    host_turn(&host);
+    ck_assert(host_called(&host, 1)); /* as if it had not been */
+    device_destroy(host.device);
+    host_start(&host, &device_model_virtio_blk, true);
+    ck_assert_uint_eq(host.driver.state->needs_reset, 1);
+    ck_assert(host_called(&host, 1));
+}
+END_TEST
+
 START_TEST(queues_set_up_wrongly_fail_to_activate)
 {
     host_start(&host, &device_model_virtio_blk, false);
@@ -406,6 +422,7 @@ static TCase *all_tests(const char *name, SFun before)
     tcase_add_test(tests, many_requests_at_once);
     tcase_add_test(tests, reset_waits_for_requests_in_flight);
     tcase_add_test(tests, malformed_requests_need_a_reset);
+    tcase_add_test(tests, the_need_of_a_reset_is_told_by_the_next_process);
     tcase_add_test(tests, queues_set_up_wrongly_fail_to_activate);
     tcase_add_test(tests, features_must_have_been_offered);
     tcase_add_test(tests, stop_finishes_what_was_offered);

@@ -266,6 +266,30 @@ START_TEST(a_size_that_changed_between_two_processes_is_told)
 }
 END_TEST
 
+/* As if the process had died before its interrupt, or before it was done with the change. */
+START_TEST(a_change_that_a_dead_process_did_not_tell_is_told)
+{
+    struct virtio_state *shared;
+
+    start();
+    shared = host.driver.state;
+    for (unsigned odd = 0; odd < 2; odd++) {
+        uint32_t before = shared->told;
+        resize((2 + odd) * DISK_SECTORS * 512, false);
+        ck_assert(host_called(&host, host.kicks));
+        ck_assert_uint_ne(shared->told, before);
+        shared->told = before;
+        shared->generation -= odd; /* in the middle of the change */
+        restart();
+        ck_assert(host_called(&host, host.kicks));
+        ck_assert_uint_eq(shared->generation % 2, 0);
+        ck_assert_uint_eq(blk_config().capacity, (2 + odd) * DISK_SECTORS);
+        restart(); /* it is told once: drivers log it */
+        ck_assert(!host_called(&host, host.kicks));
+    }
+}
+END_TEST
+
 START_TEST(read_only_disks_keep_their_size)
 {
     struct device_settings settings = {.id = "test0", .read_only = true};
@@ -457,6 +481,7 @@ int main(void)
     tcase_add_test(tests, a_disk_grows_while_it_is_used);
     tcase_add_test(tests, a_disk_becomes_smaller_only_on_purpose);
     tcase_add_test(tests, a_size_that_changed_between_two_processes_is_told);
+    tcase_add_test(tests, a_change_that_a_dead_process_did_not_tell_is_told);
     tcase_add_test(tests, read_only_disks_keep_their_size);
     tcase_add_test(tests, direct_transfers_of_any_alignment);
     tcase_add_loop_test(tests, errors_are_reported_and_told_once, 0, 2);
