@@ -333,6 +333,10 @@ int sandbox_isolate(const struct sandbox_isolation *isolation, struct error *err
         if (result == 0 && sandbox_restrict_paths(isolation) < 0) {
             result = failed(err, "what is done with files");
         }
+        if (result == 0 && !isolation->also && !isolation->share &&
+            sandbox_pretend_unlinked() < 0) {
+            result = failed(err, "what is done with files");
+        }
     }
     return result == 0 ? drop_capabilities(isolation->keep_user, err) : result;
 }

@@ -18,6 +18,10 @@ struct sandbox_isolation;
  * with errno set. Before there are threads, since others would not be restricted. */
 int sandbox_restrict_paths(const struct sandbox_isolation *isolation);
 
+/* Have whoever deletes a file be told that it is gone, from now on: a process that ends before it
+ * is sealed closes its sockets, too. 0, or -1 with errno set. */
+int sandbox_pretend_unlinked(void);
+
 /* Whether the environment asks for no confinement at all. */
 bool sandbox_unconfined(void);
 
