@@ -107,7 +107,7 @@ static void spawn(const char *settings)
         fcntl(journal_fd, F_SETFD, 0);
         putenv(environment);
         setenv("POLYVISOR_TEST_COMPILER", settings, 1);
-        execl(program, "jitd", "--control", path, (char *)NULL);
+        execl(program, "jitd", "--control", path, "--cache", cache_directory, (char *)NULL);
         _exit(127);
     }
     free(environment);
