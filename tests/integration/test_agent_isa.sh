@@ -65,4 +65,4 @@ timeout 120 "$vmctl" --timeout 3s agent ping --vsock "$work/endless" any >/dev/n
 status=$?
 check "an agent that never stops is given up" test $status -ne 0 -a $status -ne 124
 kill $liar $endless
-wait $liar $endless 2>/dev/null
+wait $liar $endless 2>/dev/null || true # the signal's status is not the test's

@@ -152,7 +152,7 @@ says "a disk smaller than its image" 6 'as many or more' "$vmctl" run --image ti
 says "the size of an image that is used itself" 2 'disk of their own' "$vmctl" run --image tiny --persistent --image-size 1G
 says "a guest without an agent is told of, with who made the image" 125 \
     'agent of an image that polyvisor 0.0.1 made did not answer within 2 s' \
-    "$vmctl" run --image tiny --net none --append rdinit=/bin/sh --wait 2s -- true
+    "$vmctl" run --image tiny --net none --append rdinit=/bin/sh --on-panic report --wait 2s -- true
 
 # Without root: all the same.
 if [ "$(id -u)" -eq 0 ] && setpriv --reuid 65534 --regid 65534 --clear-groups test -x "$vmctl"; then

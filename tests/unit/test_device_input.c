@@ -2,6 +2,7 @@
 #include "tests/unit/device_host.h"
 #include <linux/input-event-codes.h>
 #include <linux/virtio_input.h>
+#include <string.h>
 
 #define EVENTS 0
 #define STATUS 1
@@ -102,11 +103,17 @@ static int write_config(uint32_t offset, uint8_t value)
 /* The configuration after select and subsel were written one after the other, as drivers do. */
 static const struct virtio_input_config *ask(uint8_t select, uint8_t subsel)
 {
-    uint32_t before = host.driver.state->generation;
+    const struct virtio_state *state = host.driver.state;
+    uint32_t before = state->generation;
+    uint8_t seen[sizeof(state->config)];
 
+    memcpy(seen, (const void *)state->config, sizeof(seen));
     ck_assert_int_eq(write_config(0, select), 0);
     ck_assert_int_eq(write_config(1, subsel), 0);
-    ck_assert_uint_ne(host.driver.state->generation, before);
+    /* A change has another number; what is the same may keep it. */
+    if (memcmp(seen, (const void *)state->config, sizeof(seen)) != 0) {
+        ck_assert_uint_ne(state->generation, before);
+    }
     ck_assert_uint_eq(host.driver.state->generation & 1, 0);
     return (const struct virtio_input_config *)host.driver.state->config;
 }
