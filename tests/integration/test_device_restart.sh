@@ -45,7 +45,7 @@ given_up() {
     device_is "given up" || { kill_disk && false; }
 }
 check "one that keeps dying is given up" wait_for 60 given_up
-check "an event says so" grep -q device-failed "$work/events"
+check "an event says so" wait_for 30 grep -q device-failed "$work/events"
 rounds=$(grep -c good "$work/console")
 check "the machine goes on" sh -c "'$vmctl' show box | grep -q running"
 "$vmctl" device restart box disk0 >/dev/null

@@ -99,7 +99,7 @@ a=$server
 sum=$(outcome one)
 check "nothing is lost by three deaths of the server and of the device's process" test \
     "$sum" = "$(head -c $((96 * 65536)) "$work/a.img" | sha256sum)"
-check "that the server went away is told" told 'disk-error.*lost the server'
+check "that the server went away is told" wait_for 30 told 'disk-error.*lost the server'
 check "and that it is back" wait_for 60 told 'disk-well'
 check "the guest's kernel has nothing to complain of" asks \
     "dmesg | grep -iE 'virtio_blk|vda|BUG|I/O error|lockup' | grep -vE 'detected capacity|logical blocks|default/read/poll queues'; echo end" '^end$'
@@ -109,7 +109,7 @@ kill -9 "$b"
 wait "$b" 2>/dev/null
 check "a server that stays away is an I/O error in time" asks \
     'dd if=/dev/vdb of=/dev/null bs=4k count=1 iflag=direct 2>&1 || true' 'rror'
-check "an event tells why" told 'disk-error.*disk1.*(timed out|lost)|disk-error.*(timed out|lost).*disk1'
+check "an event tells why" wait_for 30 told 'disk-error.*disk1.*(timed out|lost)|disk-error.*(timed out|lost).*disk1'
 check "the machine goes on" asks 'echo good' good
 truncate -s 24M "$work/b.img"
 serve b

@@ -52,7 +52,7 @@ wait_for 120 is_up polite
 kill -9 "$(pid_of polite devd/power0)"
 check "stop succeeds with a key that has just died" "$vmctl" stop --timeout 60s polite
 check "that guest powered off by itself, too" ended_by polite power-off
-check "on the key of a new process" was_told polite 'device-restarted devd/power0'
+check "on the key of a new process" wait_for 30 was_told polite 'device-restarted devd/power0'
 
 # A guest with a driver and nobody who heeds the key.
 machine rude deaf
