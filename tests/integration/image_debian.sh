@@ -257,7 +257,7 @@ measure() { # WHO: its machine was just started, console in $work/console
     echo "$who apt_update_and_install $(since "$began")" >>"$work/times"
     tar -C "$top" -c agent libshared/agent | sshx 'mkdir p && tar -x -C p' || return 1
     began=$(now)
-    ask 'cd p && gcc -std=gnu17 -D_GNU_SOURCE -O2 -I. -o out agent/*.c' || return 1
+    ask "cd p && gcc -std=gnu17 -D_GNU_SOURCE -DPOLYVISOR_VERSION='\"$version\"' -O2 -I. -o out agent/*.c" || return 1
     echo "$who compile_the_agent $(since "$began")" >>"$work/times"
     ask poweroff 2>/dev/null
     wait $client
@@ -288,7 +288,7 @@ if command -v qemu-system-riscv64 >/dev/null && [ ! "${IMAGE_WITHOUT_QEMU:-}" ];
                 ok "$who boots the image, installs and compiles (round $round)"
             else
                 not_ok "$who boots the image, installs and compiles (round $round)" "$(tail -n 15 "$work/console")"
-                kill -9 $client 2>/dev/null
+                kill $client 2>/dev/null
                 wait $client 2>/dev/null
             fi
         done
