@@ -13,7 +13,7 @@ AGENT_CFLAGS := -D_GNU_SOURCE -DPOLYVISOR_VERSION='"$(VERSION)"' -std=gnu17 -Os 
 
 build/agent/%/polyvisor-agent: $(AGENT_SOURCES) $(AGENT_HEADERS) tools/agent.mk
 	@mkdir -p $(@D)
-	$(AGENT_CC_$*) $(AGENT_CFLAGS) -o $@ $(AGENT_SOURCES)
+	$(QUIET_LD)$(AGENT_CC_$*) $(AGENT_CFLAGS) -o $@ $(AGENT_SOURCES)
 
 .PHONY: agent
 agent: $(AGENTS)

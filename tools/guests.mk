@@ -11,7 +11,7 @@ $(RISCV64)/vmlinux: tools/fetch-kernel tools/guest-apt
 $(RISCV64)/initrd.cpio.gz: $(RISCV64)/vmlinux tools/make-initrd tests/guests/init tests/guests/load-modules tests/guests/power-key \
     tests/guests/udhcpc-script \
     $(GUEST_SCRIPTS)
-	tools/make-initrd $(RISCV64) $@ $(foreach s,$(GUEST_SCRIPTS),$(s)=scripts/$(notdir $(s)))
+	$(QUIET_GEN)tools/make-initrd $(RISCV64) $@ $(foreach s,$(GUEST_SCRIPTS),$(s)=scripts/$(notdir $(s)))
 
 .PHONY: guests demo
 guests: $(RISCV64)/vmlinux $(RISCV64)/initrd.cpio.gz
@@ -38,7 +38,7 @@ $(RISCV64)/programs/%: tests/guests/programs/%.c
 
 # The initrd of the tests: the plain one, and our programs.
 $(RISCV64)/test-initrd.cpio.gz: $(RISCV64)/initrd.cpio.gz $(RISCV64_PROGRAMS) build/agent/riscv64/polyvisor-agent
-	tools/make-initrd $(RISCV64) $@ $(foreach s,$(GUEST_SCRIPTS),$(s)=scripts/$(notdir $(s))) \
+	$(QUIET_GEN)tools/make-initrd $(RISCV64) $@ $(foreach s,$(GUEST_SCRIPTS),$(s)=scripts/$(notdir $(s))) \
 	    $(foreach p,$(RISCV64_PROGRAMS),$(p)=bin/$(notdir $(p))) \
 	    build/agent/riscv64/polyvisor-agent=bin/polyvisor-agent
 
