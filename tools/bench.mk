@@ -1,7 +1,8 @@
 # make bench [ENGINE=interp|baseline|auto[,...]] [BENCH_FLAGS="--json --only NAME... --no-real"]
 #
 # make bench-net [BENCH_FLAGS="--repetitions N --cpus N"]: the network, by iperf3.
-# make bench-share [BENCH_FLAGS="--files N --cache always --only WORD..."]: a shared directory, against virtiofsd.
+# make bench-share [BENCH_FLAGS="--files N --cache always --only WORD..."]: a shared directory, against virtiofsd. As
+#     many files as a kernel has: BENCH_FLAGS="--files 80000 --repetitions 1 --only untar walk remove git".
 # make bench-recovery [KILLS=200] [KINDS="disk rng all"]: how long devices are away when they are killed.
 # make bench-disk [BENCH_FLAGS="--repetitions N --cpus N --cache none --format qcow2 --only WORD..."]: disks, by fio.
 #
@@ -36,12 +37,11 @@ bench-disk:
 	@python3 -B tests/bench/disk.py --vmctl $(BUILD)/bin/vmctl --engine $(ENGINE) --disk $(RISCV64)/fio.img \
 	    --kernel $(RISCV64)/vmlinux --initrd $(RISCV64)/test-initrd.cpio.gz $(BENCH_FLAGS)
 
-# With git in the image (SHARE_IMAGE), a checkout is measured, too.
-SHARE_IMAGE ?= $(RISCV64)/fio.img
 .PHONY: bench-share
 bench-share:
-	@{ $(MAKE) --no-print-directory deps && $(MAKE) --no-print-directory all guests test-guests; } >&2
-	@python3 -B tests/bench/share.py --vmctl $(BUILD)/bin/vmctl --engine $(ENGINE) --disk $(SHARE_IMAGE) \
+	@{ $(MAKE) --no-print-directory deps && \
+	    $(MAKE) --no-print-directory all guests test-guests $(RISCV64)/share.img; } >&2
+	@python3 -B tests/bench/share.py --vmctl $(BUILD)/bin/vmctl --engine $(ENGINE) --disk $(RISCV64)/share.img \
 	    --kernel $(RISCV64)/vmlinux --initrd $(RISCV64)/test-initrd.cpio.gz $(BENCH_FLAGS)
 
 # make bench-regions REGIONS="FOLDER-OR-FILE...": how long regions take to compile, and how large their

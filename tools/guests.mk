@@ -46,5 +46,9 @@ $(RISCV64)/test-initrd.cpio.gz: $(RISCV64)/initrd.cpio.gz $(RISCV64_PROGRAMS) bu
 $(RISCV64)/fio.img: tools/make-fio-root tools/guest-apt $(RISCV64)/vmlinux
 	tools/make-fio-root $(RISCV64) riscv64 $@
 
+# The same with git, for `make bench-share`.
+$(RISCV64)/share.img: tools/make-fio-root tools/guest-apt $(RISCV64)/vmlinux
+	tools/make-fio-root $(RISCV64) riscv64 $@ git=usr/bin/git
+
 .PHONY: test-guests
 test-guests: $(RISCV64)/test-initrd.cpio.gz $(RISCV64)/fio.img

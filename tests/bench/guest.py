@@ -67,7 +67,7 @@ def qemu_command(setup, append, disk, net, scratch, socket=None):
     if scratch:
         path, options = scratch
         command += ["-drive", f"file={path},format={options['format']},if=none,id=scratch,cache={options['cache']},"
-                    f"aio={options['aio']}",
+                    f"aio={options['aio']}" + (",readonly=on" if options.get("readonly") else ""),
                     "-device", "virtio-blk-pci,drive=scratch"]
     if net:
         command += ["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net"]
@@ -92,7 +92,7 @@ def polyvisor_command(setup, peer, append, disk, net, scratch, share=None):
     if scratch:
         path, options = scratch
         command += ["--disk", f"path={path},format={options['format']},cache={options['cache']},"
-                    f"aio={options['aio']}{rings}"]
+                    f"aio={options['aio']}{rings}" + (",readonly" if options.get("readonly") else "")]
     if net:
         command += ["--net", f"user{rings}"]
     if share:
@@ -103,8 +103,8 @@ def polyvisor_command(setup, peer, append, disk, net, scratch, share=None):
 class Guest:
     """One boot. `peer` is "qemu" or one of our engines, perhaps with an irqchip ("auto/plic") or without
     packed rings ("auto/packed=off"); `cache` names the folder
-    for compiled code, `scratch` is the path of a disk to write to, with its options (format, cache, aio), `share` a
-    directory to share as "bench", with its cache mode."""
+    for compiled code, `scratch` is the path of a second disk, with its options (format, cache, aio, perhaps
+    readonly), `share` a directory to share as "bench", with its cache mode."""
 
     def __init__(self, setup, peer, script, disk=None, net=False, cache="cache", scratch=None, share=None):
         self.setup, self.peer = setup, peer
