@@ -2,6 +2,7 @@
 
 #include "cli/values.h"
 #include "libshared/balloon/setting.h"
+#include "libshared/base/words.h"
 #include "libshared/nbd/uri.h"
 #include "libshared/net/setting.h"
 #include "libshared/vsock/setting.h"
@@ -13,24 +14,6 @@
 #include <string.h>
 
 /* ---- --disk path=FILE[,WORD...] ---- */
-
-/* Copy the words up to the next single comma into `word`, each double comma as one. Returns what
- * follows the comma, or NULL at the end. `word` has room for strlen(text) + 1. */
-static const char *next_word(const char *text, char *word)
-{
-    while (*text != '\0') {
-        if (*text == ',') {
-            if (text[1] != ',') {
-                *word = '\0';
-                return text + 1;
-            }
-            text++;
-        }
-        *word++ = *text++;
-    }
-    *word = '\0';
-    return NULL;
-}
 
 static int disk_error(struct error *err, const char *message, const char *word)
 {
@@ -180,7 +163,7 @@ static int parse_disk(const struct option_spec *option, const char *value, void 
         return error_set(err, ERROR_INTERNAL, ENOMEM, "out of memory");
     }
     for (const char *rest = value; rest != NULL && status == 0;) {
-        rest = next_word(rest, word);
+        rest = words_next(rest, word);
         status = parse_disk_word(word, &disk, err);
     }
     free(word);

@@ -318,9 +318,7 @@ static void arm_timer(struct compiler *compiler, uint64_t now)
         evtimer_del(compiler->timer_event);
         return;
     }
-    uint64_t wait = next > now ? next - now : 0;
-    struct timeval timeout = {(time_t)(wait / 1000000000u),
-                              (suseconds_t)(wait % 1000000000u / 1000u) + 1};
+    const struct timeval timeout = clock_timeval(next > now ? next - now : 0);
     evtimer_add(compiler->timer_event, &timeout);
 }
 

@@ -255,9 +255,7 @@ static void machine_arm_timer(struct machine *machine, uint64_t restart_ns, uint
         evtimer_del(machine->timer_event);
         return;
     }
-    uint64_t wait = next > now ? next - now : 0;
-    struct timeval timeout = {(time_t)(wait / 1000000000u),
-                              (suseconds_t)(wait % 1000000000u / 1000u) + 1};
+    const struct timeval timeout = clock_timeval(next > now ? next - now : 0);
     evtimer_add(machine->timer_event, &timeout);
 }
 

@@ -1,5 +1,6 @@
 #include "vmmd/machine_device.h"
 
+#include "libshared/base/descriptor.h"
 #include "libshared/base/log.h"
 #include "libshared/disk/image_lock.h"
 #include "libshared/mem/memory.h"
@@ -432,17 +433,9 @@ int machine_device_open(struct machine_device *device, struct event_base *base,
     return device->net ? device_open_net(device, base, err) : 0;
 }
 
-static void device_close_fd(int *fd)
-{
-    if (*fd >= 0) {
-        close(*fd);
-    }
-    *fd = -1;
-}
-
 void machine_device_let_go(struct machine_device *device)
 {
-    device_close_fd(&device->namespace_fd);
+    descriptor_close(&device->namespace_fd);
 }
 
 void machine_device_close_backend(struct machine_device *device)
@@ -459,7 +452,7 @@ void machine_device_close_backend(struct machine_device *device)
         image_unlock(device->chain.layers[i].fd);
     }
     disk_chain_close(&device->chain);
-    device_close_fd(&device->backend_fd);
+    descriptor_close(&device->backend_fd);
     shared_directory_close(&device->share_fds);
     link_destroy(device->link);
     device->link = NULL;
@@ -470,18 +463,18 @@ void machine_device_close_backend(struct machine_device *device)
 void machine_device_close(struct machine_device *device)
 {
     machine_device_close_backend(device);
-    device_close_fd(&device->state_fd);
-    device_close_fd(&device->reply_fd);
-    device_close_fd(&device->console_memory_fd);
+    descriptor_close(&device->state_fd);
+    descriptor_close(&device->reply_fd);
+    descriptor_close(&device->console_memory_fd);
     for (unsigned i = 0; i < DEVICE_QUEUES_MAX; i++) {
-        device_close_fd(&device->kick_fds[i]);
+        descriptor_close(&device->kick_fds[i]);
     }
     for (unsigned i = 0; i < DEVICE_QUEUES_MAX + 1; i++) {
-        device_close_fd(&device->call_fds[i]);
+        descriptor_close(&device->call_fds[i]);
     }
     if (device->console_fd >= 0) {
         unlink(device->console_path);
-        device_close_fd(&device->console_fd);
+        descriptor_close(&device->console_fd);
     }
     console_ports_close(&device->ports);
 }

@@ -1,4 +1,5 @@
 /* What a running machine owns, and the start of its processes. */
+#include "libshared/base/descriptor.h"
 #include "libshared/base/log.h"
 #include "libshared/ipc/handover.h"
 #include "libshared/mem/memory.h"
@@ -460,14 +461,6 @@ int machine_relaunch_device(struct machine_device *device, struct error *err)
     return 0;
 }
 
-static void machine_close_fd(int *fd)
-{
-    if (*fd >= 0) {
-        close(*fd);
-    }
-    *fd = -1;
-}
-
 void machine_drop_device(struct machine *machine, size_t at)
 {
     struct machine_device *device = machine->devices[at];
@@ -503,15 +496,15 @@ void machine_release(struct machine *machine)
         machine_spare_path(machine, i, path);
         unlink(path);
     }
-    machine_close_fd(&machine->handover_fds[0]);
-    machine_close_fd(&machine->handover_fds[1]);
+    descriptor_close(&machine->handover_fds[0]);
+    descriptor_close(&machine->handover_fds[1]);
     unlink(machine->vcpu_path);
     unlink(machine->jit_path);
-    machine_close_fd(&machine->kernel_fd);
-    machine_close_fd(&machine->initrd_fd);
-    machine_close_fd(&machine->firmware_fd);
-    machine_close_fd(&machine->codemap_fd);
-    machine_close_fd(&machine->ram_fd);
+    descriptor_close(&machine->kernel_fd);
+    descriptor_close(&machine->initrd_fd);
+    descriptor_close(&machine->firmware_fd);
+    descriptor_close(&machine->codemap_fd);
+    descriptor_close(&machine->ram_fd);
     perf_file_close(&machine->perf_file);
     machine->vcpu_ready = machine->vcpu_start_sent = machine->vcpu_stop_sent = false;
     machine->guest_ended = false;

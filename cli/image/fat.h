@@ -12,8 +12,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FAT_NAME_MAX 12 /* "VMLINUX.BIN" */
-
 struct fat {
     int fd;         /* borrowed */
     uint64_t start; /* of the file system, bytes in fd */

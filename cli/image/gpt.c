@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <zlib.h>
 
 /* UEFI 2.10, 5.3.2, table 5.5; numbers are little-endian. */
 struct gpt_header {
@@ -31,15 +32,7 @@ const uint8_t gpt_type_efi[GPT_GUID_BYTES] = {0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8
 
 uint32_t gpt_crc(uint32_t before, const uint8_t *bytes, size_t size)
 {
-    uint32_t crc = ~before;
-
-    for (size_t i = 0; i < size; i++) {
-        crc ^= bytes[i];
-        for (unsigned bit = 0; bit < 8; bit++) {
-            crc = crc >> 1 ^ (crc & 1 ? 0xedb88320u : 0);
-        }
-    }
-    return ~crc;
+    return (uint32_t)crc32_z(before, bytes, size);
 }
 
 static int damaged(struct error *err, const char *what)

@@ -1,6 +1,7 @@
 #include "cli/image/image_file.h"
 
 #include "cli/image/gpt.h"
+#include "libshared/qcow2/header.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -170,8 +171,8 @@ static int look(struct image_file *image, const char *path, struct error *err)
     }
     image->bytes = (uint64_t)info.st_size;
     image->used_bytes = (uint64_t)info.st_blocks * 512;
-    if (pread(image->fd, magic, sizeof(magic), 0) == sizeof(magic) &&
-        memcmp(magic, "QFI\xfb", sizeof(magic)) == 0) {
+    ssize_t count = pread(image->fd, magic, sizeof(magic), 0);
+    if (count > 0 && qcow2_is_magic(magic, (size_t)count)) {
         error_set(err, ERROR_DISK, 0, "'%.200s' is a qcow2 file, and images are raw", path);
         error_hint(err, "convert it: qemu-img convert -O raw FILE NEW");
         return -ERROR_DISK;

@@ -1,5 +1,6 @@
 #include "libshared/port/setting.h"
 
+#include "libshared/base/words.h"
 #include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
@@ -14,21 +15,6 @@ static int refuse(enum error_code code, const char *what, const char *word, stru
                "'.', '_' and '-'",
                PORT_NAME_MAX);
     return -(int)code;
-}
-
-/* Copy the word up to the next single comma, each double comma as one; where the next one begins,
- * or NULL. `word` has room for the whole text. */
-static const char *next_word(const char *text, char *word)
-{
-    for (; *text; text++) {
-        if (*text == ',' && *++text != ',') {
-            *word = '\0';
-            return text;
-        }
-        *word++ = *text;
-    }
-    *word = '\0';
-    return NULL;
 }
 
 static int parse_name(const char *name, enum error_code code, struct port_setting *setting,
@@ -81,10 +67,10 @@ int port_setting_parse(const char *text, enum error_code code, struct port_setti
         return error_set(err, ERROR_INTERNAL, ENOMEM, "out of memory");
     }
     memset(setting, 0, sizeof(*setting));
-    const char *rest = next_word(text, word);
+    const char *rest = words_next(text, word);
     int status = parse_name(word, code, setting, err);
     while (rest && status == 0) {
-        rest = next_word(rest, word);
+        rest = words_next(rest, word);
         status = parse_word(word, code, setting, err);
     }
     free(word);
@@ -93,15 +79,9 @@ int port_setting_parse(const char *text, enum error_code code, struct port_setti
 
 char *port_setting_format(const struct port_setting *setting)
 {
-    char path[2 * PORT_PATH_MAX + 1], *to = path, *text = NULL;
+    char path[2 * PORT_PATH_MAX + 1], *text = NULL;
 
-    for (const char *from = setting->path; *from; from++) {
-        if (*from == ',') {
-            *to++ = ',';
-        }
-        *to++ = *from;
-    }
-    *to = '\0';
+    words_quote(path, setting->path);
     return asprintf(&text, "%s%s%s%s", setting->name, path[0] ? ",path=" : "", path,
                     setting->console ? ",console" : "") < 0
                ? NULL

@@ -16,9 +16,6 @@ now() { date +%s.%N; }
 since() { # START
     python3 -c "import sys, time; print(f'{time.time() - float(sys.argv[1]):.1f}')" "$1"
 }
-free_port() {
-    python3 -c 'import socket; s=socket.socket(); s.bind(("127.0.0.1",0)); print(s.getsockname()[1])'
-}
 
 # ---- Who we are ----
 

@@ -42,6 +42,20 @@ check() {
     fi
 }
 
+# refused CODE PATTERN COMMAND...: fails with that code, a message of that pattern, and a hint.
+refused() {
+    local code=$1 pattern=$2
+    shift 2
+    ! "$@" >/dev/null 2>"$work/refused" && grep -q "\[$code\]" "$work/refused" &&
+        grep -qE -- "$pattern" "$work/refused" && grep -q hint: "$work/refused" ||
+        { sed 's/^/    /' "$work/refused"; false; }
+}
+
+# A TCP port of this host that nobody has now.
+free_port() {
+    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
 # Processes of ours that name the runtime directory of this test.
 our_processes() {
     pgrep -f "$work" | while read -r pid; do
@@ -108,7 +122,7 @@ finish() {
         echo "$left" | while read -r pid _; do kill -9 "$pid" 2>/dev/null; done
     fi
     rm -rf "$work"
-    [ "$failures" -eq 0 ]
+    [ "$failures" -eq 0 ] || exit 1 # also of a test that ended without asking
     exit
 }
 trap 'finish' EXIT

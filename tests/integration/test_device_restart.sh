@@ -18,19 +18,13 @@ kill_disk() {
 console_has() {
     grep -q "$1" "$work/console"
 }
-refused() { # CODE ARGUMENT...
-    local code=$1
-    shift
-    ! "$vmctl" "$@" 2>"$work/refused" >/dev/null && grep -q "\[$code\]" "$work/refused" &&
-        grep -q hint: "$work/refused"
-}
 
 daemon_start
 "$vmctl" events --json >"$work/events" 2>/dev/null &
 truncate -s 4M "$work/disk.img"
 "$vmctl" create box --kernel "$guest/vmlinux" --initrd "$guest/test-initrd.cpio.gz" \
     --append "quiet script=disk rounds=1000" --memory 160M --disk "path=$work/disk.img" >/dev/null
-check "no devices before the start" refused wrong-state device list box
+check "no devices before the start" refused wrong-state . "$vmctl" device list box
 "$vmctl" start box >/dev/null
 "$vmctl" console box >"$work/console" 2>/dev/null </dev/null &
 check "the guest uses its disk" wait_for 90 console_has "round 2 good"
@@ -56,8 +50,8 @@ goes_on() {
 check "and the guest goes on with its disk" wait_for 60 goes_on
 check "nothing was lost" sh -c "! grep -q 'BAD\|failed' '$work/console'"
 
-check "there is no other device" refused not-found device restart box disk7
-check "nor another machine" refused not-found device restart nobody disk0
-check "an incomplete command is refused" refused usage device restart box
+check "there is no other device" refused not-found . "$vmctl" device restart box disk7
+check "nor another machine" refused not-found . "$vmctl" device restart nobody disk0
+check "an incomplete command is refused" refused usage . "$vmctl" device restart box
 "$vmctl" kill box >/dev/null
 finish

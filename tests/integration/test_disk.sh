@@ -12,12 +12,6 @@ clean() {
 }
 trap 'clean; finish' EXIT
 
-refused() { # CODE PATTERN COMMAND...: fails so, with a hint
-    local code=$1 pattern=$2
-    shift 2
-    ! "$@" >"$work/refused" 2>&1 && grep -q "\[$code\]" "$work/refused" && grep -qE "$pattern" "$work/refused" &&
-        grep -q hint: "$work/refused" || { sed 's/^/    /' "$work/refused"; false; }
-}
 create() { # NAME OPTION...
     local name=$1
     shift

@@ -26,9 +26,6 @@ said() { # CODE ARGUMENT...
     shift
     ! "$vmctl" "$@" 2>"$work/refused" >/dev/null && grep -q "\[$code\]" "$work/refused"
 }
-refused() { # the same, and what to do about it
-    said "$@" && grep -q hint: "$work/refused"
-}
 vcpud() { pgrep -f "^vcpud $POLYVISOR_RUNTIME_DIR/vms/m/"; }
 # What a device takes: descriptors of vmmd and vcpud, mappings of shared state, processes, files.
 books() {
@@ -81,13 +78,13 @@ daemon_start
 "$vmctl" events >"$work/events" 2>/dev/null &
 "$vmctl" create m --kernel "$guest/vmlinux" --memory 256M --initrd "$guest/test-initrd.cpio.gz" --append "quiet script=commands" \
     --vsock "path=$work/v.sock" --disk "path=$work/load.img" --hotplug-slots 2 >/dev/null
-check "a machine that does not run takes no device" refused wrong-state device attach m --disk "path=$image"
+check "a machine that does not run takes no device" refused wrong-state . "$vmctl" device attach m --disk "path=$image"
 "$vmctl" start m >/dev/null
 
 # Memory does not come and go; whoever wants that is told what does.
 check "memory is shown" grep -q '"memory_bytes":268435456.*"resizable":false' <("$vmctl" --json memory m | tr -d ' \n')
-check "another amount is refused" refused unsupported memory m 512M
-check "as when it is wanted at the start" refused unsupported create n --kernel "$guest/vmlinux" --memory 256M,max=1G
+check "another amount is refused" refused unsupported . "$vmctl" memory m 512M
+check "as when it is wanted at the start" refused unsupported . "$vmctl" create n --kernel "$guest/vmlinux" --memory 256M,max=1G
 check "what it has is no change" "$vmctl" -q memory m 256M
 
 # Without an agent.
@@ -95,7 +92,7 @@ check "what it has is no change" "$vmctl" -q memory m 256M
 "$vmctl" start deaf >/dev/null
 "$vmctl" device attach deaf --disk "path=$image" >/dev/null 2>"$work/deaf"; is "a guest without an agent gets a device" 0 $?
 check "and it is said what to do in it" grep -q "echo 1 > /sys/bus/pci/rescan" "$work/deaf"
-check "the image is not another machine's then" refused in-use device attach m --disk "path=$image"
+check "the image is not another machine's then" refused in-use . "$vmctl" device attach m --disk "path=$image"
 "$vmctl" device detach deaf disk0 >/dev/null; is "what its guest does not use is taken out" 0 $?
 "$vmctl" kill deaf >/dev/null
 
@@ -106,12 +103,12 @@ attach --disk "path=$image" >/dev/null; is "a disk is attached" 0 $?
 check "the guest sees it" gx test -b /dev/vdb
 check "it is shown" sh -c "'$vmctl' device show m disk1 | grep -q 0000:00:04.0"
 check "as JSON" grep -q '"plugged_in":true' <(device disk1)
-check "an image is not attached twice" refused in-use device attach m --disk "path=$image"
+check "an image is not attached twice" refused in-use . "$vmctl" device attach m --disk "path=$image"
 check "nor one that is not there" said bad-disk device attach m --disk "path=$work/none"
-check "a device of the board stays" refused unsupported device detach m rng0
-check "there is no such device" refused not-found device detach m disk9
+check "a device of the board stays" refused unsupported . "$vmctl" device detach m rng0
+check "there is no such device" refused not-found . "$vmctl" device detach m disk9
 attach --net user >/dev/null; is "a card is attached" 0 $?
-check "more than there is room for is refused" refused in-use device attach m --net user
+check "more than there is room for is refused" refused in-use . "$vmctl" device attach m --net user
 check "the card works" in_guest 'ip link set eth0 up && udhcpc -q -n -t 5 -T 5 -i eth0 >/dev/null 2>&1'
 check "its confinement is that of others" sh -c "'$vmctl' --json show m | tr -d ' \n' |
     grep -oE '\{[^}]*devd/(disk1|rng0)[^}]*' | sed -E 's/.*\[(.*)\].*/\1/' | sort -u | wc -l | grep -qx 1"

@@ -20,12 +20,6 @@ serve() { # NAME [OPTION...]: NAME.img at NAME.sock; its process in $server
 uri() { # NAME
     echo "nbd+unix:///?socket=$work/$1.sock"
 }
-refused() { # CODE PATTERN COMMAND...: fails so, with a hint
-    local code=$1 pattern=$2
-    shift 2
-    ! "$@" >"$work/refused" 2>&1 && grep -q "\[$code\]" "$work/refused" && grep -qE "$pattern" "$work/refused" &&
-        grep -q hint: "$work/refused" || { sed 's/^/    /' "$work/refused"; false; }
-}
 told() { # PATTERN: among the events
     grep -qE "$1" "$work/events"
 }
@@ -36,9 +30,6 @@ asks() { # COMMAND PATTERN
 }
 running() { # DEVICE
     "$vmctl" device list one | grep -q "^$1 .*running"
-}
-free_port() {
-    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
 daemon_start

@@ -12,9 +12,6 @@ data=$work/data
 head -c "${mib}M" /dev/urandom >"$data"
 sum=$(sha256sum <"$data" | cut -d' ' -f1)
 
-free_port() { # a port that nobody has now
-    python3 -c 'import socket; s=socket.socket(); s.bind(("127.0.0.1",0)); print(s.getsockname()[1])'
-}
 listening() { # PORT: somebody of the host does, by TCP and IPv4
     grep -qE ": [0-9A-F]{8}:$(printf %04X "$1") 0{8}:0000 0A " /proc/net/tcp
 }
@@ -230,23 +227,17 @@ fi
 
 # ---- What cannot be ----
 
-refused() { # NAME CODE PATTERN OPTION...
+card_refused() { # NAME CODE PATTERN OPTION...
     local name=$1 code=$2 pattern=$3
     shift 3
-    local said
-    said=$("$vmctl" create refused --kernel "$guest/vmlinux" "$@" 2>&1)
-    if grep -q "\[$code\]" <<<"$said" && grep -qE -- "$pattern" <<<"$said" && grep -q 'hint:' <<<"$said"; then
-        ok "$name"
-    else
-        not_ok "$name" "$said"
-    fi
+    check "$name" refused "$code" "$pattern" "$vmctl" create refused --kernel "$guest/vmlinux" "$@"
     "$vmctl" rm refused >/dev/null 2>&1
 }
-refused "a port that is in use" in-use "TCP port 127.0.0.1:$web is in use" --net "user,hostfwd=tcp:127.0.0.1:$web-:80"
-refused "an address of another host" bad-config 'no address of this host' --net user,hostfwd=tcp:203.0.113.9:8080-:80
-refused "an interface that is not there" bad-config "no interface 'pvnone'" --net tap,ifname=pvnone
-refused "an unknown kind" usage "unknown kind of network 'bridge'" --net bridge
-refused "a group's address" usage "group's address" --net user,mac=01:00:5e:00:00:01
+card_refused "a port that is in use" in-use "TCP port 127.0.0.1:$web is in use" --net "user,hostfwd=tcp:127.0.0.1:$web-:80"
+card_refused "an address of another host" bad-config 'no address of this host' --net user,hostfwd=tcp:203.0.113.9:8080-:80
+card_refused "an interface that is not there" bad-config "no interface 'pvnone'" --net tap,ifname=pvnone
+card_refused "an unknown kind" usage "unknown kind of network 'bridge'" --net bridge
+card_refused "a group's address" usage "group's address" --net user,mac=01:00:5e:00:00:01
 "$vmctl" create nowhere --kernel "$guest/vmlinux" --net "link,path=$work/none/cable" >/dev/null
 check "a link in a folder that is not there" sh -c "'$vmctl' start nowhere 2>&1 | grep -q 'cannot make link.*bad-config'"
 end nowhere

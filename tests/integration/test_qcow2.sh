@@ -10,12 +10,6 @@ tool=$top/$build/tests/qcow2/tool
 kills=${QCOW2_KILLS:-4}
 cd "$work" || exit 1
 
-refused() { # CODE PATTERN COMMAND...: fails so, with a hint
-    local code=$1 pattern=$2
-    shift 2
-    ! "$@" >"$work/refused" 2>&1 && grep -q "\[$code\]" "$work/refused" && grep -qE "$pattern" "$work/refused" ||
-        { sed 's/^/    /' "$work/refused"; false; }
-}
 reads() { # IMAGE RAW: the same contents
     "$tool" dump "$1" >dumped 2>tool.err && cmp dumped "$2" || { sed 's/^/    /' tool.err; false; }
 }

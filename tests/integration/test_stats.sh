@@ -18,12 +18,6 @@ counts() { # MACHINE NAME
 pid_of() { # MACHINE
     "$vmctl" --json show "$1" | tr -d ' \n' | sed -nE 's/.*"role":"vcpud","pid":([0-9]+).*/\1/p'
 }
-refused() { # CODE VMCTL-ARGUMENT...
-    local code=$1
-    shift
-    ! "$vmctl" "$@" >/dev/null 2>"$work/refused" && grep -q "\[$code\]" "$work/refused" &&
-        grep -q "hint:" "$work/refused"
-}
 
 daemon_start
 
@@ -62,11 +56,11 @@ check "code at an address" wait_for 60 other_processor
 check "is where it was asked for" grep -q "\"address\": \"$address\"" "$work/again"
 bytes=$(sed -nE "s/^    ${address#0x}  ([0-9a-f]+) .*/\1/p" "$work/code")
 check "and the same" grep -q "\"bytes\": \"$bytes\"" "$work/again"
-check "unmapped addresses are refused" refused not-found disas one 0x10
-check "processors that are not there are refused" refused not-found disas --cpu 2 one pc
-check "what is no address is refused" refused usage disas one 12z
+check "unmapped addresses are refused" refused not-found . "$vmctl" disas one 0x10
+check "processors that are not there are refused" refused not-found . "$vmctl" disas --cpu 2 one pc
+check "what is no address is refused" refused usage . "$vmctl" disas one 12z
 "$vmctl" create cold --kernel "$guest/vmlinux" >/dev/null
-check "a machine that does not run has no code" refused wrong-state disas cold pc
+check "a machine that does not run has no code" refused wrong-state . "$vmctl" disas cold pc
 
 # --- the map for perf --------------------------------------------------------------------------
 machine two --engine auto --perf-map

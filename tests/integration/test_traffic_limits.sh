@@ -4,12 +4,6 @@
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/shell.sh"
 
-refused() { # CODE PATTERN COMMAND...: fails so, with a hint
-    local code=$1 pattern=$2
-    shift 2
-    ! "$@" >"$work/refused" 2>&1 && grep -q "\[$code\]" "$work/refused" && grep -qE "$pattern" "$work/refused" &&
-        grep -q hint: "$work/refused" || { sed 's/^/    /' "$work/refused"; false; }
-}
 # The guest's own clock is the host's: bytes moved, and no more than BURST + RATE * time.
 bounded() { # BYTES RATE BURST NANOSECONDS
     [ "$1" -le $(($3 + $2 * ($4 / 1000) / 1000000)) ] ||

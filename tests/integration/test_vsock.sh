@@ -19,11 +19,11 @@ ask m "vsock echo 1000 2>/dev/null & sleep 1" >/dev/null
 
 check "the host connects, $mib MiB come back" peer echo "$socket" 1000 "$data"
 check "$many connections at once" peer echo "$socket" 1000 "$work/small" "$many"
-refused() { [ "$(peer greet "$socket" "$1")" = "b''" ]; }
-check "a port that nobody listens on is refused" refused $'CONNECT 1001\n'
-check "a greeting that makes no sense is refused" refused $'HELLO\n'
-check "a number that is none is refused" refused $'CONNECT 99999999999999999999\n'
-check "an endless greeting is refused" refused "CONNECT 00000000000000000000000000000000000000001"
+turned_away() { [ "$(peer greet "$socket" "$1")" = "b''" ]; }
+check "a port that nobody listens on is refused" turned_away $'CONNECT 1001\n'
+check "a greeting that makes no sense is refused" turned_away $'HELLO\n'
+check "a number that is none is refused" turned_away $'CONNECT 99999999999999999999\n'
+check "an endless greeting is refused" turned_away "CONNECT 00000000000000000000000000000000000000001"
 
 peer serve "${socket}_77" &
 server=$!
