@@ -1,4 +1,5 @@
 #include "devd/panic.h"
+#include "devd/order.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,11 +13,6 @@
 
 #define WINDOW_SIZE   4096u
 #define TELL_AGAIN_US 200000
-
-/* A process of a test dies at each of these. */
-#ifndef PANIC_STEP
-#define PANIC_STEP() (void)0
-#endif
 
 _Static_assert(MARK_LENGTH + CONSOLE_PANIC_TEXT < WINDOW_SIZE, "a report fits in the window");
 
@@ -54,9 +50,9 @@ static void panic_save(struct panic_watch *watch)
     uint32_t other = !(atomic_load_explicit(&memory->panic_selected, memory_order_relaxed) & 1);
 
     memory->panics[other] = watch->now;
-    PANIC_STEP();
+    order_stores();
     atomic_store_explicit(&memory->panic_selected, other, memory_order_release);
-    PANIC_STEP();
+    order_stores();
 }
 
 static void panic_tell(struct panic_watch *watch)

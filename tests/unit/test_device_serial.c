@@ -1,5 +1,5 @@
 /* The 16550A as a guest sees it, through the register channel, and its console. */
-#include "tests/unit/console_steps.h"
+#include "tests/unit/store_steps.h"
 
 #include "devd/mmio.h"
 #include "tests/unit/console_client.h"

@@ -1,5 +1,5 @@
 /* virtio-console from both of its ends. */
-#include "tests/unit/console_steps.h"
+#include "tests/unit/store_steps.h"
 
 #include "tests/unit/console_client.h"
 #include "tests/unit/device_host.h"
