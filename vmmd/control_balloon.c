@@ -100,13 +100,9 @@ void control_balloon(struct request *request, const Polyvisor__Request *message)
     struct machine *machine = control_machine(request, message->balloon->name);
     struct error err;
 
-    if (!machine) {
-        return;
+    if (machine) {
+        int status =
+            machine_balloon(machine, message->balloon, control_balloon_came, request->serial, &err);
+        request_wait_process(request, status, &err, message->deadline_ms);
     }
-    if (machine_balloon(machine, message->balloon, control_balloon_came, request_serial(request),
-                        &err)) {
-        request_fail(request, &err);
-        return;
-    }
-    request_wait_process(request, message->deadline_ms);
 }
