@@ -2,6 +2,7 @@
 
 #include "libshared/base/descriptor.h"
 #include "libshared/base/log.h"
+#include "libshared/ipc/rights.h"
 #include "libshared/net/link.h"
 #include "libshared/net/setting.h"
 #include <errno.h>
@@ -133,22 +134,10 @@ static void link_unlock(struct link *link)
 
 static int link_tell_once(const struct link *link, char kind)
 {
-    union {
-        struct cmsghdr head;
-        char room[CMSG_SPACE(sizeof(int))];
-    } control = {.room = {0}};
-    struct iovec body = {.iov_base = &kind, .iov_len = sizeof(kind)};
-    struct msghdr message = {.msg_iov = &body, .msg_iovlen = 1};
+    const struct iovec body = {.iov_base = &kind, .iov_len = sizeof(kind)};
 
-    if (kind == LINK_CONNECTED) {
-        message.msg_control = control.room;
-        message.msg_controllen = sizeof(control.room);
-        control.head.cmsg_level = SOL_SOCKET;
-        control.head.cmsg_type = SCM_RIGHTS;
-        control.head.cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(&control.head), &link->connection_fd, sizeof(int));
-    }
-    return sendmsg(link->own_fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
+    return rights_send(link->own_fd, &body, 1, &link->connection_fd,
+                       kind == LINK_CONNECTED ? 1 : 0);
 }
 
 /* Say what holds now. */

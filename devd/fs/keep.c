@@ -1,16 +1,12 @@
 #include "devd/fs/keep.h"
 
+#include "libshared/ipc/rights.h"
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #define TURN_ALWAYS 64u /* up to so many messages the queue is turned for a single one */
-
-union control {
-    struct cmsghdr header;
-    char bytes[CMSG_SPACE(sizeof(int))];
-};
 
 void keep_open(struct keep *keep, int in, int out)
 {
@@ -30,44 +26,25 @@ void keep_close(struct keep *keep)
 
 static int message_send(const struct keep *keep, const struct keep_name *name, int fd)
 {
-    union control control = {0};
-    struct keep_name copy = *name;
-    struct iovec piece = {&copy, sizeof(copy)};
-    struct msghdr message = {.msg_iov = &piece,
-                             .msg_iovlen = 1,
-                             .msg_control = control.bytes,
-                             .msg_controllen = sizeof(control.bytes)};
-    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    const struct iovec body = {.iov_base = (void *)name, .iov_len = sizeof(*name)};
 
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(header), &fd, sizeof(fd));
-    return sendmsg(keep->in, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
+    return rights_send(keep->in, &body, 1, &fd, 1);
 }
 
 /* The first message, or with a peek offset another: 0 with its name, and in *fd (if wanted) its
  * descriptor or -1; or negative errno. */
 static int message_receive(const struct keep *keep, int flags, struct keep_name *name, int *fd)
 {
-    union control control = {0};
-    struct iovec piece = {name, sizeof(*name)};
-    struct msghdr message = {.msg_iov = &piece,
-                             .msg_iovlen = 1,
-                             .msg_control = fd ? control.bytes : NULL,
-                             .msg_controllen = fd ? sizeof(control.bytes) : 0};
-    ssize_t got = recvmsg(keep->out, &message, flags | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    const struct iovec body = {.iov_base = name, .iov_len = sizeof(*name)};
+    int came = -1;
+    size_t count = fd ? 1 : 0;
+    ssize_t got = rights_receive(keep->out, flags, &body, 1, &came, &count);
 
-    if (got < 0) {
-        return -errno;
+    if (got < 0 && got != -EBADMSG) {
+        return (int)got;
     }
     if (fd) {
-        struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-        *fd = -1;
-        if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS &&
-            header->cmsg_len == CMSG_LEN(sizeof(int))) {
-            memcpy(fd, CMSG_DATA(header), sizeof(*fd));
-        }
+        *fd = came;
     }
     if (got != (ssize_t)sizeof(*name)) {
         memset(name, 0, sizeof(*name));

@@ -2,6 +2,7 @@
 #include "libshared/net/link.h"
 #include "devd/net/wire.h"
 #include "libshared/base/log.h"
+#include "libshared/ipc/rights.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -19,25 +20,16 @@ struct link {
 static int control_receive(struct link *link, int *fd)
 {
     char kind = 0;
-    union {
-        struct cmsghdr head;
-        char room[CMSG_SPACE(sizeof(int))];
-    } control;
-    struct iovec body = {.iov_base = &kind, .iov_len = sizeof(kind)};
-    struct msghdr message = {.msg_iov = &body,
-                             .msg_iovlen = 1,
-                             .msg_control = control.room,
-                             .msg_controllen = sizeof(control.room)};
+    const struct iovec body = {.iov_base = &kind, .iov_len = sizeof(kind)};
+    size_t count = 1;
 
     *fd = -1;
-    ssize_t bytes = recvmsg(link->control_fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    if (bytes <= 0) {
-        return bytes < 0 ? -errno : -EPIPE;
+    ssize_t bytes = rights_receive(link->control_fd, 0, &body, 1, fd, &count);
+    if (bytes == -EBADMSG) {
+        return LINK_GONE;
     }
-    const struct cmsghdr *head = CMSG_FIRSTHDR(&message);
-    if (head && head->cmsg_level == SOL_SOCKET && head->cmsg_type == SCM_RIGHTS &&
-        head->cmsg_len == CMSG_LEN(sizeof(int))) {
-        memcpy(fd, CMSG_DATA(head), sizeof(int));
+    if (bytes <= 0) {
+        return bytes < 0 ? (int)bytes : -EPIPE;
     }
     return kind;
 }
@@ -60,7 +52,7 @@ static void link_follow(struct link *link)
             connection = -1;
         }
     }
-    if (kind != -EAGAIN && kind != -EINTR && link->control) {
+    if (kind != -EAGAIN && link->control) {
         event_del(link->control); /* vmmd is gone: the connection stays */
     }
     if (changed) {

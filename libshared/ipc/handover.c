@@ -1,5 +1,6 @@
 #include "libshared/ipc/handover.h"
 
+#include "libshared/ipc/rights.h"
 #include <errno.h>
 #include <stdbool.h>
 #include <string.h>
@@ -7,11 +8,6 @@
 #include <unistd.h>
 
 #define NAME_ROOM (sizeof(((struct fdlist_entry *)0)->name))
-
-union handover_control {
-    struct cmsghdr head;
-    char room[CMSG_SPACE(sizeof(int) * HANDOVER_MAX)];
-};
 
 int handover_pair(int ends[2])
 {
@@ -22,7 +18,6 @@ int handover_pair(int ends[2])
 int handover_send(int socket, uint64_t number, const struct fdlist *list)
 {
     char names[HANDOVER_MAX * NAME_ROOM];
-    union handover_control control;
     int fds[HANDOVER_MAX];
     size_t length = 0;
 
@@ -35,22 +30,11 @@ int handover_send(int socket, uint64_t number, const struct fdlist *list)
         length += size;
         fds[i] = list->entries[i].fd;
     }
-    struct iovec body[] = {
+    const struct iovec body[] = {
         {.iov_base = &number, .iov_len = sizeof(number)},
         {.iov_base = names, .iov_len = length},
     };
-    struct msghdr message = {
-        .msg_iov = body,
-        .msg_iovlen = 2,
-        .msg_control = control.room,
-        .msg_controllen = CMSG_SPACE(sizeof(int) * list->count),
-    };
-    memset(&control, 0, sizeof(control));
-    control.head.cmsg_level = SOL_SOCKET;
-    control.head.cmsg_type = SCM_RIGHTS;
-    control.head.cmsg_len = CMSG_LEN(sizeof(int) * list->count);
-    memcpy(CMSG_DATA(&control.head), fds, sizeof(int) * list->count);
-    return sendmsg(socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
+    return rights_send(socket, body, 2, fds, list->count);
 }
 
 /* Names for `count` descriptors out of `length` bytes. False: they do not match. */
@@ -72,36 +56,23 @@ static bool names_take(struct fdlist *list, const char *names, size_t length, si
 int handover_receive(int socket, uint64_t *number, struct fdlist *list)
 {
     char names[HANDOVER_MAX * NAME_ROOM];
-    union handover_control control;
-    struct iovec body[] = {
+    const struct iovec body[] = {
         {.iov_base = number, .iov_len = sizeof(*number)},
         {.iov_base = names, .iov_len = sizeof(names)},
     };
-    struct msghdr message = {
-        .msg_iov = body,
-        .msg_iovlen = 2,
-        .msg_control = control.room,
-        .msg_controllen = sizeof(control.room),
-    };
     int fds[HANDOVER_MAX];
-    size_t count = 0;
+    size_t count = HANDOVER_MAX;
 
     *number = 0;
     list->count = 0;
-    ssize_t length = recvmsg(socket, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    ssize_t length = rights_receive(socket, 0, body, 2, fds, &count);
     if (length < 0) {
-        return -errno;
-    }
-    const struct cmsghdr *head = CMSG_FIRSTHDR(&message);
-    if (head && head->cmsg_level == SOL_SOCKET && head->cmsg_type == SCM_RIGHTS) {
-        count = (head->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        memcpy(fds, CMSG_DATA(head), count * sizeof(int)); /* no more than there was room for */
+        return (int)length;
     }
     if (length == 0 && count == 0) {
         return -EPIPE;
     }
     bool good = count > 0 && (size_t)length > sizeof(*number) &&
-                !(message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) &&
                 names_take(list, names, (size_t)length - sizeof(*number), count);
     for (size_t i = 0; i < count; i++) {
         list->entries[i].fd = fds[i];

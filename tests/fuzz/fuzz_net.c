@@ -4,6 +4,7 @@
  * it, where this process can have a network of its own: what the driver sends must not get out.
  */
 #include "devd/net/card.h"
+#include "libshared/ipc/rights.h"
 #include "libshared/net/link.h"
 #include "tests/fuzz/fuzz_device.h"
 #include "tests/fuzz/fuzz_limit.h"
@@ -37,22 +38,10 @@ static void set_queues(uint16_t size)
 
 static void hand_over(void)
 {
-    union {
-        struct cmsghdr head;
-        char room[CMSG_SPACE(sizeof(int))];
-    } rights = {.room = {0}};
     char kind = LINK_CONNECTED;
-    struct iovec body = {&kind, 1};
-    struct msghdr message = {.msg_iov = &body,
-                             .msg_iovlen = 1,
-                             .msg_control = rights.room,
-                             .msg_controllen = sizeof(rights.room)};
+    const struct iovec body = {&kind, 1};
 
-    rights.head.cmsg_level = SOL_SOCKET;
-    rights.head.cmsg_type = SCM_RIGHTS;
-    rights.head.cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(&rights.head), &connection, sizeof(int));
-    sendmsg(control, &message, MSG_DONTWAIT);
+    rights_send(control, &body, 1, &connection, 1);
 }
 
 static void replace_fd(int *fd, int with)

@@ -1,5 +1,6 @@
 /* virtio-net from the driver's side, on a link whose other end is held here. */
 #include "devd/net/card.h"
+#include "libshared/ipc/rights.h"
 #include "libshared/net/link.h"
 #include "tests/unit/device_host.h"
 #include <signal.h>
@@ -33,22 +34,9 @@ static struct message message;
 
 static void tell(char kind, int fd)
 {
-    union {
-        struct cmsghdr head;
-        char room[CMSG_SPACE(sizeof(int))];
-    } control = {.room = {0}};
-    struct iovec body = {&kind, 1};
-    struct msghdr text = {.msg_iov = &body, .msg_iovlen = 1};
+    const struct iovec body = {&kind, 1};
 
-    if (fd >= 0) {
-        text.msg_control = control.room;
-        text.msg_controllen = sizeof(control.room);
-        control.head.cmsg_level = SOL_SOCKET;
-        control.head.cmsg_type = SCM_RIGHTS;
-        control.head.cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(&control.head), &fd, sizeof(int));
-    }
-    ck_assert_int_eq(sendmsg(vmmd_end, &text, 0), 1);
+    ck_assert_int_eq(rights_send(vmmd_end, &body, 1, &fd, fd >= 0 ? 1 : 0), 0);
 }
 
 static int connection; /* the card's end, which vmmd keeps */

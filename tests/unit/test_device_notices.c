@@ -1,6 +1,7 @@
 /* Every virtio device offers event index and indirect descriptors, and keeps to both: it interrupts
  * where the driver wants it, tells from where on it wants kicks, and finds requests in tables. */
 #include "devd/vsock/connection.h"
+#include "libshared/ipc/rights.h"
 #include "libshared/net/link.h"
 #include "libshared/vsock/setting.h"
 #include "tests/unit/device_host.h"
@@ -39,24 +40,12 @@ static void no_backend(void)
 static void card_backend(void)
 {
     int control[2], data[2];
-    union {
-        struct cmsghdr head;
-        char room[CMSG_SPACE(sizeof(int))];
-    } ancillary = {.room = {0}};
     char kind = LINK_CONNECTED;
-    struct iovec body = {&kind, 1};
-    struct msghdr text = {.msg_iov = &body,
-                          .msg_iovlen = 1,
-                          .msg_control = ancillary.room,
-                          .msg_controllen = sizeof(ancillary.room)};
+    const struct iovec body = {&kind, 1};
 
     ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, control), 0);
     ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, data), 0);
-    ancillary.head.cmsg_level = SOL_SOCKET;
-    ancillary.head.cmsg_type = SCM_RIGHTS;
-    ancillary.head.cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(&ancillary.head), &data[1], sizeof(int));
-    ck_assert_int_eq(sendmsg(control[0], &text, 0), 1);
+    ck_assert_int_eq(rights_send(control[0], &body, 1, &data[1], 1), 0);
     close(data[1]);
     peers[0] = control[0];
     peers[1] = data[0];

@@ -1,6 +1,7 @@
 /* Descriptors for a process that already runs: what goes through comes out, and nothing else stays.
  */
 #include "libshared/ipc/handover.h"
+#include "libshared/ipc/rights.h"
 #include <check.h>
 #include <dirent.h>
 #include <errno.h>
@@ -138,27 +139,13 @@ static const struct {
 
 START_TEST(nothing_stays_of_what_is_malformed)
 {
-    union {
-        struct cmsghdr head;
-        char room[CMSG_SPACE(sizeof(int) * 253)];
-    } control;
-    int fds[253], before = count_descriptors();
-    struct iovec body = {(char *)malformed[_i].bytes, malformed[_i].length};
-    struct msghdr message = {.msg_iov = &body, .msg_iovlen = 1};
+    int fds[RIGHTS_MAX], before = count_descriptors();
+    const struct iovec body = {(char *)malformed[_i].bytes, malformed[_i].length};
 
-    for (size_t i = 0; i < 253; i++) {
+    for (size_t i = 0; i < RIGHTS_MAX; i++) {
         fds[i] = STDERR_FILENO;
     }
-    if (malformed[_i].fds) {
-        memset(&control, 0, sizeof(control));
-        control.head.cmsg_level = SOL_SOCKET;
-        control.head.cmsg_type = SCM_RIGHTS;
-        control.head.cmsg_len = CMSG_LEN(sizeof(int) * malformed[_i].fds);
-        memcpy(CMSG_DATA(&control.head), fds, sizeof(int) * malformed[_i].fds);
-        message.msg_control = control.room;
-        message.msg_controllen = CMSG_SPACE(sizeof(int) * malformed[_i].fds);
-    }
-    ck_assert_int_ge(sendmsg(ends[0], &message, 0), 0);
+    ck_assert_int_eq(rights_send(ends[0], &body, 1, fds, malformed[_i].fds), 0);
     ck_assert_int_eq(handover_receive(ends[1], &number, &received), -EBADMSG);
     ck_assert_uint_eq(received.count, 0);
     ck_assert_int_eq(count_descriptors(), before);
