@@ -189,8 +189,11 @@ int disk_image_create(const struct invocation *invocation, const char *file, str
     }
     int fd = status == 0 ? open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666) : -1;
     if (status == 0 && fd < 0) {
-        status = error_set(err, errno == EEXIST ? ERROR_EXISTS : ERROR_DISK, errno,
+        bool there = errno == EEXIST;
+        status = error_set(err, there ? ERROR_EXISTS : ERROR_DISK, errno,
                            "cannot make '%.150s': %s", path, strerror(errno));
+        error_hint(err, there ? "choose another name, or remove what is there"
+                              : "make it in a folder where you may write");
     }
     if (fd >= 0) {
         status =

@@ -133,14 +133,16 @@ static int open_failed(const char *path, const char *image, int cause, struct er
     if (cause == EXDEV || cause == ELOOP) {
         return refuse_place(path, image, err);
     }
+    const enum error_code code = cause == ENOSYS ? ERROR_UNSUPPORTED : ERROR_DISK;
     if (cause == ENOTBLK) {
-        return error_set(err, ERROR_DISK, 0,
-                         "the backing file '%.150s' is neither a file nor a block device", path);
+        error_set(err, code, 0, "the backing file '%.150s' is neither a file nor a block device",
+                  path);
+    } else {
+        error_set(err, code, cause, "cannot open '%.90s', the backing file of '%.80s': %s", path,
+                  image, strerror(cause));
     }
-    error_set(err, cause == ENOSYS ? ERROR_UNSUPPORTED : ERROR_DISK, cause,
-              "cannot open '%.90s', the backing file of '%.80s': %s", path, image, strerror(cause));
     error_hint(err, "'vmctl disk info --chain' shows what an image is laid over");
-    return cause == ENOSYS ? -ERROR_UNSUPPORTED : -ERROR_DISK;
+    return -(int)code;
 }
 
 /* Below one of the folders. The descriptor or a negative code. */
@@ -171,9 +173,11 @@ static int check_file(const struct disk_chain *chain, int fd, const char *path, 
     for (unsigned i = 0; i < chain->count; i++) {
         if (fstat(chain->layers[i].fd, &other) == 0 && other.st_dev == status.st_dev &&
             other.st_ino == status.st_ino) {
-            return error_set(err, ERROR_DISK, 0,
-                             "the backing files of '%.90s' lead back to '%.90s'",
-                             chain->layers[0].path, path);
+            error_set(err, ERROR_DISK, 0, "the backing files of '%.90s' lead back to '%.90s'",
+                      chain->layers[0].path, path);
+            error_hint(err,
+                       "name what it was laid over: qemu-img rebase -u -b NAME -F FORMAT IMAGE");
+            return -ERROR_DISK;
         }
     }
     return image_lock(fd, path, true, err);
