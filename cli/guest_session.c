@@ -27,12 +27,16 @@
 #define OUTGOING_MAX (2 * (AGENT_DATA_MAX + 64))
 #define WRITE_MAX    4096 /* what a pipe that is ready takes without waiting */
 #define CONFIRM_LATE (AGENT_KEPT_MAX / 4)
+/* Who sends so many signals in that time wants an end, whatever the guest makes of them. */
+#define SIGNALS_END 3
+#define INSIST_NS   (3000 * NS_PER_MS)
 
 /* Output that came and is not written yet. */
 struct pending {
     uint8_t bytes[AGENT_KEPT_MAX];
     uint32_t head, length;
     uint64_t written, confirmed; /* numbers of bytes */
+    uint8_t before;              /* the last byte written */
 };
 
 struct session {
@@ -43,8 +47,9 @@ struct session {
     int fd;   /* -1: not connected */
     bool met; /* there is, or was, an agent */
     bool greeted, started, over, failed;
-    uint64_t give_up_ns; /* while there is no connection */
-    uint64_t end_ns;     /* of all of it */
+    uint64_t give_up_ns;                    /* while there is no connection */
+    uint64_t end_ns;                        /* of all of it */
+    uint64_t signalled_ns[SIGNALS_END - 1]; /* the last ones, the latest first */
     bool input_open, input_over_told;
     uint8_t input[AGENT_KEPT_MAX]; /* a ring of what the agent's command has not taken */
     uint64_t input_first, input_sent, input_end;
@@ -367,18 +372,38 @@ static void read_input(struct session *session)
     }
 }
 
+/* `before` is the byte before them. In UTF-8, 0xc2 0x80 to 0xc2 0x9f are control characters, too.
+ */
+static void make_printable(uint8_t *to, const uint8_t *from, size_t count, uint8_t before)
+{
+    for (size_t i = 0; i < count; before = from[i++]) {
+        bool control = (from[i] < 0x20 && from[i] != '\n' && from[i] != '\t') || from[i] == 0x7f;
+        bool wide_control = before == 0xc2 && from[i] >= 0x80 && from[i] < 0xa0;
+
+        to[i] = control || wide_control ? '?' : from[i];
+    }
+}
+
 /* 0, or errno: nobody takes it. */
-static int write_output(struct pending *pending, int fd)
+static int write_output(struct pending *pending, int fd, bool printable)
 {
     uint32_t together = AGENT_KEPT_MAX - pending->head;
     size_t most = pending->length < together ? pending->length : together;
-    ssize_t count =
-        fd < 0 ? (ssize_t)most
-               : write(fd, pending->bytes + pending->head, most < WRITE_MAX ? most : WRITE_MAX);
+    const uint8_t *bytes = pending->bytes + pending->head;
+    uint8_t clean[WRITE_MAX];
+    ssize_t count = (ssize_t)most;
 
+    if (fd >= 0) {
+        most = most < WRITE_MAX ? most : WRITE_MAX;
+        if (printable) {
+            make_printable(clean, bytes, most, pending->before);
+        }
+        count = write(fd, printable ? clean : bytes, most);
+    }
     if (count < 0) {
         return errno == EAGAIN || errno == EINTR ? 0 : errno;
     }
+    pending->before = count > 0 ? bytes[count - 1] : pending->before;
     pending->head = (pending->head + (uint32_t)count) % AGENT_KEPT_MAX;
     pending->length -= (uint32_t)count;
     pending->written += (uint64_t)count;
@@ -493,6 +518,18 @@ static int reconnect(struct session *session, struct error *err)
 
 /* ---- The loop ---- */
 
+/* Is this signal the last of so many? A guest may take them all and go on. */
+static bool insists(struct session *session)
+{
+    const unsigned kept = SIGNALS_END - 1;
+    uint64_t now = clock_monotonic_ns(), first = session->signalled_ns[kept - 1];
+
+    memmove(session->signalled_ns + 1, session->signalled_ns,
+            (kept - 1) * sizeof(session->signalled_ns[0]));
+    session->signalled_ns[0] = now;
+    return first && now - first < INSIST_NS;
+}
+
 static void pass_signal(struct session *session, bool *impatient)
 {
     int signal = signals_take(session->command->signals);
@@ -501,7 +538,7 @@ static void pass_signal(struct session *session, bool *impatient)
     if (signal == SIGTSTP && !(session->command->flags & AGENT_START_TERMINAL)) {
         signals_suspend();
     } else if (signals_end(signal)) {
-        *impatient |= !session->greeted || session->outgoing > 0;
+        *impatient |= insists(session) || !session->greeted || session->outgoing > 0;
         if (session->greeted && has_room(session, sizeof(number))) {
             queue(session, AGENT_SIGNAL, &number, sizeof(number), NULL, 0);
         }
@@ -551,7 +588,8 @@ static int turn(struct session *session, bool *impatient, struct error *err)
     for (unsigned i = 0; i < AGENT_STREAMS; i++) {
         bool ready = polls[POLL_OUTPUT + i].revents || session->command->output[i] < 0;
         int cause = ready && session->pending[i].length
-                        ? write_output(&session->pending[i], session->command->output[i])
+                        ? write_output(&session->pending[i], session->command->output[i],
+                                       session->command->printable[i])
                         : 0;
         if (cause) {
             return error_set(err, ERROR_IO, cause, "cannot write the command's output: %s",
@@ -642,7 +680,7 @@ int guest_exit_status(const struct guest_outcome *outcome, const char *what, str
                   strerror(outcome->cause));
         return outcome->cause == ENOENT ? 127 : 126;
     }
-    return (int)(outcome->by_signal ? 128 + outcome->status : outcome->status & 0xff);
+    return (int)(outcome->by_signal ? 128 + (outcome->status & 0x7f) : outcome->status & 0xff);
 }
 
 /* ---- Where it is ---- */

@@ -20,9 +20,12 @@ struct guest_command {
     int input;                     /* -1: none, its input is at an end */
     struct terminal *terminal;     /* what `input` is, or NULL; raw for AGENT_START_TERMINAL */
     int output[AGENT_STREAMS];     /* -1: thrown away */
+    bool printable[AGENT_STREAMS]; /* control characters of it become '?': what somebody sees who
+                                    * did not ask for a program's output */
     uint32_t wait_ms;              /* for an agent that is not there yet */
     uint32_t limit_ms;             /* for all of it: then it is left to itself; 0: none */
-    const struct signals *signals; /* sent to the command; NULL: left alone */
+    /* Sent to the command; three within three seconds leave it to itself. NULL: left alone. */
+    const struct signals *signals;
     /* Asked several times a second: is the machine gone, so that waiting is for nothing? Or NULL.
      */
     bool (*gone)(void *context);

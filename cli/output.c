@@ -14,12 +14,17 @@ static bool is_control(unsigned char byte)
     return byte < 0x20 || byte == 0x7f;
 }
 
+/* 0xc2 0x80 to 0xc2 0x9f are control characters in UTF-8. */
+static bool is_wide_control(const char *text)
+{
+    return (unsigned char)text[0] == 0xc2 && (unsigned char)text[1] >= 0x80 &&
+           (unsigned char)text[1] < 0xa0;
+}
+
 void output_printable(FILE *file, const char *text)
 {
     for (; *text != '\0'; text++) {
-        /* 0xc2 0x80 to 0xc2 0x9f are control characters in UTF-8. */
-        bool wide_control = (unsigned char)text[0] == 0xc2 && (unsigned char)text[1] >= 0x80 &&
-                            (unsigned char)text[1] < 0xa0;
+        bool wide_control = is_wide_control(text);
 
         putc(is_control((unsigned char)*text) || wide_control ? '?' : *text, file);
         text += wide_control;
@@ -44,6 +49,21 @@ json_t *output_json_text(const char *text)
     return value;
 }
 
+/* What is left of control characters: JSON's own escapes end at 0x1f. */
+static void print_json(FILE *file, const char *text)
+{
+    for (; *text != '\0'; text++) {
+        if (*text == 0x7f) {
+            fputs("\\u007f", file);
+        } else if (is_wide_control(text)) {
+            fprintf(file, "\\u00%02x", (unsigned char)*++text);
+        } else {
+            putc(*text, file);
+        }
+    }
+    putc('\n', file);
+}
+
 /* ---- Errors and status ---- */
 
 static void print_error_json(const struct error *err)
@@ -56,7 +76,7 @@ static void print_error_json(const struct error *err)
     char *text = object != NULL ? json_dumps(object, JSON_COMPACT) : NULL;
 
     if (text != NULL) {
-        fprintf(stderr, "%s\n", text);
+        print_json(stderr, text);
     } else {
         fputs("{\"error\":{\"code\":\"internal\",\"message\":\"out of memory\",\"hint\":\"\","
               "\"component\":\"vmctl\",\"cause\":12,\"exit_status\":70}}\n",
@@ -98,6 +118,14 @@ static void print_line(const char *format, va_list arguments)
     char text[512];
     int length = vsnprintf(text, sizeof(text), format, arguments);
 
+    for (char *byte = text; length >= 0 && *byte != '\0'; byte++) {
+        if (is_wide_control(byte)) {
+            *byte++ = '?';
+            *byte = '?';
+        } else if (is_control((unsigned char)*byte) && *byte != '\n') {
+            *byte = '?'; /* of a guest, an image ... */
+        }
+    }
     if (length >= 0) {
         fprintf(stderr, "polyvisor: %s%s\n", text, raw ? "\r" : "");
         fflush(stderr);
@@ -147,7 +175,7 @@ int output_json(json_t *value, bool compact, struct error *err)
     if (text == NULL) {
         return error_set(err, ERROR_INTERNAL, ENOMEM, "out of memory");
     }
-    puts(text);
+    print_json(stdout, text);
     free(text);
     return output_flush(err);
 }

@@ -1,14 +1,13 @@
 /* vmctl cp: copy files between host and guest. */
 #include "cli/guest_session.h"
 #include "cli/output.h"
+#include "cli/unpack.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/capability.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -23,7 +22,8 @@ static const struct option_spec options[] = {
     {.name = "recursive",
      .letter = 'r',
      .type = &option_flag,
-     .summary = "copy a folder with all that is in it; needs tar at both ends",
+     .summary = "copy a folder with all that is in it; needs tar in the guest, and to copy there "
+                "on the host",
      .offset = offsetof(struct cp_settings, recursive)},
     {.name = "wait",
      .type = &option_duration,
@@ -60,6 +60,7 @@ static int in_guest(const struct copy *copy, uint32_t flags, const char *const *
         .arguments = arguments,
         .input = input,
         .output = {output, STDERR_FILENO},
+        .printable = {[AGENT_STDERR] = true},
         .wait_ms = copy->settings->wait_ms,
         .signals = copy->signals,
     };
@@ -168,11 +169,10 @@ static int file_from_guest(const struct copy *copy, struct error *err)
     return status;
 }
 
-/* ---- Folders: what tar makes at one end, tar takes at the other ---- */
+/* ---- Folders: what tar makes at one end is unpacked at the other ---- */
 
-/* Start tar of the host with one end of a pipe, and return the other; -1 on error. One that takes
- * what a guest sends makes no device files, whoever runs it: there they would be the host's. */
-static int start_tar(char *const *arguments, bool writes, pid_t *child, struct error *err)
+/* Start tar of the host, and return the descriptor that it writes to; -1 on error. */
+static int start_tar(char *const *arguments, pid_t *child, struct error *err)
 {
     int ends[2];
 
@@ -185,32 +185,29 @@ static int start_tar(char *const *arguments, bool writes, pid_t *child, struct e
         sigset_t none;
         sigemptyset(&none);
         sigprocmask(SIG_SETMASK, &none, NULL);
-        if (!writes) {
-            prctl(PR_CAPBSET_DROP, CAP_MKNOD, 0, 0, 0); /* fails for who has none anyway */
-        }
-        dup2(ends[writes], writes ? STDOUT_FILENO : STDIN_FILENO);
+        dup2(ends[1], STDOUT_FILENO);
         execvp("tar", arguments);
         fprintf(stderr, "tar: %s\n", strerror(errno));
         _exit(127);
     }
-    close(ends[writes]);
+    close(ends[1]);
     if (*child < 0) {
         host_error("start", "tar", err);
-        close(ends[!writes]);
+        close(ends[0]);
         return -1;
     }
-    return ends[!writes];
+    return ends[0];
 }
 
-static int await_tar(pid_t child, int status, struct error *err)
+/* `what` it was for. */
+static int await(pid_t child, int status, const char *what, struct error *err)
 {
-    int ended;
+    int ended = 0;
 
     while (waitpid(child, &ended, 0) < 0 && errno == EINTR) {
     }
     if (status == 0 && (!WIFEXITED(ended) || WEXITSTATUS(ended) != 0)) {
-        error_set(err, ERROR_IO, 0, "tar failed on the host");
-        status = -ERROR_IO;
+        status = error_set(err, ERROR_IO, 0, "%s", what);
     }
     return status;
 }
@@ -226,34 +223,30 @@ static int folder_to_guest(const struct copy *copy, struct error *err)
     if (status != 0) {
         return status;
     }
-    int fd = start_tar(here, true, &child, err);
+    int fd = start_tar(here, &child, err);
     if (fd < 0) {
         return -ERROR_IO;
     }
     status = in_guest(copy, 0, there, fd, -1, err);
     close(fd);
-    return await_tar(child, status, err);
+    return await(child, status, "tar failed on the host", err);
 }
 
 static int folder_from_guest(const struct copy *copy, struct error *err)
 {
     const char *const there[] = {"tar", "-C", copy->from, "-cf", "-", ".", NULL};
-    /* The guest's idea of owners and of set-user bits is not the host's, also for root. */
-    char *const here[] = {
-        "tar", "--no-same-owner", "--no-same-permissions", "-C", (char *)copy->to, "-xf", "-",
-        NULL};
     pid_t child;
 
     if (mkdir(copy->to, 0777) < 0 && errno != EEXIST) {
         return host_error("make", copy->to, err);
     }
-    int fd = start_tar(here, false, &child, err);
+    int fd = unpack_start(copy->to, &child, err);
     if (fd < 0) {
-        return -ERROR_IO;
+        return fd;
     }
     int status = in_guest(copy, 0, there, -1, fd, err);
     close(fd);
-    return await_tar(child, status, err);
+    return await(child, status, "not all that the guest sent could be made", err);
 }
 
 /* ---- The command ---- */

@@ -106,7 +106,8 @@ const struct command command_exec = {
         "The command gets our standard input, and its standard output and error are ours. vmctl "
         "ends with its exit status; 128 and the signal's number when a signal ended it; 127 when "
         "there is no such command, 126 when it cannot be run, 125 when vmctl failed.\n"
-        "SIGINT, SIGTERM, SIGHUP and SIGQUIT are passed on. No shell looks at the words: give one "
+        "SIGINT, SIGTERM, SIGHUP and SIGQUIT are passed on; three of them within three seconds "
+        "leave the command to itself. No shell looks at the words: give one "
         "for pipes and variables. The guest must run polyvisor-agent, and the machine must have a "
         "vsock. The command survives the death of the vsock's process.\n",
     .options = options,

@@ -173,7 +173,11 @@ static int guest_prepare(struct run *run, const char *const *arguments,
                          struct guest_outcome *outcome, struct error *err)
 {
     struct guest_command command = {
-        .arguments = arguments, .input = -1, .output = {STDERR_FILENO, STDERR_FILENO}};
+        .arguments = arguments,
+        .input = -1,
+        .output = {STDERR_FILENO, STDERR_FILENO},
+        .printable = {true, true},
+    };
 
     return guest_run(run, &command, outcome, err);
 }

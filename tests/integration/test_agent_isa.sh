@@ -66,3 +66,35 @@ status=$?
 check "an agent that never stops is given up" test $status -ne 0 -a $status -ne 124
 kill $liar $endless
 wait $liar $endless 2>/dev/null || true # the signal's status is not the test's
+
+# A guest that sends hostile trees, into a folder with a link that an earlier one left.
+mkdir -p "$work/trees/outside" && echo secret >"$work/trees/outside/secret" && python3 $peer trees "$work/trees"
+outside=$(ls -lR --time-style=full-iso "$work/trees/outside")
+for tree in through above root new-link hard-link hard-link-up folder mode harmless; do
+    python3 $peer sender "$work/trees/$tree.sock" "$work/trees/$tree.tar" '\x1b[2Jtold\xc2\x9b\n' &
+    sender=$!
+    wait_for 60 test -S "$work/trees/$tree.sock"
+    rm -rf "$work/trees/dest" && mkdir "$work/trees/dest" && ln -s ../outside "$work/trees/dest/out"
+    timeout 120 "$vmctl" cp -r --vsock "$work/trees/$tree.sock" any:/tree "$work/trees/dest" 2>"$work/trees/err"
+    status=$?
+    is "a tree ($tree) changes nothing outside of its folder" "$outside" \
+        "$(ls -lR --time-style=full-iso "$work/trees/outside")"
+    check "and links to nothing there" test ! "$work/trees/dest/l" -ef "$work/trees/outside/secret"
+    kill $sender
+    wait $sender 2>/dev/null
+done
+check "a harmless one comes whole" test $status -eq 0 -a "$(cat "$work/trees/dest/file")" = evil \
+    -a -L "$work/trees/dest/link" -a -z "$(find "$work/trees/dest" -perm /6000)"
+is "what cp shows of a guest moves no cursor" "?[2Jtold?" "$(LC_ALL=C tr -cd '[:print:]' <"$work/trees/err")"
+
+# One that never ends: who wants an end gets it.
+python3 $peer deaf "$work/deaf" &
+deaf=$!
+wait_for 60 test -S "$work/deaf"
+"$vmctl" exec -n --vsock "$work/deaf" any -- work >"$work/begun" 2>"$work/err" &
+client=$!
+wait_for 60 test -s "$work/begun"
+given_up() { kill -TERM $client 2>/dev/null; ! kill -0 $client 2>/dev/null; }
+check "a command that heeds no signal is left to itself" wait_for 60 given_up
+kill -9 $client $deaf 2>/dev/null
+wait $client $deaf 2>/dev/null || true # the signal's status is not the test's

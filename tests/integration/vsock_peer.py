@@ -6,12 +6,17 @@ vsock_peer.py serve PATH                  listen; give back what each client sen
 vsock_peer.py greet SOCKET TEXT           send TEXT; print the answer
 vsock_peer.py bridge PATH SOCKET          listen as a machine's vsock does; SOCKET is the guest's side
 vsock_peer.py liar PATH [endless]         likewise, with an agent that says what it should not
+vsock_peer.py sender PATH FILE [ERROR]    likewise, whatever it is asked for it says FILE, and ERROR beside it
+vsock_peer.py deaf PATH                   likewise, with an agent that never ends what it was asked for
+vsock_peer.py trees FOLDER                make hostile archives of trees there
 vsock_peer.py builtin SOCKET WORD...      have the agent behind SOCKET do WORD itself; print its status
 """
 import os
+import io
 import socket
 import struct
 import sys
+import tarfile
 import threading
 
 
@@ -92,26 +97,55 @@ def frame(kind, body):
     return struct.pack("<IB3x", len(body), kind) + body
 
 
-def lie(client, endless):
-    """libshared/agent/protocol.h: WELCOME, OUTPUT, ENDED."""
+def greet(client):
+    """libshared/agent/protocol.h: WELCOME."""
     line = b""
     while not line.endswith(b"\n"):
         line += client.recv(1)
     client.sendall(b"OK 1\n" + frame(2, struct.pack("<IIQ", 1, 0, 0)))
+
+
+def say(client, stream, text, at=0):
+    """OUTPUT, from its byte `at` on. Where it ended."""
+    for start in range(0, len(text), 30000):
+        part = text[start:start + 30000]
+        client.sendall(frame(5, struct.pack("<QII", at + start, stream, 0) + part))
+    return at + len(text)
+
+
+def end(client):
+    """ENDED, with success."""
+    client.sendall(frame(9, struct.pack("<II", 0, 0)))
+
+
+def lie(client, endless):
+    greet(client)
     text = (b"isa \x1b[2J\xff\nkernel " + b"x" * 200 + b"\nuptime_s 99999999999999999999\nagent_uptime_s -5x\n"
             b"version\nversion \nclock_steps 7\nnonsense 1\n\0behind")
-    client.sendall(frame(5, struct.pack("<QII", 0, 0, 0) + text))
-    at = len(text)
+    at = say(client, 0, text)
     while endless:
-        client.sendall(frame(5, struct.pack("<QII", at, 0, 0) + b"x" * 30000))
-        at += 30000
-    client.sendall(frame(9, struct.pack("<II", 0, 0)))
+        at = say(client, 0, b"x" * 30000, at)
+    end(client)
     client.recv(65536)
 
 
-def lie_to(client, endless):
+def send(client, file, error):
+    greet(client)
+    threading.Thread(target=receive_all, args=(client,), daemon=True).start()
+    with open(file, "rb") as stream:
+        say(client, 0, stream.read())
+    say(client, 1, error.encode().decode("unicode_escape").encode())
+    end(client)
+
+
+def heed_nothing(client):
+    greet(client)
+    say(client, 0, b"begun\n")
+
+
+def serve_one(client, agent, arguments):
     try:
-        lie(client, endless)
+        agent(client, *arguments)
         while client.recv(65536):
             pass
     except OSError:
@@ -119,13 +153,53 @@ def lie_to(client, endless):
     client.close()
 
 
-def command_liar(path, endless=""):
+def serve_agents(path, agent, *arguments):
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(path)
     listener.listen(64)
     while True:
         client, _ = listener.accept()
-        threading.Thread(target=lie_to, args=(client, endless), daemon=True).start()
+        threading.Thread(target=serve_one, args=(client, agent, arguments), daemon=True).start()
+
+
+def command_liar(path, endless=""):
+    serve_agents(path, lie, endless)
+
+
+def command_sender(path, file, error=""):
+    serve_agents(path, send, file, error)
+
+
+def command_deaf(path):
+    serve_agents(path, heed_nothing)
+
+
+def command_trees(folder):
+    """FOLDER/dest/out leads to FOLDER/outside, as an earlier copy may have left it."""
+    def entry(archive, name, data=b"evil\n", **more):
+        info = tarfile.TarInfo(name)
+        info.mode = 0o6755
+        for key, value in more.items():
+            setattr(info, key, value)
+        info.size = len(data) if info.isreg() else 0
+        archive.addfile(info, io.BytesIO(data))
+
+    def tree(name, make):
+        with tarfile.open(f"{folder}/{name}.tar", "w") as archive:
+            make(archive)
+
+    outside = os.path.abspath(f"{folder}/outside")
+    tree("through", lambda a: entry(a, "out/made"))
+    tree("above", lambda a: entry(a, "../outside/made"))
+    tree("root", lambda a: entry(a, f"{outside}/made"))
+    tree("new-link", lambda a: (entry(a, "way", type=tarfile.SYMTYPE, linkname=outside), entry(a, "way/made")))
+    tree("hard-link", lambda a: (entry(a, "l", type=tarfile.LNKTYPE, linkname="out/secret"), entry(a, "l")))
+    tree("hard-link-up", lambda a: (entry(a, "l", type=tarfile.LNKTYPE, linkname="../outside/secret"), entry(a, "l")))
+    tree("folder", lambda a: entry(a, "out/made", type=tarfile.DIRTYPE))
+    tree("mode", lambda a: entry(a, "out", type=tarfile.DIRTYPE, mode=0o700))
+    tree("harmless", lambda a: (entry(a, "./", type=tarfile.DIRTYPE, mode=0o755), entry(a, "./file"),
+                                entry(a, "./link", type=tarfile.SYMTYPE, linkname="/nowhere")))
+    return True
 
 
 def command_builtin(path, *words):
