@@ -14,8 +14,6 @@
 
 /* ---- Opening ---- */
 
-const struct disk_chain_settings disk_anywhere = {.folder = "/"};
-
 static bool wants_qcow2(const struct disk_options *options, const char *path)
 {
     return options->format != NULL ? strcmp(options->format, "qcow2") == 0
@@ -44,6 +42,27 @@ bool disk_has_qcow2_magic(int fd)
 
     return pread(fd, head, sizeof(head), 0) == (ssize_t)sizeof(head) &&
            qcow2_is_magic(head, sizeof(head));
+}
+
+/* An image's word for what it is laid over is not the user's: see chain.h. */
+int disk_open_chain(struct disk_chain *chain, int fd, const char *path,
+                    const struct disk_options *options, struct error *err)
+{
+    char *folder = NULL;
+
+    if (options->backing != NULL && options->backing_folder == NULL) {
+        folder = disk_path_from(path, options->backing);
+        if (folder == NULL) {
+            return error_set(err, ERROR_INTERNAL, ENOMEM, "out of memory");
+        }
+        char *slash = strrchr(folder, '/');
+        slash[slash == folder] = '\0';
+    }
+    const struct disk_chain_settings settings = {
+        .folder = folder != NULL ? folder : options->backing_folder};
+    int status = disk_chain_open(chain, fd, path, &settings, err);
+    free(folder);
+    return status;
 }
 
 /* Open and lock. */
@@ -148,8 +167,7 @@ static int create_qcow2(int fd, const char *path, const struct disk_options *opt
     int status = qcow2_create(fd, path, &creation, err);
 
     if (status == 0 && options->backing != NULL) {
-        status =
-            disk_chain_open(&chain, fd, path, &disk_anywhere, err); /* does it lead anywhere? */
+        status = disk_open_chain(&chain, fd, path, options, err); /* does it lead anywhere? */
         if (status == 0) {
             disk_chain_close(&chain);
         }
@@ -244,7 +262,7 @@ static int resize_qcow2(int fd, const char *path, uint64_t bytes,
 {
     struct qcow2 *images[DISK_LAYERS_MAX];
     struct disk_chain chain;
-    int status = disk_chain_open(&chain, fd, path, &disk_anywhere, err);
+    int status = disk_open_chain(&chain, fd, path, options, err);
 
     if (status < 0) {
         return status;

@@ -14,12 +14,15 @@ struct disk_options {
     const char *format;  /* NULL: by the file's name */
     const char *backing; /* as it is to stand in the image, or NULL */
     const char *backing_format;
+    char *backing_folder;   /* where backing files may be, too, or NULL */
     uint64_t cluster_bytes; /* 0: not given */
     const char *repair;     /* "leaks", "all" or NULL */
 };
 
-/* Backing files may be wherever the user's own images say. */
-extern const struct disk_chain_settings disk_anywhere;
+/* Open what lies under `fd`: below the folder of the image itself, or below one that the user named
+ * (the option, or else the folder of the backing file that is to be). disk_chain_open otherwise. */
+int disk_open_chain(struct disk_chain *chain, int fd, const char *path,
+                    const struct disk_options *options, struct error *err);
 
 /* Open a file or block device without locking it. The descriptor or a negative code. */
 int disk_open_file(const char *path, bool write, struct error *err);

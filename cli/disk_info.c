@@ -204,7 +204,7 @@ static int show_chain(const struct invocation *invocation, const char *path, int
                       struct error *err)
 {
     struct disk_chain chain;
-    int status = disk_chain_open(&chain, fd, path, &disk_anywhere, err);
+    int status = disk_open_chain(&chain, fd, path, invocation->settings, err);
 
     if (status < 0) {
         return status;

@@ -30,6 +30,12 @@ static const struct option_spec disk_options[] = {
      .choices = "raw|qcow2",
      .summary = "create: what the backing file is",
      .offset = offsetof(struct disk_options, backing_format)},
+    {.name = "backing-folder",
+     .type = &option_file,
+     .argument = "FOLDER",
+     .summary = "where the files may be that the image names as its backing files, besides its own "
+                "folder",
+     .offset = offsetof(struct disk_options, backing_folder)},
     {.name = "cluster-size",
      .type = &option_size,
      .argument = "SIZE",
@@ -169,6 +175,9 @@ const struct command command_disk = {
         "compares what a qcow2 image uses with what it counts: leaked clusters only waste space "
         "(a machine that was killed leaves a few), errors fail with the code 'bad-disk'. No vmmd "
         "is needed; but for info, an image that is in use is refused.\n"
+        "What an image is laid over is named in the image, which may come from somebody else: a "
+        "backing file outside of the image's own folder is opened only below --backing-folder "
+        "(create takes the one that is named).\n"
         "resize FILE changes an image that nobody uses. resize NAME DISK changes one while its "
         "machine runs: the guest is told at once, its partitions and file systems are its own to "
         "make larger. The disks of a machine are disk0, disk1 and so on, in the order of their "

@@ -124,7 +124,7 @@ static int refuse_place(const char *path, const char *image, struct error *err)
     error_set(err, ERROR_PERMISSION, 0,
               "'%.90s' names the backing file '%.90s', which is not below its folder", image, path);
     error_hint(err, "when you trust it, say where backing files may be: "
-                    "--disk path=...,backing=FOLDER");
+                    "--disk path=...,backing=FOLDER; vmctl disk ... --backing-folder FOLDER");
     return -ERROR_PERMISSION;
 }
 

@@ -102,6 +102,16 @@ check "and then does" "$vmctl" -q disk resize --shrink top.qcow2 3M
 truncate -s 3M top.img
 check "what is left is what was there" same top.qcow2 top.img
 check "and sound" sound top.qcow2
+mkdir -p apart && cp top.qcow2 apart/stranger.qcow2
+qemu-img rebase -u -b "$PWD/lower/base.qcow2" -F qcow2 apart/stranger.qcow2
+for command in "resize --shrink apart/stranger.qcow2 1M" "resize apart/stranger.qcow2 90M" "info --chain apart/stranger.qcow2"; do
+    before=$(sha256sum <apart/stranger.qcow2)
+    check "a stranger's image leads to no other folder: disk $command" refused permission "not below its folder" \
+        "$vmctl" disk $command
+    check "and stays as it is" test "$before" = "$(sha256sum <apart/stranger.qcow2)"
+    check "unless the user says so" "$vmctl" -q disk $command --backing-folder lower
+done
+rm -r apart
 check "an image that is there stays" refused exists "exists" "$vmctl" disk create top.qcow2 --size 1M
 check "a raw one is made by its name" "$vmctl" -q disk create plain.img --size 1M
 check "and has its size" test "$(stat -c %s plain.img)" -eq 1048576
