@@ -1,6 +1,9 @@
 /*
  * Checking an image: every reference to every cluster is counted, then compared with the counts in
  * the file. Nothing that is found may stop it but what makes the file unreadable.
+ *
+ * Each table is read once, however many there are that refer to it (each snapshot does to most):
+ * what it refers to is counted as often as it is referred to itself.
  */
 #include "libshared/qcow2/internal.h"
 
@@ -10,11 +13,19 @@
 
 #define CLUSTERS_MOST (UINT64_C(1) << 28) /* a byte would be too small a counter: 1 GiB of them */
 
+/* Tables of snapshots and bitmaps that are read in all: enough for 250,000 snapshots of a disk of 1
+ * TiB; holes of a file could be any number of them. */
+#define TABLES_MOST (UINT64_C(4) << 30)
+
+#define TABLE_ACTIVE UINT32_C(0x80000000) /* see check.tables: the disk's own L1 table, too */
+
 struct check {
     struct qcow2 *image;
     struct qcow2_report *report;
     enum qcow2_repair repair;
     uint32_t *counts; /* of each cluster of the file */
+    uint32_t *tables; /* of each cluster: how many L1 entries say that it is an L2 table */
+    uint64_t tables_read;
     uint64_t clusters;
     uint8_t *buffer;       /* a cluster */
     uint64_t unrepairable; /* of the errors: of the structure */
@@ -36,8 +47,9 @@ static void found_structure(struct check *check, const char *what, uint64_t at)
     check->unrepairable++;
 }
 
-/* Count a reference to each cluster of an area. False when it is not in the file. */
-static bool mark(struct check *check, uint64_t offset, uint64_t bytes, const char *what)
+/* Count references to each cluster of an area. False when it is not in the file. */
+static bool mark_times(struct check *check, uint64_t offset, uint64_t bytes, uint32_t times,
+                       const char *what)
 {
     uint64_t first = offset >> check->image->cluster_bits;
     uint64_t end = bytes ? ((offset + bytes - 1) >> check->image->cluster_bits) + 1 : first;
@@ -47,9 +59,35 @@ static bool mark(struct check *check, uint64_t offset, uint64_t bytes, const cha
         return false;
     }
     for (uint64_t i = first; i < end; i++) {
-        check->counts[i] += check->counts[i] < UINT32_MAX;
+        uint32_t room = UINT32_MAX - check->counts[i];
+        check->counts[i] += times < room ? times : room;
     }
     return true;
+}
+
+static bool mark(struct check *check, uint64_t offset, uint64_t bytes, const char *what)
+{
+    return mark_times(check, offset, bytes, 1, what);
+}
+
+/* Count a reference to a table that nothing else refers to, and allow for it to be read. 1; 0: it
+ * is not in the file, or not alone; or -EFBIG. */
+static int mark_table(struct check *check, uint64_t offset, uint64_t bytes, const char *beyond,
+                      const char *shared)
+{
+    uint64_t first = offset >> check->image->cluster_bits;
+
+    if (!bytes || !mark(check, offset, bytes, beyond)) {
+        return 0;
+    }
+    for (uint64_t i = first; i <= (offset + bytes - 1) >> check->image->cluster_bits; i++) {
+        if (check->counts[i] > 1) {
+            found_structure(check, shared, offset);
+            return 0;
+        }
+    }
+    check->tables_read += bytes;
+    return check->tables_read > TABLES_MOST ? -EFBIG : 1;
 }
 
 static bool aligned(const struct check *check, uint64_t offset)
@@ -87,7 +125,7 @@ static void check_reftable(struct check *check)
 
 /* ---- L1 and L2 tables ---- */
 
-static void check_l2_entry(struct check *check, uint64_t entry, bool active)
+static void check_l2_entry(struct check *check, uint64_t entry, uint32_t times, bool active)
 {
     struct qcow2 *image = check->image;
     uint64_t offset = entry & QCOW2_OFFSET_MASK, bytes = image->cluster_bytes;
@@ -107,13 +145,14 @@ static void check_l2_entry(struct check *check, uint64_t entry, bool active)
         found_structure(check, "a cluster is not aligned", offset);
         return;
     }
-    if (mark(check, offset, bytes, "a cluster is beyond the end of the file") && active) {
+    if (mark_times(check, offset, bytes, times, "a cluster is beyond the end of the file") &&
+        active) {
         check->report->allocated++;
         check->report->compressed += packed;
     }
 }
 
-static int check_l2(struct check *check, uint64_t offset, bool active)
+static int check_l2(struct check *check, uint64_t offset, uint32_t times, bool active)
 {
     struct qcow2 *image = check->image;
     int status = qcow2_io_read(&image->io, check->buffer, image->cluster_bytes, offset);
@@ -121,17 +160,30 @@ static int check_l2(struct check *check, uint64_t offset, bool active)
     for (uint32_t i = 0; i < 1u << image->l2_bits && status == 0; i++) {
         uint64_t entry = qcow2_get64(check->buffer + 8 * i);
         if (entry) {
-            check_l2_entry(check, entry, active);
+            check_l2_entry(check, entry, times, active);
         }
     }
     return status;
 }
 
-static int check_l1(struct check *check, const uint64_t *l1, uint32_t size, bool active)
+/* The L2 tables that were found, each once. */
+static int check_tables(struct check *check)
 {
     int status = 0;
 
-    for (uint32_t i = 0; i < size && status == 0; i++) {
+    for (uint64_t i = 0; i < check->clusters && status == 0; i++) {
+        uint32_t times = check->tables[i] & ~TABLE_ACTIVE;
+        if (times) {
+            status = check_l2(check, i << check->image->cluster_bits, times,
+                              check->tables[i] & TABLE_ACTIVE);
+        }
+    }
+    return status;
+}
+
+static void check_l1(struct check *check, const uint64_t *l1, uint32_t size, bool active)
+{
+    for (uint32_t i = 0; i < size; i++) {
         uint64_t offset = l1[i] & QCOW2_OFFSET_MASK;
         if (l1[i] & ~(QCOW2_COPIED | QCOW2_OFFSET_MASK)) {
             found_structure(check, "an entry of the L1 table has unknown bits", l1[i]);
@@ -143,49 +195,57 @@ static int check_l1(struct check *check, const uint64_t *l1, uint32_t size, bool
             found_structure(check, "an L2 table is not aligned", offset);
         } else if (mark(check, offset, check->image->cluster_bytes,
                         "an L2 table is beyond the file")) {
-            status = check_l2(check, offset, active);
+            uint32_t *table = &check->tables[offset >> check->image->cluster_bits];
+            *table += (*table & ~TABLE_ACTIVE) < (TABLE_ACTIVE - 1);
+            *table |= active ? TABLE_ACTIVE : 0;
         }
     }
-    return status;
 }
 
 static int check_snapshot(struct check *check, const struct qcow2_snapshot *snapshot)
 {
-    size_t bytes = (size_t)snapshot->l1_size * 8;
+    int status = mark_table(check, snapshot->l1_offset, (uint64_t)snapshot->l1_size * 8,
+                            "the L1 table of a snapshot is beyond the file",
+                            "the L1 table of a snapshot is used for something else");
 
-    if (!bytes ||
-        !mark(check, snapshot->l1_offset, bytes, "the L1 table of a snapshot is beyond the file")) {
-        return 0;
+    if (status <= 0) {
+        return status;
     }
     uint64_t *l1;
-    int status = qcow2_table_read(&check->image->io, snapshot->l1_offset, snapshot->l1_size, &l1);
-    status = status < 0 ? status : check_l1(check, l1, snapshot->l1_size, false);
+    status = qcow2_table_read(&check->image->io, snapshot->l1_offset, snapshot->l1_size, &l1);
+    if (status == 0) {
+        check_l1(check, l1, snapshot->l1_size, false);
+    }
     free(l1);
     return status;
 }
 
 /* ---- Dirty bitmaps: only what they take ---- */
 
-static void check_bitmap(struct check *check, const uint8_t *entry)
+static int check_bitmap(struct check *check, const uint8_t *entry)
 {
     struct qcow2 *image = check->image;
-    uint64_t table = qcow2_get64(entry);
+    uint64_t offset = qcow2_get64(entry);
     uint32_t size = qcow2_get32(entry + 8);
-    uint8_t disk[8];
 
-    if (!aligned(check, table) || size > QCOW2_L1_BYTES_MAX / 8 ||
-        !mark(check, table, (uint64_t)size * 8, "a bitmap is beyond the file")) {
-        return;
+    if (!aligned(check, offset) || size > QCOW2_L1_BYTES_MAX / 8) {
+        return 0;
     }
-    for (uint32_t i = 0; i < size; i++) {
-        if (qcow2_io_read(&image->io, disk, sizeof(disk), table + 8 * (uint64_t)i) < 0) {
-            return;
-        }
-        uint64_t offset = qcow2_get64(disk) & QCOW2_OFFSET_MASK;
-        if (offset) {
-            mark(check, offset, image->cluster_bytes, "a bitmap is beyond the file");
+    int status = mark_table(check, offset, (uint64_t)size * 8, "a bitmap is beyond the file",
+                            "the table of a bitmap is used for something else");
+    if (status <= 0) {
+        return status;
+    }
+    uint64_t *table;
+    status = qcow2_table_read(&image->io, offset, size, &table);
+    for (uint32_t i = 0; i < size && status == 0; i++) {
+        uint64_t place = table[i] & QCOW2_OFFSET_MASK;
+        if (place) {
+            mark(check, place, image->cluster_bytes, "a bitmap is beyond the file");
         }
     }
+    free(table);
+    return status;
 }
 
 static int check_bitmaps(struct check *check)
@@ -209,7 +269,7 @@ static int check_bitmaps(struct check *check)
     for (uint32_t i = 0; i < header->bitmap_count && status == 0 && bytes - at >= 24; i++) {
         uint64_t extra = qcow2_get32(directory + at + 20);
         uint64_t name = (uint64_t)directory[at + 18] << 8 | directory[at + 19];
-        check_bitmap(check, directory + at);
+        status = check_bitmap(check, directory + at);
         uint64_t used = (24 + extra + name + 7) & ~UINT64_C(7);
         if (used > bytes - at) {
             break;
@@ -227,19 +287,20 @@ static int count_all(struct check *check)
 
     mark(check, 0, image->cluster_bytes, "the header is beyond the file");
     check_reftable(check);
-    int status = 0;
     if (header->l1_size) {
         mark(check, header->l1_offset, (uint64_t)header->l1_size * 8,
              "the L1 table is beyond the file");
-        status = check_l1(check, image->l1, image->l1_size, true);
+        check_l1(check, image->l1, image->l1_size, true);
     }
     if (image->snapshot_count) {
         mark(check, header->snapshots_offset, image->snapshot_bytes,
              "the snapshot table is beyond the file");
     }
+    int status = 0;
     for (unsigned i = 0; i < image->snapshot_count && status == 0; i++) {
         status = check_snapshot(check, &image->snapshots[i]);
     }
+    status = status < 0 ? status : check_tables(check);
     return status < 0 ? status : check_bitmaps(check);
 }
 
@@ -336,8 +397,10 @@ static int check_marks(struct check *check)
         if (!mark_agrees(check, &image->l1[i])) {
             status = write_entry(check, image->header.l1_offset + 8 * (uint64_t)i, image->l1[i]);
         }
-        if (status == 0 && table && aligned(check, table) &&
-            table >> image->cluster_bits < check->clusters) {
+        uint64_t cluster = table >> image->cluster_bits;
+        if (status == 0 && table && aligned(check, table) && cluster < check->clusters &&
+            check->tables[cluster] & TABLE_ACTIVE) {
+            check->tables[cluster] &= ~TABLE_ACTIVE; /* once */
             status = check_marks_of(check, table);
         }
     }
@@ -399,9 +462,14 @@ static int check_image(struct check *check, struct error *err)
                          image->name);
     }
     check->counts = calloc(check->clusters, sizeof(check->counts[0]));
+    check->tables = calloc(check->clusters, sizeof(check->tables[0]));
     check->buffer = malloc(image->cluster_bytes);
-    int status = check->counts && check->buffer ? 0 : -ENOMEM;
+    int status = check->counts && check->tables && check->buffer ? 0 : -ENOMEM;
     status = status < 0 ? status : count_all(check);
+    if (status == -EFBIG) {
+        return error_set(err, ERROR_UNSUPPORTED, EFBIG, "'%s' has too many tables to be checked",
+                         image->name);
+    }
     status = status < 0 ? status : compare_all(check);
     status = status < 0 ? status : check_marks(check);
     if (status == 0 && check->repair != QCOW2_REPAIR_NOTHING) {
@@ -426,6 +494,7 @@ int qcow2_check(int fd, const char *name, enum qcow2_repair repair, struct qcow2
     status = status ? status : qcow2_refcounts_load(check.image, err);
     status = status ? status : check_image(&check, err);
     free(check.counts);
+    free(check.tables);
     free(check.buffer);
     qcow2_delete(check.image);
     return status;

@@ -17,6 +17,10 @@ void qcow2_packed_place(const struct qcow2 *image, uint64_t descriptor, uint64_t
     *bytes = sectors * QCOW2_SECTOR - (*offset & (QCOW2_SECTOR - 1));
 }
 
+/* What a frame may have the decoder remember, by the logarithm: 8 MiB, which RFC 8878 (3.1.1.1.2)
+ * recommends to support, and more than any cluster has. An image could ask for 128 MiB. */
+#define ZSTD_WINDOW_BITS 23
+
 static int inflate_cluster(uint8_t *in, size_t in_bytes, uint8_t *out, size_t out_bytes)
 {
     z_stream stream = {
@@ -38,7 +42,8 @@ static int expand_cluster(uint8_t *in, size_t in_bytes, uint8_t *out, size_t out
     ZSTD_DStream *stream = ZSTD_createDStream();
     ZSTD_inBuffer input = {in, in_bytes, 0};
     ZSTD_outBuffer output = {out, out_bytes, 0};
-    bool good = stream != NULL;
+    bool good = stream != NULL && !ZSTD_isError(ZSTD_DCtx_setParameter(stream, ZSTD_d_windowLogMax,
+                                                                       ZSTD_WINDOW_BITS));
 
     while (good && output.pos < output.size) {
         size_t before = input.pos + output.pos;

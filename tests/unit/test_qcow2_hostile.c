@@ -4,6 +4,7 @@
 #include "tests/unit/qcow2_image.h"
 #include <errno.h>
 #include <sys/stat.h>
+#include <zstd.h>
 
 #define DISK_BYTES (UINT64_C(1) << 20)
 #define CLUSTER    4096u
@@ -291,6 +292,94 @@ START_TEST(counts_without_end_are_given_up)
 }
 END_TEST
 
+/* ---- What takes time and memory ---- */
+
+#define MANY (QCOW2_L1_BYTES_MAX / 8)
+
+/* One whose clusters are the largest, with a snapshot table that says so often the same: an L1
+ * table as long as one can be, all of whose entries are one L2 table. */
+static int make_repeating(unsigned snapshots)
+{
+    const struct qcow2_creation wide = {.size = 64 << 20, .cluster_bits = 21};
+    const uint64_t cluster = 1 << 21, l1_at = 16 * cluster, table_at = 8 * cluster;
+    int file = image_make(&wide);
+    uint8_t byte = 1, disk[sizeof(struct qcow2_disk_snapshot)] = {0}, *l1 = malloc(8 * MANY);
+    struct qcow2 *image = image_open(file, false);
+
+    ck_assert_int_eq(image_write(image, 0, &byte, 1), 0);
+    qcow2_close(image);
+    fd = file;
+    uint64_t l2 = get(get(FIELD(l1_offset)));
+    for (size_t i = 0; i < MANY; i++) {
+        qcow2_put64(l1 + 8 * i, l2 & QCOW2_OFFSET_MASK);
+    }
+    ck_assert_int_eq(pwrite(file, l1, 8 * MANY, (off_t)l1_at), 8 * MANY);
+    qcow2_put64(disk, l1_at);
+    qcow2_put32(disk + 8, MANY);
+    for (unsigned i = 0; i < snapshots; i++) {
+        ck_assert_int_eq(pwrite(file, disk, sizeof(disk), (off_t)(table_at + i * sizeof(disk))),
+                         sizeof(disk));
+    }
+    put(FIELD(snapshots_offset), table_at, 8);
+    put(FIELD(snapshot_count), snapshots, 4);
+    free(l1);
+    return file;
+}
+
+/* To read what is said again would be terabytes. */
+START_TEST(what_is_referred_to_often_is_read_once)
+{
+    int own = fd;
+    int file = make_repeating(_i ? 20000 : 1);
+    struct qcow2_report report = image_check(file, QCOW2_REPAIR_NOTHING);
+
+    ck_assert_uint_gt(report.errors, 0);
+    ck_assert_uint_eq(report.allocated, 1);
+    if (_i) {
+        ck_assert_msg(strstr(report.first, "L1 table of a snapshot") != NULL, "%s", report.first);
+    }
+    close(file);
+    fd = own;
+}
+END_TEST
+
+/* The length of a compressed frame that has its decoder remember so many bytes (2 to the power). */
+static size_t compress_wide(uint8_t *to, size_t room, const uint8_t *bytes, size_t size, int window)
+{
+    ZSTD_CCtx *stream = ZSTD_createCCtx();
+    ZSTD_outBuffer output = {to, room, 0};
+    ZSTD_inBuffer input = {bytes, size, 0};
+
+    ck_assert(!ZSTD_isError(ZSTD_CCtx_setParameter(stream, ZSTD_c_windowLog, window)));
+    ck_assert(!ZSTD_isError(ZSTD_compressStream2(stream, &output, &input, ZSTD_e_continue)));
+    ck_assert_uint_eq(ZSTD_compressStream2(stream, &output, &input, ZSTD_e_end), 0);
+    ZSTD_freeCCtx(stream);
+    return output.pos;
+}
+
+/* A frame may ask for 128 MiB, and each of an image's threads would have them. */
+START_TEST(a_frame_takes_no_more_memory_than_a_cluster_needs)
+{
+    uint64_t table = fill_first();
+    uint8_t bytes[CLUSTER], packed[CLUSTER] = {0};
+    const uint64_t place = 32 * CLUSTER;
+
+    for (size_t i = 0; i < sizeof(bytes); i++) {
+        bytes[i] = (uint8_t)(i % 7);
+    }
+    compress_wide(packed, sizeof(packed), bytes, sizeof(bytes), _i ? 27 : 21);
+    ck_assert_int_eq(pwrite(fd, packed, sizeof(packed), (off_t)place), sizeof(packed));
+    put(FIELD(incompatible), QCOW2_COMPRESSION, 8);
+    put(FIELD(compression), QCOW2_COMPRESSION_ZSTD, 1);
+    put(FIELD(header_length), sizeof(struct qcow2_disk_header), 4);
+    put(table, QCOW2_COMPRESSED | UINT64_C(7) << (62 - 4) | place, 8);
+    struct qcow2 *image = image_open(fd, true);
+    ck_assert_int_eq(image_read(image, 0, packed, sizeof(packed)), _i ? -EIO : 0);
+    ck_assert(_i || memcmp(packed, bytes, sizeof(bytes)) == 0);
+    qcow2_close(image);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("qcow2: hostile images");
@@ -301,6 +390,8 @@ int main(void)
     tcase_add_loop_test(tests, impossible_headers_are_refused, 0,
                         (int)(sizeof(headers) / sizeof(headers[0])));
     tcase_add_test(tests, counts_without_end_are_given_up);
+    tcase_add_loop_test(tests, what_is_referred_to_often_is_read_once, 0, 2);
+    tcase_add_loop_test(tests, a_frame_takes_no_more_memory_than_a_cluster_needs, 0, 2);
     tcase_add_test(tests, names_and_extensions_stay_in_their_cluster);
     tcase_add_test(tests, a_short_file_is_no_image);
     tcase_add_loop_test(tests, impossible_entries_do_no_harm, 0,
