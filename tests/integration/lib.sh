@@ -97,11 +97,11 @@ daemon_stop() {
 }
 
 # Boot the stock kernel with a script of the initrd; console to $work/NAME.out, status lines to
-# NAME.err. boot NAME SCRIPT OPTION...
+# NAME.err. A boot that hangs ends with status 124, and its test can tell. boot NAME SCRIPT OPTION...
 boot() {
     local name=$1 script=$2
     shift 2
-    "$vmctl" run --name "$name" --arch riscv64 --kernel "$guest/vmlinux" \
+    timeout --kill-after=10 "${BOOT_LIMIT:-400}" "$vmctl" run --name "$name" --arch riscv64 --kernel "$guest/vmlinux" \
         --initrd "$guest/test-initrd.cpio.gz" --append "quiet script=$script" "$@" \
         >"$work/$name.out" 2>"$work/$name.err" </dev/null
 }

@@ -19,9 +19,13 @@ boots interp --engine interp --cpus 1
 boots four-harts --cpus 4
 check "all four harts come up" grep -q 'smp: Brought up 1 node, 4 CPUs' <(
     boot harts idle --cpus 4 --append "script=idle" && cat "$work/harts.out")
-boots opensbi-dynamic --cpus 2 --firmware /usr/lib/riscv64-linux-gnu/opensbi/generic/fw_dynamic.bin
+# The guest's OpenSBI, not this host's: 1.1 may start a second hart at the wrong address
+# (docs/design/machine-riscv64.md). One hart boots with any.
+opensbi=usr/lib/riscv64-linux-gnu/opensbi/generic
+boots opensbi-dynamic --cpus 2 --firmware "$guest/root/$opensbi/fw_dynamic.bin"
 check "OpenSBI spoke" grep -q 'OpenSBI v' "$work/opensbi-dynamic.out"
-boots opensbi-jump --cpus 2 --firmware /usr/lib/riscv64-linux-gnu/opensbi/generic/fw_jump.bin
+boots opensbi-jump --cpus 2 --firmware "$guest/root/$opensbi/fw_jump.bin"
+boots opensbi-of-the-host --cpus 1 --firmware "/$opensbi/fw_jump.bin"
 
 # OpenSBI hands on to U-Boot, which finds the kernel on a partition of a virtio disk.
 uboot_disk() { # IMAGE: one bootable partition of 127 MiB at 1 MiB, with an extlinux configuration

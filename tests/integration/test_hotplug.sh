@@ -90,6 +90,8 @@ check "what it has is no change" "$vmctl" -q memory m 256M
 # Without an agent.
 "$vmctl" create deaf --kernel "$guest/vmlinux" --memory 128M --append quiet >/dev/null
 "$vmctl" start deaf >/dev/null
+# A kernel that still looks for devices would find and use it: this one has nothing more to do.
+check "a guest without an agent has booted" wait_for 100 grep -q "deaf.*panic" "$work/events"
 "$vmctl" device attach deaf --disk "path=$image" >/dev/null 2>"$work/deaf"; is "a guest without an agent gets a device" 0 $?
 check "and it is said what to do in it" grep -q "echo 1 > /sys/bus/pci/rescan" "$work/deaf"
 check "the image is not another machine's then" refused in-use . "$vmctl" device attach m --disk "path=$image"
