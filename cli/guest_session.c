@@ -673,6 +673,25 @@ int guest_session_run(const char *path, const struct guest_command *command,
     return status;
 }
 
+bool guest_power_off(const char *path, bool (*gone)(void *context), void *context,
+                     struct guest_outcome *outcome)
+{
+    static const char *const words[] = {"poweroff", NULL};
+    const struct guest_command command = {
+        .flags = AGENT_START_BUILTIN,
+        .arguments = words,
+        .input = -1,
+        .output = {-1, -1},
+        .gone = gone,
+        .gone_context = context,
+    };
+    struct error ignored;
+    int status = guest_session_run(path, &command, outcome, &ignored);
+
+    return outcome->answered && !outcome->cause && !outcome->by_signal &&
+           (status != 0 || outcome->status == 0);
+}
+
 int guest_exit_status(const struct guest_outcome *outcome, const char *what, struct error *err)
 {
     if (outcome->cause) {

@@ -49,6 +49,11 @@ int guest_vsock_path(const struct invocation *invocation, const char *name, cons
  * with *err set. */
 int guest_session_run(const char *path, const struct guest_command *command,
                       struct guest_outcome *outcome, struct error *err);
+/* Ask the agent to have its guest power off; true when it has taken it on. It may be gone before it
+ * says so, as its guest shuts down. `gone` ends the waiting: asked several times a second, with
+ * outcome->answered set as soon as an agent is there. */
+bool guest_power_off(const char *path, bool (*gone)(void *context), void *context,
+                     struct guest_outcome *outcome);
 /* The exit status that vmctl gives for it, as a shell would; *err is set when it did not start. */
 int guest_exit_status(const struct guest_outcome *outcome, const char *what, struct error *err);
 

@@ -53,7 +53,6 @@ static const struct option_spec options[] = {
 
 #define EXIT_OURS       125   /* of a command that vmctl could not run, as vmctl exec has it */
 #define WAIT_SLICE_MS   10000 /* one question "has it ended?"; answered earlier if it has */
-#define STOP_GRACE_MS   10000 /* for the guest, after Ctrl-] x */
 #define DRAIN_LIMIT_MS  3000  /* silence after which an ended machine's console is given up */
 #define ATTACH_RETRY_MS 250   /* for a console that closed while the machine goes on */
 #define ABSENT_TELL_MS  2000  /* a console that is away so long is told of */
@@ -107,29 +106,6 @@ static int ask_console(struct run *run, struct error *err)
     return status;
 }
 
-void run_ask_end(struct run *run, bool by_force)
-{
-    Polyvisor__StopRequest stop = POLYVISOR__STOP_REQUEST__INIT;
-    Polyvisor__KillRequest kill = POLYVISOR__KILL_REQUEST__INIT;
-    Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
-    struct error ignored;
-    uint32_t limit_ms = run->control.timeout_ms + (by_force ? 0 : STOP_GRACE_MS);
-
-    run->stop_asked = true;
-    run->give_up_ns = clock_monotonic_ns() + limit_ms * UINT64_C(1000000);
-    if (by_force) {
-        kill.name = run->name;
-        request.body_case = POLYVISOR__REQUEST__BODY_KILL;
-        request.kill = &kill;
-    } else {
-        stop.name = run->name;
-        stop.timeout_ms = STOP_GRACE_MS;
-        request.body_case = POLYVISOR__REQUEST__BODY_STOP;
-        request.stop = &stop;
-    }
-    client_send(&run->control, &request, limit_ms, &ignored);
-}
-
 static int ask_wait(struct run *run, struct error *err)
 {
     Polyvisor__WaitRequest wait = POLYVISOR__WAIT_REQUEST__INIT;
@@ -157,7 +133,10 @@ static void show_keys(const struct run *run)
     }
 }
 
-static void handle_action(struct run *run)
+static int follow_turn(struct run *run, int wait_ms, struct error *err);
+
+/* While a guest is asked to power off, its console goes on, and so do these keys. */
+static int handle_action(struct run *run, struct error *err)
 {
     enum escape_action action = run->attachment.action;
     const struct globals *globals = run->invocation->globals;
@@ -174,8 +153,12 @@ static void handle_action(struct run *run)
                                : "asking %s to power off; Ctrl-] x again "
                                  "ends it now",
                       run->name);
-        run_ask_end(run, by_force);
+        if (!by_force) {
+            return run_power_off(run, follow_turn, err);
+        }
+        run_end_by_force(run);
     }
+    return 0;
 }
 
 static void handle_signal(struct run *run)
@@ -184,7 +167,7 @@ static void handle_signal(struct run *run)
 
     if (signals_end(signal) && run->signal == 0) {
         run->signal = signal;
-        run_ask_end(run, true);
+        run_end_by_force(run);
     } else if (signal == SIGTSTP) {
         terminal_restore(&run->attachment.terminal);
         signals_suspend();
@@ -261,42 +244,50 @@ static void watch_console(struct run *run)
     }
 }
 
+/* Wait for something to happen, and see to it. 0, or a negative code. */
+static int follow_turn(struct run *run, int wait_ms, struct error *err)
+{
+    int descriptors[2];
+    int status = 0;
+
+    client_descriptors(&run->watcher, descriptors);
+    struct pollfd watched[] = {
+        {.fd = run->signals.fd, .events = POLLIN},
+        {.fd = descriptors[0], .events = POLLIN},
+        {.fd = descriptors[1], .events = POLLIN},
+    };
+    attachment_poll(&run->attachment, watched, 3, wait_ms);
+    if (watched[0].revents != 0) {
+        handle_signal(run);
+    }
+    if (watched[1].revents != 0 || watched[2].revents != 0) {
+        status = run_handle_watcher(run, err);
+    }
+    if (status == 0 && run->attachment.action != ESCAPE_NONE) {
+        status = handle_action(run, err);
+    }
+    if (run->attachment.output < 0 && !run->stop_asked) {
+        run_end_by_force(run);
+    } else if (run->attachment.output >= 0) {
+        watch_console(run);
+    }
+    if (status == 0 && run->give_up_ns != 0 && clock_monotonic_ns() >= run->give_up_ns &&
+        !run->ended) {
+        return error_set(err, ERROR_TIMEOUT, ETIMEDOUT, "machine '%s' did not end in time",
+                         run->name);
+    }
+    return status;
+}
+
 /* Run the guest until it has ended. 0, or a negative code. */
 static int follow(struct run *run, struct error *err)
 {
     int status = 0;
 
     while (status == 0 && !run->ended) {
-        int descriptors[2];
-
-        client_descriptors(&run->watcher, descriptors);
-        struct pollfd watched[] = {
-            {.fd = run->signals.fd, .events = POLLIN},
-            {.fd = descriptors[0], .events = POLLIN},
-            {.fd = descriptors[1], .events = POLLIN},
-        };
         bool served = attachment_served(&run->attachment);
 
-        attachment_poll(&run->attachment, watched, 3,
-                        !served || run->give_up_ns != 0 ? ATTACH_RETRY_MS : -1);
-        if (watched[0].revents != 0) {
-            handle_signal(run);
-        }
-        if (watched[1].revents != 0 || watched[2].revents != 0) {
-            status = run_handle_watcher(run, err);
-        }
-        if (run->attachment.action != ESCAPE_NONE) {
-            handle_action(run);
-        }
-        if (run->attachment.output < 0 && !run->stop_asked) {
-            run_ask_end(run, true);
-        } else if (run->attachment.output >= 0) {
-            watch_console(run);
-        }
-        if (run->give_up_ns != 0 && clock_monotonic_ns() >= run->give_up_ns && !run->ended) {
-            return error_set(err, ERROR_TIMEOUT, ETIMEDOUT, "machine '%s' did not end in time",
-                             run->name);
-        }
+        status = follow_turn(run, !served || run->give_up_ns != 0 ? ATTACH_RETRY_MS : -1, err);
     }
     return status;
 }
@@ -526,9 +517,9 @@ const struct command command_run = {
         "Standard output carries the guest's console and nothing else, byte for byte. Standard "
         "input goes to the guest; when it is a file or a pipe, as fast as the guest reads it, and "
         "its end is not the end: the machine runs until it powers off.\n"
-        "On a terminal Ctrl-] x (or Ctrl-] twice) asks the guest to power off and ends it ten "
-        "seconds later; Ctrl-] k ends it at once; Ctrl-] l sends the guest a Ctrl-]; Ctrl-] ? "
-        "shows "
+        "On a terminal Ctrl-] x (or Ctrl-] twice) asks the guest to power off - its agent, if it "
+        "has one, else by its power key - and ends it ten seconds later, with --persistent two "
+        "minutes; Ctrl-] k ends it at once; Ctrl-] l sends the guest a Ctrl-]; Ctrl-] ? shows "
         "these keys.\n"
         "SIGINT, SIGTERM, SIGHUP and SIGQUIT end the machine at once; the exit status is then 128 "
         "plus the signal's number. So does the end of who reads standard output.\n"
@@ -538,7 +529,8 @@ const struct command command_run = {
         "says so.\n"
         "With a command behind -- the machine is there for that command alone: the streams are the "
         "command's, vmctl ends with its exit status as 'vmctl exec' does, and the machine ends "
-        "with it. The guest must run polyvisor-agent, as images do; with --image the command waits "
+        "with it; with --persistent its guest is asked to power off first. The guest must run "
+        "polyvisor-agent, as images do; with --image the command waits "
         "for the network. A share whose tag is a path (--share .:/work) is mounted there first.\n",
     .options = options,
     .settings_size = sizeof(struct run_settings),

@@ -1,4 +1,5 @@
-/* vmctl run in parts: the machine (run.c), and a command that is run in it (run_command.c). */
+/* vmctl run in parts: the machine (run.c), a command that is run in it (run_command.c), and its end
+ * when somebody asks for that (run_end.c). */
 #ifndef POLYVISOR_CLI_COMMANDS_RUN_H
 #define POLYVISOR_CLI_COMMANDS_RUN_H
 
@@ -33,7 +34,9 @@ struct run {
     uint64_t absent_ns; /* since when nobody serves the console; 0 = somebody does */
     bool told_absent;   /* and the user knows */
     uint64_t told_lost; /* bytes of output that the user knows to be lost */
-    bool ended, stop_asked, user_quit;
+    bool ended, user_quit;
+    bool stop_asked;     /* the guest was asked to power off, or the machine to end */
+    bool forced;         /* that the machine ends, whatever its guest does */
     int signal;          /* that told us to end, or 0 */
     uint64_t give_up_ns; /* when the machine must have ended, once we asked for it; 0 = not asked */
     char end_reason[32];
@@ -44,14 +47,24 @@ struct run {
 
 /* ---- run.c ---- */
 
-/* Ask for the end without waiting for the answer: the watcher sees it come. */
-void run_ask_end(struct run *run, bool by_force);
 /* Take vmmd's answer to "has it ended?", if one came; run->ended says so. 0, or a negative code
  * with *err set: vmmd is gone. */
 int run_handle_watcher(struct run *run, struct error *err);
 
 /* The machine ended because its guest's kernel panicked. Returns the negative code. */
 int run_error_panic(const struct run *run, struct error *err);
+
+/* ---- run_end.c ---- */
+
+/* End the machine, without waiting for that: the watcher sees it come. */
+void run_end_by_force(struct run *run);
+/* Ask the guest to power off: through its agent when the machine has a vsock and an agent answers,
+ * else by its power key; and end it by force when it has not in the time that it is given. `turn`
+ * is what the caller does meanwhile, for at most so many milliseconds, several times a second. 0
+ * when the machine has ended or is about to, which the watcher sees; or a negative code of
+ * `turn`'s. */
+int run_power_off(struct run *run, int (*turn)(struct run *run, int wait_ms, struct error *err),
+                  struct error *err);
 
 /* ---- run_command.c ---- */
 

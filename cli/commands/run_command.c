@@ -255,28 +255,38 @@ static int guest_main(struct run *run, struct guest_outcome *outcome, struct err
 
 /* ---- The machine's end ---- */
 
+static int shut_down_turn(struct run *run, int wait_ms, struct error *err)
+{
+    int descriptors[2];
+
+    client_descriptors(&run->watcher, descriptors);
+    struct pollfd watched[] = {{.fd = run->signals.fd, .events = POLLIN},
+                               {.fd = descriptors[0], .events = POLLIN},
+                               {.fd = descriptors[1], .events = POLLIN}};
+    poll(watched, 3, wait_ms);
+    if (watched[0].revents != 0 && signals_end(signals_take(&run->signals))) {
+        run_end_by_force(run);
+    }
+    return run_handle_watcher(run, err);
+}
+
 /* A disk that stays is left as a system leaves it that is shut down. */
 static int shut_down(struct run *run, struct error *err)
 {
-    int status = 0;
+    int status = run_power_off(run, shut_down_turn, err);
 
-    run_ask_end(run, false);
     while (status == 0 && !run->ended) {
-        int descriptors[2];
-
-        client_descriptors(&run->watcher, descriptors);
-        struct pollfd watched[] = {{.fd = run->signals.fd, .events = POLLIN},
-                                   {.fd = descriptors[0], .events = POLLIN},
-                                   {.fd = descriptors[1], .events = POLLIN}};
-        poll(watched, 3, STOP_SLICE_MS);
-        if (watched[0].revents != 0 && signals_end(signals_take(&run->signals))) {
-            run_ask_end(run, true);
-        }
-        status = run_handle_watcher(run, err);
+        status = shut_down_turn(run, STOP_SLICE_MS, err);
         if (status == 0 && !run->ended && clock_monotonic_ns() >= run->give_up_ns) {
             status = error_set(err, ERROR_TIMEOUT, ETIMEDOUT, "machine '%s' did not end in time",
                                run->name);
         }
+    }
+    if (status == 0 && strcmp(run->end_reason, "stopped") == 0) {
+        output_warning(run->invocation->globals,
+                       "%s did not power off and was ended by force: its disk is as after a power "
+                       "failure",
+                       run->name);
     }
     return status;
 }

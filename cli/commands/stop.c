@@ -88,26 +88,6 @@ static bool given_up(void *context)
     return clock_monotonic_ns() >= limit_ns || look(asking, 0) != 0 || asking->ended;
 }
 
-/* Whether the agent has taken it on. It may be gone before it says so, as its guest shuts down. */
-static bool agent_agrees(struct asking *asking, const char *path)
-{
-    static const char *const words[] = {"poweroff", NULL};
-    const struct guest_command command = {
-        .flags = AGENT_START_BUILTIN,
-        .arguments = words,
-        .input = -1,
-        .output = {-1, -1},
-        .gone = given_up,
-        .gone_context = asking,
-    };
-    struct error ignored;
-    int status = guest_session_run(path, &command, &asking->outcome, &ignored);
-    const struct guest_outcome *outcome = &asking->outcome;
-
-    return outcome->answered && !outcome->cause && !outcome->by_signal &&
-           (status != 0 || outcome->status == 0);
-}
-
 /* 0 with *agreed: the guest was at it; and *ended: NULL when it runs still. Or a negative code with
  * *err set. */
 static int stop_through_agent(const struct invocation *invocation, uint64_t begin_ns, bool *agreed,
@@ -137,7 +117,7 @@ static int stop_through_agent(const struct invocation *invocation, uint64_t begi
         return status;
     }
     status = send_wait(&asking);
-    *agreed = status == 0 && agent_agrees(&asking, path);
+    *agreed = status == 0 && guest_power_off(path, given_up, &asking, &asking.outcome);
     while (status == 0 && *agreed && !asking.ended && clock_monotonic_ns() < asking.end_ns) {
         status = look(&asking, SLICE_MS);
     }

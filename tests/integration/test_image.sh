@@ -109,10 +109,26 @@ check "and its disk" scratch_is_empty
 
 cp --sparse=always "$tiny" "$work/own.img"
 timeout 300 "$vmctl" run --image "$work/own.img" --persistent --net none -n -- sh -c '
-    ls /sys/class/net | grep eth; echo kept | dd of=/dev/vda bs=512 seek=1000 conv=notrunc 2>/dev/null; sync' \
-    >"$work/out" 2>&1
+    ls /sys/class/net | grep eth; echo kept | dd of=/dev/vda bs=512 seek=1000 conv=notrunc 2>/dev/null; sync
+    killall acpid; setsid sh -c "trap \"echo told | dd of=/dev/vda bs=512 seek=1001 conv=notrunc; sync\" TERM
+        echo waits >/ready; while :; do sleep 1; done" </dev/null >/dev/null 2>&1 &
+    until [ -s /ready ]; do sleep 0.1; done' >"$work/out" 2>&1
 is "a command succeeds; --net none is none" "0 " "$? $(cat "$work/out")"
-is "--persistent keeps what it wrote" kept "$(dd if="$work/own.img" bs=512 skip=1000 count=1 2>/dev/null | head -n 1)"
+sector() { dd if="$work/own.img" bs=512 skip="$1" count=1 2>/dev/null | head -n 1; }
+is "--persistent keeps what it wrote" kept "$(sector 1000)"
+is "its agent shuts it down, though nobody heeds the power key" told "$(sector 1001)"
+mkfifo "$work/typed"
+SHELL=/bin/sh timeout 300 script -qec "'$vmctl' run --image '$tiny' --net none" /dev/null <"$work/typed" >"$work/screen" 2>&1 &
+client=$!
+exec 7>"$work/typed"
+check "a machine runs in a terminal" wait_for 120 grep -q '^status 0' "$work/screen"
+echo 'killall acpid; echo no"body" heeds the key' >&7
+wait_for 120 grep -q '^nobody heeds' "$work/screen"
+printf '\035x' >&7
+wait $client
+is "Ctrl-] x ends it through its agent" "0 power-off" "$? $(sed -n 's/.*ended (\(.*\)).*/\1/p' "$work/screen" | tail -n 1)"
+exec 7>&-
+rm "$work/typed"
 timeout 300 "$vmctl" run --image tiny --net none --append "script=words" -n -- sleep 600 >"$work/out" 2>&1 </dev/null
 status=$?
 is "a machine that ends before the command is one's own error" 125 $status
