@@ -1,7 +1,7 @@
 # Tests: every tests/unit/test_*.c is one Check program; every tests/integration/test_* an executable
 # that starts the real daemons. tests/run adds up what they say.
 #
-#   make check              everything; SAN= for sanitizers
+#   make check              everything; SAN= for sanitizers (docs/design/testing.md)
 #   make check ONLY=plic    the tests whose names contain that word
 
 UNIT_SOURCES := $(sort $(wildcard tests/unit/test_*.c))
@@ -53,13 +53,26 @@ $(ESCAPE_DAEMONS):
 
 -include tools/lockstep.mk
 
+# What tests start besides polyvisor's programs, by a word of the tests' names: with ONLY= no more is built than
+# the selected tests need.
+HELPERS_qcow2 := $(QCOW2_TOOL)
+HELPERS_jitd := $(JIT_DOUBLES)
+HELPERS_escape := $(ESCAPE_DEVD) $(ESCAPE_DAEMONS)
+HELPERS_lockstep := $(LOCKSTEP_PROGRAMS)
+HELPERS_arm64 := $(if $(HOST)$(SAN),,arm64-tests)
+HELPERS_fuzz := $(if $(HOST)$(SAN),,fuzz-build)
+SELECTED_UNITS = $(filter $(UNIT_PROGRAMS),$(SELECTED_TESTS))
+SELECTED_HELPERS = $(foreach word,qcow2 jitd escape lockstep arm64 fuzz,$(if \
+    $(findstring $(word),$(if $(ONLY),$(SELECTED_TESTS),$(word))),$(HELPERS_$(word))))
+
 .PHONY: tests unit check check-image
 unit: $(UNIT_PROGRAMS)
-tests: all unit $(QCOW2_TOOL) $(JIT_DOUBLES) $(ESCAPE_DEVD) $(ESCAPE_DAEMONS) $(LOCKSTEP_PROGRAMS) guests test-guests
+tests: all $(SELECTED_UNITS) $(SELECTED_HELPERS) guests test-guests
 
 check:
 	@$(MAKE) --no-print-directory deps
-	@$(MAKE) --no-print-directory -j$$(nproc) tests $(if $(HOST)$(SAN),,arm64-tests fuzz-build)
+	@$(MAKE) --no-print-directory -j$$(nproc) tests
+	@$(if $(findstring thread,$(SAN)),$(MAKE) --no-print-directory -j$$(nproc) SAN= build/bin/vcpud)
 	@tests/run $(BUILD) $(SELECTED_TESTS)
 
 # Builds a Debian image, boots it here and with QEMU, installs a package, compiles, logs in by ssh: some

@@ -1,5 +1,8 @@
 # For the integration tests: a fresh runtime directory, the real daemons, and clean-up. Source it.
 # Each test function calls ok NAME or not_ok NAME DETAIL; `finish` gives the exit status.
+#
+# PLAIN="vcpud": in a build with sanitizers these programs are taken from the one without. Unless it is said
+# (PLAIN= for none), that is vcpud where threads are watched: a guest would be sixty times slower.
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cd "$top" || exit 1
@@ -14,6 +17,12 @@ export POLYVISOR_RUNTIME_DIR=$work/run
 export POLYVISOR_CACHE_DIR=$work/cache
 failures=0
 daemon=
+. "$top/tests/sanitizers/reports.sh"
+sanitizers_watch "$work/reports"
+case $build in
+*san-*thread*) sanitizers_without "$work/build" ${PLAIN-vcpud} ;;
+*san-*) sanitizers_without "$work/build" ${PLAIN-} ;;
+esac
 
 # A sanitizer's run is slow: scale counts down, never checks.
 slow_build() {
@@ -111,9 +120,11 @@ nothing_left() {
         -not -path "$POLYVISOR_RUNTIME_DIR/private" 2>/dev/null)" ]
 }
 
+# finish [STATUS]: of a test that ends without having said what failed.
 finish() {
     # A child that a signal ends before it has forgotten this trap must not clean up for us.
     [ "$BASHPID" -eq $$ ] || exit
+    trap - EXIT
     daemon_stop
     local left
     left=$(our_processes)
@@ -121,8 +132,11 @@ finish() {
         not_ok "no process is left" "$left"
         echo "$left" | while read -r pid _; do kill -9 "$pid" 2>/dev/null; done
     fi
+    if left=$(sanitizers_reports "$work/reports"); then
+        not_ok "no sanitizer found anything" "$left"
+    fi
     rm -rf "$work"
-    [ "$failures" -eq 0 ] || exit 1 # also of a test that ended without asking
-    exit
+    [ "$failures" -eq 0 ] || exit 1
+    exit "${1:-0}"
 }
-trap 'finish' EXIT
+trap 'finish $?' EXIT
