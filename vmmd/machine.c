@@ -357,8 +357,10 @@ void machine_device_configured(struct child *child, const struct error *err,
     } else if (machine_plug_configured(device, err)) {
         /* It is not, or no longer, the guest's. */
     } else if (err) {
-        /* A restarted device that cannot go on is a dead one. */
-        machine_event(machine, "device-refused", child->role, "%s", err->message);
+        /* A restarted device that cannot go on is a dead one; of one that died it is told then. */
+        if (child->running) {
+            machine_event(machine, "device-refused", child->role, "%s", err->message);
+        }
         child_kill(child);
     } else if (machine->state != POLYVISOR__MACHINE_STATE__MACHINE_STOPPING) {
         device->ready = true;

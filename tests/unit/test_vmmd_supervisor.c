@@ -313,6 +313,19 @@ START_TEST(a_dead_device_is_restarted)
 }
 END_TEST
 
+/* One that dies before it answers has refused nothing: its death is told, as that of any. */
+START_TEST(a_death_is_no_refusal)
+{
+    restart_supervisor_with("rng0:second-dies");
+    ck_assert_int_eq(ask_create("one", ""), ERROR_OK);
+    ck_assert_int_eq(ask_start("one", false), ERROR_OK);
+    await_event("device-died");
+    await_event_before("device-died", "device-refused");
+    await_event_before("device-restarted", "device-refused");
+    ck_assert_int_eq(ask_stop("one", 0), ERROR_OK);
+}
+END_TEST
+
 START_TEST(a_device_that_keeps_dying_is_given_up)
 {
     restart_supervisor_with("rng0:die-always");
@@ -665,6 +678,7 @@ int main(int argc, char **argv)
         a_held_vcpud_is_no_crash,
         a_process_that_sends_rubbish_is_killed,
         a_dead_device_is_restarted,
+        a_death_is_no_refusal,
         a_device_that_keeps_dying_is_given_up,
         a_killed_device_is_restarted_and_descriptors_stay_level,
         a_device_that_is_killed_often_is_not_given_up,

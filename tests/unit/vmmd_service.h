@@ -279,7 +279,8 @@ static inline pid_t pid_of(const char *role)
 }
 
 /* Wait for an event of that kind; the number of that kind seen so far. */
-static inline void await_event(const char *kind)
+/* Until one of that kind comes; before it may come none of the kind `never` (or NULL). */
+static inline void await_event_before(const char *kind, const char *never)
 {
     ProtobufCMessage *message;
     bool found = false;
@@ -287,9 +288,16 @@ static inline void await_event(const char *kind)
     while (!found) {
         ck_assert_int_eq(channel_receive(events, &polyvisor__event__descriptor, &message, LONG_MS),
                          0);
-        found = !strcmp(((Polyvisor__Event *)message)->kind, kind);
+        const char *came = ((Polyvisor__Event *)message)->kind;
+        found = !strcmp(came, kind);
+        ck_assert_msg(!never || strcmp(came, never), "%s before %s", came, kind);
         protobuf_c_message_free_unpacked(message, NULL);
     }
+}
+
+static inline void await_event(const char *kind)
+{
+    await_event_before(kind, NULL);
 }
 
 static inline int count_descriptors(void)

@@ -309,6 +309,9 @@ static int fake_devd(struct channel *channel, const char *id)
             (!fake_says(behaviour, "die-early-once") || !fake_died_before())) {
             return 5;
         }
+        if (configure && fake_says(behaviour, "second-dies") && restart && !fake_died_before()) {
+            return 5;
+        }
         if (configure && fake_says(behaviour, "refuse")) {
             static struct error err;
             error_set(&err, ERROR_DISK, 0, "as it is wanted");
@@ -329,6 +332,7 @@ static int fake_devd(struct channel *channel, const char *id)
             fake_panic(channel, behaviour);
         }
         if (configure && ((fake_says(behaviour, "die-once") && !restart) ||
+                          (fake_says(behaviour, "second-dies") && !restart) ||
                           fake_says(behaviour, "die-always"))) {
             fake_sleep_ms(200);
             return 5;
