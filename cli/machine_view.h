@@ -12,16 +12,15 @@ const char *device_state_text(Polyvisor__DeviceState state);
 /* True for the states a machine ends in. */
 bool machine_state_ended(Polyvisor__MachineState state);
 
-/* Everything vmmd says about it. A new reference, NULL without memory. */
+/* Objects: everything vmmd says about a machine or a device, an array of a machine's devices, and
+ * the limits of a disk or card as numbers ({"bps":1048576}; empty without). Each a new reference,
+ * NULL without memory. */
 json_t *machine_json(const Polyvisor__MachineInfo *machine);
-
-/* The limits of a disk or card as numbers: {"bps":1048576}; empty without. */
-json_t *device_limits_json(const Polyvisor__DeviceInfo *device);
-/* Where the guest finds it: "0000:00:04.0". One that has a pci_slot. */
-void device_address(const Polyvisor__DeviceInfo *device, char *address, size_t size);
-/* One device, and its devices, an array; likewise. */
-json_t *device_json(const Polyvisor__DeviceInfo *device);
 json_t *machine_devices_json(const Polyvisor__MachineInfo *machine);
+json_t *device_json(const Polyvisor__DeviceInfo *device);
+json_t *device_limits_json(const Polyvisor__DeviceInfo *device);
+/* Where the guest finds a device that has a PCI slot: "0000:00:04.0". */
+void device_address(const Polyvisor__DeviceInfo *device, char *address, size_t size);
 
 /* NAME STATE ARCH CPUS MEMORY UPTIME PID. */
 void machine_row_header(struct output_table *table);

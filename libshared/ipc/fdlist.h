@@ -3,22 +3,27 @@
  *
  * vmmd passes them as "name=number" words in one environment variable, POLYVISOR_FDS; the child
  * takes each once by name. Names in use:
- *   vcpud: ram, codemap, kernel, initrd, firmware (the last three when given), perf-map (a file to
- *          append to, when wanted), handover (libshared/ipc/handover.h), dev.<id>.state,
- *          dev.<id>.kick.<n>, dev.<id>.call.<n>, dev.<id>.reply
- *   devd:  ram, codemap, state, kick.<n>, call.<n>, reply, backend, backing.<n> (of disks: what
- *          lies under the image), console, console-memory (a network disk's backend is
- *          libshared/nbd/channel.h)
+ *   vcpud: ram, codemap; kernel, initrd, firmware (those that are given); perf-map (a file
+ *          to append to, when wanted); handover (libshared/ipc/handover.h); of each device
+ *          dev.<id>.state, dev.<id>.kick.<n>, dev.<id>.call.<n>, dev.<id>.reply
+ *   devd:  ram, codemap, state, kick.<n>, call.<n>, reply, and of its kind
+ *          backend: a disk's image, a share's folder, the socket of a card or of the vsock; for
+ *            links and network disks one of messages (libshared/net/link.h,
+ *            libshared/nbd/channel.h)
+ *          backing.<n>: what lies under a disk's image
+ *          console (a listening socket), console-memory: of the device's own console
+ *          port.<n>, port-plain.<n> (listening sockets), port-memory.<n>: of its console ports
+ *          share-state, keep-in, keep-out: what a share's process leaves to the next
+ *          standby: a pipe to read a byte from before anything else (vmmd/spare.h)
  *   connectd: channel (libshared/nbd/channel.h), old (the connection before, if there was one)
  *   jitd:  journal (libshared/jit/journal.h), leash (its end of file: vmmd is gone)
  * `<id>` is the device id of the machine's configuration ("serial0", "disk0"). virtio devices have
  * kick.0 to kick.<queue_count - 1> and call.0 to call.<queue_count>; plain MMIO devices kick.0,
- * call.0 and reply. `backend` is there for disks, `console` (a listening socket) and
- * `console-memory` for consoles.
+ * call.0 and reply.
  *
- * vmmd runs `vcpud PATH` and `devd --control PATH --id ID --kind KIND`, where PATH is the
- * control socket that the process binds. Standard input is /dev/null, standard output and error
- * are vmmd's standard error.
+ * vmmd runs `vcpud PATH`, `devd --control PATH --id ID --kind KIND` and `jitd --control PATH`,
+ * where PATH is the control socket that the process binds, and `connectd FOLDER URI`. Standard
+ * input is /dev/null, standard output and error are vmmd's standard error.
  */
 #ifndef POLYVISOR_IPC_FDLIST_H
 #define POLYVISOR_IPC_FDLIST_H
