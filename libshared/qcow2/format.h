@@ -35,7 +35,6 @@
 /* Header extensions. */
 #define QCOW2_EXTENSION_END            0u
 #define QCOW2_EXTENSION_BACKING_FORMAT 0xe2792acau
-#define QCOW2_EXTENSION_FEATURES       0x6803f857u
 #define QCOW2_EXTENSION_BITMAPS        0x23852875u
 
 #define QCOW2_COMPRESSION_DEFLATE 0u

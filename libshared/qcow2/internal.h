@@ -153,7 +153,8 @@ struct qcow2 {
     unsigned snapshot_count;
     uint64_t snapshot_bytes; /* of the table */
 
-    pthread_mutex_t unpack_lock; /* of the decompressed clusters */
+    pthread_mutex_t unpack_lock;  /* of the decompressed clusters */
+    struct ZSTD_DCtx_s *expander; /* NULL: none was needed yet */
     struct qcow2_unpacked unpacked[QCOW2_UNPACKED];
     uint64_t unpack_clock;
 };

@@ -37,22 +37,28 @@ static int inflate_cluster(uint8_t *in, size_t in_bytes, uint8_t *out, size_t ou
     return good ? 0 : -EIO;
 }
 
-static int expand_cluster(uint8_t *in, size_t in_bytes, uint8_t *out, size_t out_bytes)
+/* Under the lock: one state for all clusters. */
+static int expand_cluster(struct qcow2 *image, const uint8_t *in, size_t in_bytes, uint8_t *out,
+                          size_t out_bytes)
 {
-    ZSTD_DStream *stream = ZSTD_createDStream();
     ZSTD_inBuffer input = {in, in_bytes, 0};
     ZSTD_outBuffer output = {out, out_bytes, 0};
-    bool good = stream != NULL && !ZSTD_isError(ZSTD_DCtx_setParameter(stream, ZSTD_d_windowLogMax,
-                                                                       ZSTD_WINDOW_BITS));
 
+    if (!image->expander) {
+        image->expander = ZSTD_createDStream();
+    }
+    if (!image->expander) {
+        return -ENOMEM;
+    }
+    ZSTD_DCtx_reset(image->expander, ZSTD_reset_session_only);
+    bool good = !ZSTD_isError(
+        ZSTD_DCtx_setParameter(image->expander, ZSTD_d_windowLogMax, ZSTD_WINDOW_BITS));
     while (good && output.pos < output.size) {
         size_t before = input.pos + output.pos;
-        size_t left = ZSTD_decompressStream(stream, &output, &input);
+        size_t left = ZSTD_decompressStream(image->expander, &output, &input);
         good = !ZSTD_isError(left) && input.pos + output.pos != before;
     }
-    int status = stream ? 0 : -ENOMEM;
-    ZSTD_freeDStream(stream);
-    return status < 0 ? status : good ? 0 : -EIO;
+    return good ? 0 : -EIO;
 }
 
 static int unpack_into(struct qcow2 *image, uint64_t descriptor, uint8_t *out)
@@ -79,7 +85,7 @@ static int unpack_into(struct qcow2 *image, uint64_t descriptor, uint8_t *out)
     int status = qcow2_io_read(&image->io, in, bytes, offset);
     if (status == 0) {
         status = image->header.compression == QCOW2_COMPRESSION_ZSTD
-                     ? expand_cluster(in, bytes, out, image->cluster_bytes)
+                     ? expand_cluster(image, in, bytes, out, image->cluster_bytes)
                      : inflate_cluster(in, bytes, out, image->cluster_bytes);
     }
     free(in);
@@ -126,6 +132,7 @@ int qcow2_unpack(struct qcow2 *image, uint64_t descriptor, uint64_t skip, uint64
 
 void qcow2_unpack_close(struct qcow2 *image)
 {
+    ZSTD_freeDStream(image->expander);
     for (unsigned i = 0; i < QCOW2_UNPACKED; i++) {
         free(image->unpacked[i].data);
     }
