@@ -28,7 +28,8 @@ struct device_host {
     char *port_settings[PORTS_MAX]; /* of further console ports, with sockets of the test's */
     unsigned port_count;
     struct device_port ports[PORTS_MAX];
-    unsigned kicks; /* queues that the device gets doorbells for; 0: as many as there can be */
+    unsigned kicks;    /* queues that the device gets doorbells for; 0: as many as there can be */
+    uint64_t sequence; /* of the last read of a register */
 };
 
 /* What vmmd makes for a console. */
@@ -182,6 +183,22 @@ static inline void host_activate(struct device_host *host, uint64_t features)
 static inline void host_kick(struct device_host *host, unsigned queue)
 {
     ck_assert_int_eq(eventfd_write(host->kick[queue], 1), 0);
+}
+
+/* An access to a register, as vcpud puts it into the channel; the device is not woken for it. */
+static inline void host_post(struct device_host *host, uint32_t offset, uint64_t value,
+                             unsigned size, bool is_read)
+{
+    uint32_t head = atomic_load(&host->channel->head);
+
+    ck_assert_uint_lt(head - atomic_load(&host->channel->tail), MMIO_CHANNEL_RING);
+    host->channel->ring[head % MMIO_CHANNEL_RING] =
+        (struct mmio_access){.offset = offset,
+                             .size = (uint8_t)size,
+                             .is_read = is_read,
+                             .value = value,
+                             .sequence = is_read ? ++host->sequence : 0};
+    atomic_store(&host->channel->head, head + 1);
 }
 
 /* True when the interrupt was raised since the last look. */

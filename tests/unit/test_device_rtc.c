@@ -10,7 +10,6 @@ enum { CLEAR_ALARM = 20, ALARM_STATUS = 24, CLEAR_INTERRUPT = 28 };
 #define SECOND UINT64_C(1000000000)
 
 static struct device_host host;
-static uint64_t sequence;
 
 static void setup(void)
 {
@@ -25,15 +24,7 @@ static void teardown(void)
 
 static void post(uint32_t offset, uint32_t value, bool is_read)
 {
-    uint32_t head = atomic_load(&host.channel->head);
-
-    host.channel->ring[head % MMIO_CHANNEL_RING] =
-        (struct mmio_access){.offset = offset,
-                             .size = 4,
-                             .is_read = is_read,
-                             .value = value,
-                             .sequence = is_read ? ++sequence : 0};
-    atomic_store(&host.channel->head, head + 1);
+    host_post(&host, offset, value, 4, is_read);
     host_kick(&host, 0);
     host_turn(&host);
 }
@@ -41,7 +32,7 @@ static void post(uint32_t offset, uint32_t value, bool is_read)
 static uint32_t get(uint32_t offset)
 {
     post(offset, 0, true);
-    ck_assert_uint_eq(atomic_load(&host.channel->answer_sequence), sequence);
+    ck_assert_uint_eq(atomic_load(&host.channel->answer_sequence), host.sequence);
     return (uint32_t)atomic_load(&host.channel->answer_value);
 }
 

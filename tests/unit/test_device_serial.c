@@ -12,7 +12,6 @@ extern const struct device_model device_model_serial;
 enum { RBR = 0, THR = 0, DLL = 0, IER = 1, DLM = 1, IIR = 2, FCR = 2, LCR, MCR, LSR, MSR, SCR };
 
 static struct device_host host;
-static uint64_t sequence;
 
 static void setup(void)
 {
@@ -28,26 +27,9 @@ static void teardown(void)
 
 /* ---- vcpud's end of the channel ---- */
 
-static void post_quietly(uint32_t offset, uint64_t value, unsigned size, bool is_read)
-{
-    uint32_t head = atomic_load(&host.channel->head);
-
-    if (head - atomic_load(&host.channel->tail) >= MMIO_CHANNEL_RING) {
-        ck_abort_msg("the ring is full");
-    }
-    host.channel->ring[head % MMIO_CHANNEL_RING] = (struct mmio_access){
-        .offset = offset,
-        .size = (uint8_t)size,
-        .is_read = is_read,
-        .value = value,
-        .sequence = is_read ? ++sequence : 0,
-    };
-    atomic_store(&host.channel->head, head + 1);
-}
-
 static void post(uint32_t offset, uint64_t value, unsigned size, bool is_read)
 {
-    post_quietly(offset, value, size, is_read);
+    host_post(&host, offset, value, size, is_read);
     if (atomic_load(&host.channel->device_sleeps)) {
         host_kick(&host, 0);
     }
@@ -65,7 +47,7 @@ static uint8_t get(uint32_t offset)
     eventfd_t count;
 
     post(offset, 0, 1, true);
-    while (atomic_load(&host.channel->answer_sequence) != sequence) {
+    while (atomic_load(&host.channel->answer_sequence) != host.sequence) {
         event_base_loop(host.base, EVLOOP_ONCE);
     }
     ck_assert_int_eq(eventfd_read(host.reply, &count), 0);
@@ -373,7 +355,7 @@ START_TEST(lossless_output)
                 break;
             }
             for (unsigned i = 0; i < 16 && written < total; i++) {
-                post_quietly(THR, (uint8_t)(written * 7 + written / 256), 1, false);
+                host_post(&host, THR, (uint8_t)(written * 7 + written / 256), 1, false);
                 written++;
             }
         }
@@ -400,7 +382,7 @@ START_TEST(hostile_accesses)
     post(0xffffffff, 1, 255, false);
     post(RBR, 0, 0, true);
     host_turn(&host);
-    ck_assert_uint_eq(atomic_load(&host.channel->answer_sequence), sequence);
+    ck_assert_uint_eq(atomic_load(&host.channel->answer_sequence), host.sequence);
     /* A position that cannot be: dropped, and the channel goes on. */
     atomic_store(&host.channel->head, atomic_load(&host.channel->head) + 100000);
     host_kick(&host, 0);
@@ -523,7 +505,7 @@ START_TEST(killed_processes_act_once)
         if (i % 30 == 29) {
             continue; /* the process dies while this is on its way */
         }
-        while (atomic_load(&host.channel->answer_sequence) != sequence) {
+        while (atomic_load(&host.channel->answer_sequence) != host.sequence) {
         }
         ck_assert_uint_eq(atomic_load(&host.channel->answer_value), (uint8_t)i);
         eventfd_read(host.reply, &ignored);
@@ -556,9 +538,9 @@ static uint64_t guest_reads(uint64_t received)
 
     if (received == 0 && asked == SCR) {
         asked = LSR;
-        post_quietly(LSR, 0, 1, true);
+        host_post(&host, LSR, 0, 1, true);
     }
-    if (atomic_load(&host.channel->answer_sequence) != sequence) {
+    if (atomic_load(&host.channel->answer_sequence) != host.sequence) {
         return received;
     }
     uint8_t value = (uint8_t)atomic_load(&host.channel->answer_value);
@@ -568,7 +550,7 @@ static uint64_t guest_reads(uint64_t received)
         received++;
     }
     asked = asked == LSR && (value & 1) ? RBR : LSR;
-    post_quietly(asked, 0, 1, true);
+    host_post(&host, asked, 0, 1, true);
     return received;
 }
 
@@ -603,7 +585,7 @@ START_TEST(killed_processes_lose_nothing_of_the_console)
             end = rounds + 1 + (unsigned)rand() % 2000;
         }
         while (written < TOTAL && written < client.output + 3000 && ring_has_room()) {
-            post_quietly(THR, console_client_byte(written++), 1, false);
+            host_post(&host, THR, console_client_byte(written++), 1, false);
         }
         host_kick(&host, 0);
         console_client_turn(&client, received + 500 < TOTAL ? received + 500 : TOTAL);

@@ -8,7 +8,6 @@ enum { CONTROL = 0x10, CONFIG = 0x14, MODE = 0x18 };
 #define FEED 0x14afu
 
 static struct device_host host;
-static uint64_t sequence;
 static unsigned told;
 static char told_text[DEVICE_NOTICE_MAX];
 
@@ -40,15 +39,7 @@ static void teardown(void)
 
 static void post(uint32_t offset, uint32_t value, bool is_read)
 {
-    uint32_t head = atomic_load(&host.channel->head);
-
-    host.channel->ring[head % MMIO_CHANNEL_RING] =
-        (struct mmio_access){.offset = offset,
-                             .size = 4,
-                             .is_read = is_read,
-                             .value = value,
-                             .sequence = is_read ? ++sequence : 0};
-    atomic_store(&host.channel->head, head + 1);
+    host_post(&host, offset, value, 4, is_read);
     host_kick(&host, 0);
     host_turn(&host);
 }

@@ -2,8 +2,8 @@
  */
 #include "libshared/ipc/handover.h"
 #include "libshared/ipc/rights.h"
+#include "tests/unit/descriptors.h"
 #include <check.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -15,18 +15,6 @@
 static int ends[2];
 static struct fdlist received;
 static uint64_t number;
-
-static int count_descriptors(void)
-{
-    DIR *stream = opendir("/proc/self/fd");
-    int count = 0;
-
-    while (readdir(stream)) {
-        count++;
-    }
-    closedir(stream);
-    return count;
-}
 
 static void setup(void)
 {

@@ -4,63 +4,9 @@
  * function of the runtime was called. Rounds that are done as one (jitd/llvm/rounds.c) do as one by
  * one.
  */
-#include "tests/unit/region_host.h"
-#include <check.h>
+#include "tests/unit/region_pair.h"
 
-#define CODE    HOST_RAM
-#define DATA    (HOST_RAM + 0x200000)
 #define RAM_END (HOST_RAM + HOST_RAM_SIZE)
-
-static struct region_compiler *compiler;
-static struct region_host *subject, *reference;
-
-static void setup(void)
-{
-    subject = host_create(ENGINE_INTERP, 1);
-    reference = host_create(ENGINE_INTERP, 1);
-    host_boot(subject, CODE);
-    host_boot(reference, CODE);
-}
-
-static void teardown(void)
-{
-    host_destroy(subject);
-    host_destroy(reference);
-}
-
-static void load(uint64_t address, const void *bytes, size_t size)
-{
-    host_write(subject, address, bytes, size);
-    host_write(reference, address, bytes, size);
-}
-
-static void set_register(unsigned index, uint64_t value)
-{
-    subject->guest->x[index] = reference->guest->x[index] = value;
-}
-
-static struct host_region *compile(void)
-{
-    struct error err = {0};
-    struct host_region *region = host_compile(subject, compiler, CODE, 64, 1, &err);
-    ck_assert_msg(region != NULL, "%s", err.message);
-    return region;
-}
-
-/* Let the interpreter do as many instructions; then both guests must be alike. */
-static void compare(void)
-{
-    while (reference->cpu->retired < subject->cpu->retired) {
-        host_step(reference);
-    }
-    for (unsigned i = 0; i < 2 && reference->cpu->pc != subject->cpu->pc; i++) {
-        host_step(reference); /* an exception */
-    }
-    const char *difference = host_differs(subject, reference);
-    ck_assert_msg(!difference, "%s", difference);
-    ck_assert_int_eq(
-        memcmp(host_ram(subject, HOST_RAM), host_ram(reference, HOST_RAM), HOST_RAM_SIZE), 0);
-}
 
 /* To an exception; what the region leaves out is done by the lower tier. */
 static void run_to_exception(const struct host_region *region)
@@ -103,7 +49,7 @@ START_TEST(a_list_is_walked)
     }
     load(CODE, list, sizeof(list));
     set_register(10, places[0]);
-    struct host_region *region = compile();
+    struct host_region *region = compile(CODE, 64, 1);
     host_enter(subject, region);
     ck_assert_uint_eq(subject->cpu->retired_optimised, 5 * ITEMS);
     ck_assert_uint_le(subject->slow_loads + subject->slow_stores, 2 * PAGES);
@@ -136,7 +82,7 @@ START_TEST(nothing_is_accessed_beyond_the_page)
         host_boot(reference, CODE);
         set_register(10, start);
         set_register(11, 1); /* never met */
-        struct host_region *region = compile();
+        struct host_region *region = compile(CODE, 64, 1);
         run_to_exception(region);
         ck_assert_uint_ge(subject->guest->csr.mtval, RAM_END - 16);
         ck_assert_uint_gt(subject->cpu->retired_optimised, 1000);
@@ -176,7 +122,7 @@ START_TEST(a_call_ends_it)
     set_register(12, ROUNDS);
     set_register(14, UINT64_C(256) * 4096);
     subject->behind_slow_load = _i ? forget_translations : NULL;
-    struct host_region *region = compile();
+    struct host_region *region = compile(CODE, 64, 1);
     host_enter(subject, region);
     ck_assert_uint_eq(subject->slow_loads, ROUNDS);
     ck_assert_uint_eq(subject->slow_stores, _i ? 1 + (ROUNDS - 1) / 3 : 1);
@@ -205,7 +151,7 @@ START_TEST(rounds_end_anywhere)
 {
     enum { LENGTH = 40 };
     load(CODE, compare_strings, sizeof(compare_strings));
-    struct host_region *region = compile();
+    struct host_region *region = compile(CODE, 64, 1);
     for (unsigned i = 0; i < LENGTH * 4; i++) {
         uint64_t one = DATA + 4096 - i % 64, other = DATA + 3 * 8192 - i % 37;
         char text[LENGTH + 1] = {0};
@@ -244,7 +190,7 @@ START_TEST(rounds_see_each_other)
 {
     enum { WORDS = 700 };
     load(CODE, copy_down, sizeof(copy_down));
-    struct host_region *region = compile();
+    struct host_region *region = compile(CODE, 64, 1);
     for (unsigned i = 0; i < WORDS + 10; i++) {
         load(DATA + 8192 - 8 * i, &(uint64_t){i * UINT64_C(0x0123456789abcdef)}, 8);
     }

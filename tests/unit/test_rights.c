@@ -1,7 +1,7 @@
 /* Descriptors along with a message, and more of them than were asked for. */
 #include "libshared/ipc/rights.h"
+#include "tests/unit/descriptors.h"
 #include <check.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -19,19 +19,6 @@ static void teardown(void)
 {
     close(ends[0]);
     close(ends[1]);
-}
-
-static int count_descriptors(void)
-{
-    DIR *folder = opendir("/proc/self/fd");
-    int count = 0;
-
-    ck_assert_ptr_nonnull(folder);
-    while (readdir(folder)) {
-        count++;
-    }
-    closedir(folder);
-    return count;
 }
 
 static void send_some(const char *text, size_t count)

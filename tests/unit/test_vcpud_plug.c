@@ -1,8 +1,8 @@
 /* Devices that come and go while vcpud has a guest: descriptors that are handed over, sockets that
  * were bound in advance, what is wrong with either, and CPUs that wait for such a device. */
 #include "libshared/ipc/handover.h"
+#include "tests/unit/descriptors.h"
 #include "tests/unit/vcpud_host.h"
-#include <dirent.h>
 
 #define PLACES 3
 
@@ -57,18 +57,6 @@ static void end(void)
     ck_assert_ptr_null(reply->error);
     close(handover);
     join();
-}
-
-static int count_descriptors(void)
-{
-    DIR *stream = opendir("/proc/self/fd");
-    int count = 0;
-
-    while (readdir(stream)) {
-        count++;
-    }
-    closedir(stream);
-    return count;
 }
 
 /* The descriptors of a random number device of that name, as the next number. `called`: it has

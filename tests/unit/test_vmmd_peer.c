@@ -2,6 +2,7 @@
 #include "libshared/base/log.h"
 #include "libshared/ipc/rights.h"
 #include "libshared/nbd/channel.h"
+#include "tests/unit/descriptors.h"
 #include "vmmd/peer.h"
 #include <check.h>
 #include <errno.h>
@@ -14,16 +15,6 @@
 #include <unistd.h>
 
 static int pair[2];
-
-static unsigned descriptors(void)
-{
-    unsigned count = 0;
-
-    for (int fd = 0; fd < 256; fd++) {
-        count += fcntl(fd, F_GETFD) >= 0;
-    }
-    return count;
-}
 
 /* `size` bytes of a message of that kind with so many descriptors. */
 static void send_descriptors(uint32_t kind, size_t size, unsigned count)
@@ -55,7 +46,7 @@ START_TEST(test_descriptors_stay_out)
     static const uint32_t kinds[] = {NBD_ASK, NBD_CONNECTED, NBD_FAILED, 0};
     const size_t sizes[] = {sizeof(struct nbd_message), sizeof(struct nbd_message) - 1, 1, 0};
     struct nbd_message message;
-    unsigned before = descriptors();
+    int before = count_descriptors();
     int fd;
 
     for (unsigned i = 0; i < 4 * 4 * 9; i++) {
@@ -70,8 +61,8 @@ START_TEST(test_descriptors_stay_out)
         if (fd >= 0) {
             close(fd);
         }
-        ck_assert_msg(descriptors() == before, "%u descriptors with %zu bytes of kind '%c'", count,
-                      size, (int)kind);
+        ck_assert_msg(count_descriptors() == before, "%u descriptors with %zu bytes of kind '%c'",
+                      count, size, (int)kind);
     }
 }
 END_TEST

@@ -76,7 +76,7 @@ static void await_absence(const char *id)
  * with what is wanted: bounded by the test's time. */
 static void await_descriptors(int wanted)
 {
-    while (count_descriptors() != wanted) {
+    while (count_descriptors_of(supervisor_pid) != wanted) {
         fake_sleep_ms(10);
     }
 }
@@ -87,7 +87,7 @@ START_TEST(each_kind_comes_and_goes)
 
     snprintf(vsock, sizeof(vsock), "path=%s/vsock", base);
     start("");
-    int before = count_descriptors();
+    int before = count_descriptors_of(supervisor_pid);
     for (int i = 0; i < 5; i++) {
         ck_assert_int_eq(ask_attach(image, NULL, NULL), ERROR_OK);
         ck_assert_str_eq(response->device, "disk0");
@@ -124,7 +124,7 @@ END_TEST
 START_TEST(there_are_as_many_places_as_were_wanted)
 {
     start("");
-    int before = count_descriptors();
+    int before = count_descriptors_of(supervisor_pid);
     for (int i = 0; i < 8; i++) {
         ck_assert_int_eq(ask_attach(NULL, "user", NULL), ERROR_OK);
     }
@@ -160,7 +160,7 @@ START_TEST(what_cannot_be_had_is_taken_back)
 {
     restart_supervisor_with(refusals[_i].device);
     start(refusals[_i].vcpud);
-    int before = count_descriptors();
+    int before = count_descriptors_of(supervisor_pid);
     for (int again = 0; again < 2; again++) {
         ck_assert_int_eq(ask_attach(image, NULL, NULL), refusals[_i].code);
         ck_assert_int_eq(state_of("disk0"), -1);
@@ -224,7 +224,7 @@ START_TEST(force_frees_the_image_first)
     char id[16];
 
     start("driver-keeps");
-    int before = count_descriptors();
+    int before = count_descriptors_of(supervisor_pid);
     ck_assert_int_eq(ask_attach(image, NULL, NULL), ERROR_OK);
     ck_assert_int_eq(ask_detach("disk0", true, 0), ERROR_OK);
     ck_assert_int_eq(ask_attach(image, NULL, NULL), ERROR_OK);

@@ -351,9 +351,9 @@ START_TEST(a_killed_device_is_restarted_and_descriptors_stay_level)
     ck_assert_int_eq(ask_create("one", ""), ERROR_OK);
     ck_assert_int_eq(ask_start("one", false), ERROR_OK);
     kill_and_await("devd/console0");
-    int before = count_descriptors(); /* from now on with a spare */
+    int before = count_descriptors_of(supervisor_pid); /* from now on with a spare */
     kill_and_await("devd/console0");
-    ck_assert_int_eq(count_descriptors(), before);
+    ck_assert_int_eq(count_descriptors_of(supervisor_pid), before);
     ck_assert_int_eq(ask_stop("one", 0), ERROR_OK);
 }
 END_TEST
@@ -612,12 +612,12 @@ START_TEST(many_cycles_leave_nothing)
     ck_assert_int_eq(ask_create("one", ""), ERROR_OK);
     ck_assert_int_eq(ask_start("one", false), ERROR_OK);
     ck_assert_int_eq(ask_kill("one"), ERROR_OK);
-    int before = count_descriptors();
+    int before = count_descriptors_of(supervisor_pid);
     for (int i = 0; i < 20; i++) {
         ck_assert_int_eq(ask_start("one", false), ERROR_OK);
         ck_assert_int_eq(i % 2 ? ask_kill("one") : ask_stop("one", 0), ERROR_OK);
     }
-    ck_assert_int_eq(count_descriptors(), before);
+    ck_assert_int_eq(count_descriptors_of(supervisor_pid), before);
 }
 END_TEST
 

@@ -10,6 +10,7 @@
 #include "libshared/ipc/error_message.h"
 #include "proto/control.pb-c.h"
 #include "proto/event.pb-c.h"
+#include "tests/unit/descriptors.h"
 #include "tests/unit/vmmd_stand_ins.h"
 #include "vmmd/cleanup.h"
 #include "vmmd/supervisor.h"
@@ -298,20 +299,6 @@ static inline void await_event_before(const char *kind, const char *never)
 static inline void await_event(const char *kind)
 {
     await_event_before(kind, NULL);
-}
-
-static inline int count_descriptors(void)
-{
-    char path[64];
-    int count = 0;
-
-    snprintf(path, sizeof(path), "/proc/%d/fd", (int)supervisor_pid);
-    DIR *stream = opendir(path);
-    while (stream && readdir(stream)) {
-        count++;
-    }
-    closedir(stream);
-    return count;
 }
 
 /* True when the program was started as one of its stand-ins; *status is what main returns then. */
