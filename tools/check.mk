@@ -80,5 +80,5 @@ check:
 check-image:
 	@$(MAKE) --no-print-directory deps
 	@$(MAKE) --no-print-directory -j$$(nproc) all test-guests
-	@IMAGE_BUILD=1 TEST_TIMEOUT=$${TEST_TIMEOUT:-3600} tests/run $(BUILD) tests/integration/test_image.sh; \
+	@IMAGE_BUILD=1 TEST_TIMEOUT=$${TEST_TIMEOUT:-10800} tests/run $(BUILD) tests/integration/test_image.sh; \
 	    status=$$?; sed -n 's/^figure - /  /p' $(BUILD)/tests/logs/test_image.sh.log; exit $$status

@@ -4,10 +4,10 @@
 # and some minutes. Downloads stay in build/image-cache.
 #
 # IMAGE_ROUNDS=N: how often each is timed (1); the medians are told. IMAGE_WITHOUT_QEMU=1: only ours.
-# IMAGE_LIMIT= seconds for each wait (1800). IMAGE_KEEP=FOLDER: the image and its key stay there, and the
+# IMAGE_LIMIT= seconds for each wait (3600). IMAGE_KEEP=FOLDER: the image and its key stay there, and the
 # next run takes them instead of building.
 
-limit=${IMAGE_LIMIT:-1800}
+limit=${IMAGE_LIMIT:-3600}
 rounds=${IMAGE_ROUNDS:-1}
 tell() { # what 'make check-image' shows beside the results of tests
     printf 'figure - %s\n' "$*"
