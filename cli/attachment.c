@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -120,7 +121,37 @@ static int console_greet(struct attachment *attachment, uint32_t flags)
     attachment->console = fd;
     attachment->refused = attachment->welcomed = attachment->broken = false;
     attachment->welcome_size = 0;
+    attachment->size_due = attachment->tells_size;
     return 0;
+}
+
+void attachment_tell_size(struct attachment *attachment)
+{
+    attachment->tells_size = attachment->terminal.present && !attachment->read_only;
+    attachment->size_due = attachment->tells_size;
+}
+
+/* By a connection of its own, so that input stays what was typed. */
+static void send_size(struct attachment *attachment)
+{
+    struct winsize size;
+    int fd = -1, result = 0;
+
+    if (ioctl(attachment->terminal.fd, TIOCGWINSZ, &size) == 0 && size.ws_col && size.ws_row) {
+        const struct console_hello hello = {.magic = CONSOLE_MAGIC,
+                                            .flags = CONSOLE_SIZE | CONSOLE_SKIP_BACKLOG,
+                                            .output = size.ws_col,
+                                            .input = size.ws_row};
+
+        result = console_connect(attachment->path, &fd);
+        if (result == 0) {
+            send(fd, &hello, sizeof(hello), MSG_NOSIGNAL);
+        }
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    attachment->size_due = result == -EAGAIN;
 }
 
 int attachment_connect(struct attachment *attachment, const char *path, uint32_t flags,
@@ -363,6 +394,12 @@ void attachment_poll(struct attachment *attachment, struct pollfd *watched, size
     if (attachment->console < 0 && !attachment->refused &&
         attachment_reconnect(attachment) == -EAGAIN && (timeout_ms < 0 || timeout_ms > RETRY_MS)) {
         timeout_ms = RETRY_MS;
+    }
+    if (attachment->size_due && attachment->console >= 0) {
+        send_size(attachment);
+        if (attachment->size_due && (timeout_ms < 0 || timeout_ms > RETRY_MS)) {
+            timeout_ms = RETRY_MS;
+        }
     }
     fill_polls(attachment, polls);
     for (size_t i = 0; i < watched_count; i++) {

@@ -34,8 +34,9 @@ struct attachment {
     uint32_t flags;
     uint64_t id;
     bool welcomed;
-    bool known;  /* it has, of an earlier connection */
-    bool broken; /* it takes no input any more */
+    bool known;                /* it has, of an earlier connection */
+    bool broken;               /* it takes no input any more */
+    bool tells_size, size_due; /* of our terminal, to the guest */
     struct console_welcome welcome;
     size_t welcome_size; /* bytes of it that came */
     /* Bytes of the guest on their way: [start, end). */
@@ -62,6 +63,9 @@ int attachment_connect(struct attachment *attachment, const char *path, uint32_t
                        struct error *err);
 /* Connect again, after the console had refused. 0 or a negative errno. */
 int attachment_reconnect(struct attachment *attachment);
+/* Tell the guest how large our terminal is, now and whenever the console's process is a new one;
+ * again when it has another size. */
+void attachment_tell_size(struct attachment *attachment);
 /* Whether the console's process is there and has greeted us. */
 bool attachment_served(const struct attachment *attachment);
 

@@ -9,9 +9,7 @@ static const int handled[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT
 
 int signals_open(struct signals *signals, struct error *err)
 {
-    sigset_t set;
-
-    sigemptyset(&set);
+    sigemptyset(&signals->taken);
     for (size_t i = 0; i < sizeof(handled) / sizeof(handled[0]); i++) {
         struct sigaction action;
 
@@ -19,14 +17,21 @@ int signals_open(struct signals *signals, struct error *err)
         if (sigaction(handled[i], NULL, &action) == 0 && action.sa_handler == SIG_IGN) {
             continue;
         }
-        sigaddset(&set, handled[i]);
+        sigaddset(&signals->taken, handled[i]);
     }
-    signals->fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    signals->fd = signalfd(-1, &signals->taken, SFD_CLOEXEC | SFD_NONBLOCK);
     if (signals->fd < 0) {
         return error_set(err, ERROR_IO, errno, "no signalfd: %s", strerror(errno));
     }
-    sigprocmask(SIG_BLOCK, &set, &signals->before);
+    sigprocmask(SIG_BLOCK, &signals->taken, &signals->before);
     return 0;
+}
+
+void signals_add(struct signals *signals, int signal)
+{
+    sigaddset(&signals->taken, signal);
+    signalfd(signals->fd, &signals->taken, SFD_CLOEXEC | SFD_NONBLOCK);
+    sigprocmask(SIG_BLOCK, &signals->taken, NULL);
 }
 
 void signals_close(struct signals *signals)

@@ -9,7 +9,8 @@
 #include <signal.h>
 
 struct signals {
-    int fd;          /* readable while one waits */
+    int fd; /* readable while one waits */
+    sigset_t taken;
     sigset_t before; /* the mask to go back to */
 };
 
@@ -17,6 +18,8 @@ struct signals {
  * or a negative code with *err set. */
 int signals_open(struct signals *signals, struct error *err);
 void signals_close(struct signals *signals);
+/* Take that one, too. */
+void signals_add(struct signals *signals, int signal);
 
 /* The next signal that waits, or 0. */
 int signals_take(const struct signals *signals);

@@ -13,6 +13,15 @@
 
 /* ---- Who listens ---- */
 
+bool console_size(const struct console *console, uint16_t *columns, uint16_t *rows)
+{
+    uint32_t size = atomic_load(&console->memory->terminal);
+
+    *columns = (uint16_t)size;
+    *rows = (uint16_t)(size >> 16);
+    return size != 0;
+}
+
 bool console_attached(const struct console *console)
 {
     for (unsigned i = 0; i < CONSOLE_CLIENTS_MAX; i++) {

@@ -43,6 +43,8 @@ struct console_operations {
     void (*output_released)(void *context);
     /* The first client came, or the last one left for good. NULL: no need. */
     void (*attached)(void *context, bool any);
+    /* The terminal of whoever is attached has another size: console_size. NULL: no need. */
+    void (*resized)(void *context);
 };
 
 struct console_settings {
@@ -87,6 +89,8 @@ uint64_t console_input_position(const struct console *console);
 uint64_t console_input_doubtful(const struct console *console);
 void console_input_settle(struct console *console, uint64_t position);
 
+/* The terminal's size as it was last told, in characters; false: nobody did. */
+bool console_size(const struct console *console, uint16_t *columns, uint16_t *rows);
 /* Whether there is a client, or one of an earlier process that may come back. */
 bool console_attached(const struct console *console);
 

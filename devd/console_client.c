@@ -226,6 +226,21 @@ static void client_seat(struct console_client *client, const struct console_hell
     }
 }
 
+/* A terminal's size. Whose it is tells it again once this process has died. */
+static void take_size(struct console *console, const struct console_hello *hello)
+{
+    uint64_t columns = hello->output, rows = hello->input;
+    uint32_t size = (uint32_t)(columns | rows << 16);
+
+    if (columns - 1 >= CONSOLE_SIZE_MAX || rows - 1 >= CONSOLE_SIZE_MAX ||
+        atomic_exchange(&console->memory->terminal, size) == size) {
+        return;
+    }
+    if (console->operations->resized) {
+        console->operations->resized(console->context);
+    }
+}
+
 /* The greeting, perhaps in pieces. False when the client is gone. */
 static bool client_greet(struct console_client *client)
 {
@@ -247,6 +262,11 @@ static bool client_greet(struct console_client *client)
     memcpy(&hello, client->hello, sizeof(hello));
     if (hello.magic != CONSOLE_MAGIC) {
         log_warning("a console client speaks another protocol");
+        console_client_close(client);
+        return false;
+    }
+    if (hello.flags & CONSOLE_SIZE) {
+        take_size(client->console, &hello);
         console_client_close(client);
         return false;
     }

@@ -122,6 +122,9 @@ static int copy(const struct invocation *invocation, struct attachment *attachme
         if (signals_end(signal)) {
             return 128 + signal;
         }
+        if (signal == SIGWINCH || signal == SIGCONT) {
+            attachment_tell_size(attachment);
+        }
         if (signal == SIGTSTP) {
             terminal_restore(&attachment->terminal);
             signals_suspend();
@@ -158,6 +161,8 @@ static int run(const struct invocation *invocation, struct error *err)
     if (status == 0) {
         output_status(invocation->globals, "attached to %s; Ctrl-] detaches",
                       invocation->positionals[0]);
+        signals_add(&signals, SIGWINCH);
+        attachment_tell_size(&attachment);
         terminal_make_raw(&attachment.terminal);
         status = copy(invocation, &attachment, &signals, err);
         attachment_close(&attachment);
@@ -177,6 +182,10 @@ const struct command command_console = {
         "1 MiB) comes first. Ctrl-] detaches; the machine goes on.\n"
         "When standard input is not a terminal it is sent to the guest, and its end does not "
         "detach: the command ends with the machine, or when it is interrupted.\n"
+        "A virtio console (--device console0, or a port that is a terminal) tells the guest how "
+        "large "
+        "this terminal is, and when that changes; a serial port cannot: 'stty rows R cols C' "
+        "there.\n"
         "With --port it is a port that --console-port added. One that is no terminal carries data: "
         "the guest sees whether somebody is attached, waits for a reader that is slow, and nothing "
         "comes twice.\n",

@@ -44,8 +44,8 @@ _Static_assert(2 * PORT_COUNT + CONTROL_QUEUES <= VIRTIO_QUEUES_MAX, "queues for
 
 #define FEATURE(bit) (UINT64_C(1) << (bit))
 
-/* Messages the driver has yet to get of a port, in this order. */
-enum { TELL_ADD = 1, TELL_CONSOLE = 2, TELL_NAME = 4, TELL_OPEN = 8 };
+/* Messages the driver has yet to get of a port, in this order: a size is one of a console. */
+enum { TELL_ADD = 1, TELL_CONSOLE = 2, TELL_SIZE = 4, TELL_NAME = 8, TELL_OPEN = 16 };
 
 struct port {
     struct device *device;
@@ -257,6 +257,20 @@ static void first_output_released(void *context)
 
 /* ---- Ports (section 5.3.6.2) ---- */
 
+/* As the specification has it. Linux up to 6.14, without what its stable releases of 2026 have,
+ * takes rows for columns. */
+struct resize {
+    uint16_t columns, rows;
+};
+_Static_assert(sizeof(struct resize) == 4, "wire layout");
+
+/* What the driver may hear of the size of the port's terminal; false: nothing. */
+static bool size_of(const struct port *port, struct resize *size)
+{
+    return port->is_console && console_size(port->console, &size->columns, &size->rows) &&
+           (port->device->virtio->driver_features & FEATURE(VIRTIO_CONSOLE_F_SIZE));
+}
+
 static void tell(struct port *port, unsigned what)
 {
     port->to_tell |= what;
@@ -276,9 +290,8 @@ static size_t next_message(struct port *port, uint8_t bytes[64])
         unsigned message;
         uint16_t event;
     } messages[] = {
-        {TELL_ADD, VIRTIO_CONSOLE_PORT_ADD},
-        {TELL_CONSOLE, VIRTIO_CONSOLE_CONSOLE_PORT},
-        {TELL_NAME, VIRTIO_CONSOLE_PORT_NAME},
+        {TELL_ADD, VIRTIO_CONSOLE_PORT_ADD},   {TELL_CONSOLE, VIRTIO_CONSOLE_CONSOLE_PORT},
+        {TELL_SIZE, VIRTIO_CONSOLE_RESIZE},    {TELL_NAME, VIRTIO_CONSOLE_PORT_NAME},
         {TELL_OPEN, VIRTIO_CONSOLE_PORT_OPEN},
     };
     struct virtio_console_control control = {.id = port->number, .value = 1};
@@ -293,6 +306,11 @@ static size_t next_message(struct port *port, uint8_t bytes[64])
         control.value = host_open(port);
     }
     memcpy(bytes, &control, sizeof(control));
+    struct resize resize;
+    if (control.event == VIRTIO_CONSOLE_RESIZE && size_of(port, &resize)) {
+        memcpy(bytes + size, &resize, sizeof(resize));
+        size += sizeof(resize);
+    }
     if (control.event == VIRTIO_CONSOLE_PORT_NAME) {
         memcpy(bytes + size, port->name, strlen(port->name));
         size += strlen(port->name);
@@ -337,6 +355,26 @@ static void attached(void *context, bool any)
     }
 }
 
+/* The size of the first port is in the configuration, too, for drivers that know of one port. */
+static void resized(void *context)
+{
+    struct port *port = context;
+    const struct virtio_console *own = port->device->own;
+    struct resize size = {0};
+
+    if (port->number == 0 && console_size(port->console, &size.columns, &size.rows)) {
+        virtio_config_set(port->device, 0, &size, sizeof(size));
+    }
+    if (own->multiport && size_of(port, &size) && saved_of(port->device)->ready) {
+        tell(port, TELL_SIZE);
+    }
+}
+
+static void first_resized(void *context)
+{
+    resized(first_port(context));
+}
+
 /* What the driver says, as often as it likes. */
 static void hear(struct device *device, const struct virtio_console_control *control)
 {
@@ -348,7 +386,9 @@ static void hear(struct device *device, const struct virtio_console_control *con
             tell(&own->ports[i], TELL_ADD);
         }
     } else if (port && control->event == VIRTIO_CONSOLE_PORT_READY && control->value == 1) {
-        tell(port, (port->is_console ? TELL_CONSOLE : 0) | TELL_NAME | TELL_OPEN);
+        struct resize size;
+        tell(port, (port->is_console ? TELL_CONSOLE : 0) | (size_of(port, &size) ? TELL_SIZE : 0) |
+                       TELL_NAME | TELL_OPEN);
     } else if (port && control->event == VIRTIO_CONSOLE_PORT_OPEN) {
         console_input_resume(port->console);
     }
@@ -493,6 +533,7 @@ static const struct console_operations port_operations = {
     .input_noted = input_noted,
     .output_released = output_released,
     .attached = attached,
+    .resized = resized,
 };
 
 /* The core of a further port, on the descriptors that came for it. */
@@ -552,8 +593,11 @@ static int console_init(struct device *device, struct error *err)
         own->port_count++;
         status = port_init(&own->ports[i], device, i, err);
     }
-    const struct virtio_console_config config = {.max_nr_ports = own->port_count};
+    struct resize size = {0};
     if (status == 0) {
+        console_size(device->console, &size.columns, &size.rows);
+        const struct virtio_console_config config = {
+            .cols = size.columns, .rows = size.rows, .max_nr_ports = own->port_count};
         virtio_config_set(device, 0, &config, sizeof(config));
     }
     if (own->port_count > 1) {
@@ -605,6 +649,7 @@ static const struct console_operations first_operations = {
     .input = first_input,
     .input_noted = first_input_noted,
     .output_released = first_output_released,
+    .resized = first_resized,
 };
 
 DEVICE_MODEL(virtio_console) = {
@@ -619,7 +664,8 @@ DEVICE_MODEL(virtio_console) = {
             .device_id = VIRTIO_ID_CONSOLE,
             .queue_count = 0, /* as many as its ports need */
             .queue_size = QUEUE_SIZE,
-            .features = FEATURE(VIRTIO_CONSOLE_F_MULTIPORT) | FEATURE(VIRTIO_CONSOLE_F_EMERG_WRITE),
+            .features = FEATURE(VIRTIO_CONSOLE_F_SIZE) | FEATURE(VIRTIO_CONSOLE_F_MULTIPORT) |
+                        FEATURE(VIRTIO_CONSOLE_F_EMERG_WRITE),
             .ready = console_ready,
             .request = console_request,
             .activated = console_activated,

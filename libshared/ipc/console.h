@@ -39,7 +39,11 @@ enum console_flags {
     CONSOLE_LOSSLESS = 2,
     CONSOLE_READ_ONLY = 4, /* what the client sends is dropped */
     CONSOLE_RESUME = 8,    /* it was there before: `output` is valid */
+    /* No client: it says how large the terminal is of whoever is attached, `output` columns and
+     * `input` rows, is closed, and the guest hears of that where its console has a way to tell. */
+    CONSOLE_SIZE = 16,
 };
+#define CONSOLE_SIZE_MAX 65535u
 
 /* Positions count the bytes since the machine was started, or since the client first came. */
 struct console_hello {
@@ -60,8 +64,8 @@ struct console_welcome {
 _Static_assert(sizeof(struct console_welcome) == 24, "wire layout");
 
 /*
- * A port that is no terminal is a stream (devd/console.h): all its clients are lossless, and a client
- * gets what the guest wrote since it came, or since the last one left when there is none.
+ * A port that is no terminal is a stream (devd/console.h): all its clients are lossless, and a
+ * client gets what the guest wrote since it came, or since the last one left when there is none.
  */
 
 /*
@@ -96,7 +100,7 @@ struct console_panic {
 struct console_memory {
     uint32_t magic, version;
     _Atomic uint32_t selected; /* which of the two is valid: switched by one store */
-    uint32_t reserved;
+    _Atomic uint32_t terminal; /* the last size that was told: columns | rows << 16; 0: none was */
     struct console_progress progress[2];
     /* Input on its way to the device: from `intent_total` being more than `input_total` until they
      * are equal again. Whether the device has it is what its own saved state says. */

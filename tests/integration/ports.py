@@ -3,10 +3,17 @@
 ports.py write STOP            numbered lines to standard output until file STOP is there, then "end"
 ports.py check FILE            FILE has numbered lines, none missing and none twice, then "end"
 ports.py talk SOCKET TEXT      say a line to the guest on a plain socket, print what it answers
+ports.py sizes PROGRAM...      run it in a terminal of changing size, with a shell behind that hears of each
 """
+import fcntl
 import os
+import pty
+import select
 import socket
+import struct
 import sys
+import termios
+import time
 
 
 def line(number):
@@ -49,4 +56,26 @@ def talk(path, text):
         sys.stdout.write(answer.decode())
 
 
-{"write": write, "check": check, "talk": talk}[sys.argv[1]](*sys.argv[2:])
+def sizes(*program):
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(program[0], program)
+    for rows, columns in ((33, 101), (44, 111), (7, 300)):
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        seen, end = b"", time.monotonic() + 240
+        while b"%d %d\r\n" % (rows, columns) not in seen:
+            if time.monotonic() > end:
+                sys.exit("never %d rows and %d columns: %r" % (rows, columns, seen[-300:]))
+            os.write(terminal, b"stty size\r")
+            while select.select([terminal], [], [], 0.5)[0]:
+                seen += os.read(terminal, 4096)
+    os.write(terminal, b"\x1d")
+    try:
+        while os.read(terminal, 4096):
+            pass
+    except OSError:  # its other end is closed
+        pass
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+
+{"sizes": sizes, "write": write, "check": check, "talk": talk}[sys.argv[1]](*sys.argv[2:])

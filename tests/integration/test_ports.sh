@@ -71,6 +71,12 @@ check "a port is a terminal of the guest" wait_for 120 grep -q '^42' "$work/scre
 kill -9 "$(field pid)"
 echo 'echo $((7*8))' >"$work/screen.in"
 check "also after its process died" wait_for 120 grep -q '^56' "$work/screen.out"
+check "its guest hears how large the terminal is that looks at it, and when that changes" \
+    python3 "$ports" sizes "$vmctl" console m --port screen
+ask '(while :; do sh -i </dev/hvc0 >/dev/hvc0 2>&1; done) &'
+check "so does that of the main virtio console" python3 "$ports" sizes "$vmctl" console m --device console0
+kill -9 "$(field pid)"
+check "and a new process still knows" ask 'test "$(stty size </dev/hvc0)" = "7 300" && test "$(stty size </dev/hvc1)" = "7 300"'
 
 check "show names them" sh -c "'$vmctl' show m | grep -q 'Console ports: *one'"
 check "a port that is not there is told" sh -c "'$vmctl' console m --port three 2>&1 </dev/null | grep -q 'no console port .three'"

@@ -237,6 +237,97 @@ START_TEST(the_guest_hears_who_is_there)
 }
 END_TEST
 
+/* Somebody's terminal has so many columns and rows. */
+static void size_port(unsigned port, uint64_t columns, uint64_t rows)
+{
+    const struct console_hello hello = {
+        .magic = CONSOLE_MAGIC, .flags = CONSOLE_SIZE, .output = columns, .input = rows};
+    struct sockaddr_un address;
+    char byte;
+    int fd = port ? socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0) : host_attach(&host, -1);
+
+    if (port) {
+        address_of(&address, port, false);
+        ck_assert_int_eq(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    }
+    ck_assert_int_eq(write(fd, &hello, sizeof(hello)), sizeof(hello));
+    host_turn(&host);
+    host_turn(&host);
+    ck_assert_int_eq(read(fd, &byte, 1), 0); /* it is no client */
+    leave(fd);
+}
+
+enum { COLUMNS = 0x6261, ROWS = 0x6463 }; /* "abcd", as they are sent */
+
+static void expect_config(uint16_t columns, uint16_t rows)
+{
+    struct virtio_console_config config;
+
+    memcpy(&config, host.driver.state->config, sizeof(config));
+    ck_assert_uint_eq(config.cols, columns);
+    ck_assert_uint_eq(config.rows, rows);
+}
+
+START_TEST(the_guest_hears_of_a_terminals_size)
+{
+    introduce();
+    size_port(SCREEN, COLUMNS, ROWS);
+    ck_assert_str_eq(told(), "2 5 1 abcd");
+    size_port(SCREEN, COLUMNS, ROWS);
+    ck_assert_str_eq(told(), ""); /* it has it already */
+    size_port(SCREEN, 0, 24);
+    size_port(SCREEN, 80, 0);
+    size_port(SCREEN, 65536, 24);
+    size_port(SCREEN, 80, UINT64_MAX);
+    size_port(STREAM, 80, 24); /* no terminal */
+    ck_assert_str_eq(told(), "");
+    size_port(FIRST, COLUMNS + 1, ROWS);
+    ck_assert_str_eq(told(), "0 5 1 bbcd");
+    expect_config(COLUMNS + 1, ROWS);
+    /* With another process, too. */
+    device_destroy(host.device);
+    start(true);
+    host_turn(&host);
+    while (told()[0]) {
+    }
+    say(SCREEN, VIRTIO_CONSOLE_PORT_READY, 1);
+    ck_assert_str_eq(told(), "2 4 1");
+    ck_assert_str_eq(told(), "2 5 1 abcd");
+    ck_assert_str_eq(told(), "2 7 1 screen");
+    ck_assert_str_eq(told(), "2 6 1");
+    ck_assert_str_eq(told(), "");
+    expect_config(COLUMNS + 1, ROWS);
+}
+END_TEST
+
+START_TEST(a_driver_of_one_port_reads_the_size)
+{
+    host_activate(&host, ~(UINT64_C(1) << VIRTIO_CONSOLE_F_MULTIPORT));
+    expect_config(0, 0);
+    size_port(FIRST, COLUMNS, ROWS);
+    expect_config(COLUMNS, ROWS);
+    ck_assert_uint_eq(host.driver.state->told, host.driver.state->generation); /* by an interrupt */
+    size_port(SCREEN, 80, 24);
+    expect_config(COLUMNS, ROWS);
+}
+END_TEST
+
+START_TEST(a_driver_that_takes_no_size_hears_of_none)
+{
+    host_activate(&host, ~(UINT64_C(1) << VIRTIO_CONSOLE_F_SIZE));
+    for (unsigned slot = 0; slot < ROOMS; slot++) {
+        offer_room(TELL, slot);
+    }
+    say(0, VIRTIO_CONSOLE_DEVICE_READY, 1);
+    say(SCREEN, VIRTIO_CONSOLE_PORT_READY, 1);
+    while (told()[0]) {
+    }
+    size_port(SCREEN, COLUMNS, ROWS);
+    size_port(FIRST, COLUMNS, ROWS);
+    ck_assert_str_eq(told(), "");
+}
+END_TEST
+
 START_TEST(each_port_has_its_own_bytes)
 {
     introduce();
@@ -485,6 +576,9 @@ int main(void)
     tcase_set_timeout(tests, 120);
     tcase_add_test(tests, ports_are_introduced);
     tcase_add_test(tests, the_guest_hears_who_is_there);
+    tcase_add_test(tests, the_guest_hears_of_a_terminals_size);
+    tcase_add_test(tests, a_driver_of_one_port_reads_the_size);
+    tcase_add_test(tests, a_driver_that_takes_no_size_hears_of_none);
     tcase_add_test(tests, each_port_has_its_own_bytes);
     tcase_add_test(tests, a_stream_gives_nothing_twice);
     tcase_add_test(tests, a_port_that_waits_holds_up_no_other);
