@@ -93,14 +93,30 @@ static int extract(struct image_file *image, const char *name, const char *path,
     return status;
 }
 
+/* What the image's kernel is told, and what the user adds. */
+static int join_command_line(struct preparation *work, char *append, struct error *err)
+{
+    const char *added = work->machine->append;
+
+    if (snprintf(append, MACHINE_IMAGE_APPEND_MAX, "%s%s%s", work->image.command_line,
+                 added != NULL ? " " : "",
+                 added != NULL ? added : "") >= MACHINE_IMAGE_APPEND_MAX) {
+        error_set(err, ERROR_CONFIG, 0,
+                  "the kernel command line of the image and what is added to it have more than %d "
+                  "bytes",
+                  MACHINE_IMAGE_APPEND_MAX - 1);
+        error_hint(err, "say less with --append");
+        return -ERROR_CONFIG;
+    }
+    work->machine->append = append;
+    return 0;
+}
+
 /* A kernel of the user's own goes before the image's. */
-static int take_boot_files(struct preparation *work, char *append, struct error *err)
+static int take_boot_files(struct preparation *work, struct error *err)
 {
     struct machine_settings *machine = work->machine;
 
-    snprintf(append, MACHINE_IMAGE_APPEND_MAX, "%s%s%s", work->image.command_line,
-             machine->append != NULL ? " " : "", machine->append != NULL ? machine->append : "");
-    machine->append = append;
     if (machine->kernel != NULL || machine->firmware != NULL) {
         return 0;
     }
@@ -214,7 +230,8 @@ static int copy(const struct preparation *work, struct disk_setting *disk, struc
     return status;
 }
 
-/* A link to the image, so that its kernel can be found again; a file of that name is the image. */
+/* A link to the image, so that its kernel can be found again. A file of that name is the image
+ * itself, which somebody keeps there. */
 static int link_to(const struct preparation *work, struct error *err)
 {
     char *link = file_in(work->folder, MACHINE_IMAGE_DISK_COPY, err);
@@ -300,12 +317,14 @@ static int use_image(struct preparation *work, char *append, struct image_proper
     }
     *properties = work->image.properties;
     status = check_arch(work, err);
-    status = status == 0 ? take_boot_files(work, append, err) : status;
+    status = status == 0 ? join_command_line(work, append, err) : status;
+    status = status == 0 ? take_boot_files(work, err) : status;
     status = status == 0 ? take_disk(work, err) : status;
     image_file_close(&work->image);
     if (status == 0 && nets->count == 0 && !nets->none) {
         nets->items[0] = strdup("user");
         nets->count = nets->items[0] != NULL;
+        status = nets->items[0] != NULL ? 0 : out_of_memory(err);
     }
     return status;
 }

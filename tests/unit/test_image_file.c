@@ -2,6 +2,7 @@
  * may be hostile. */
 #include "cli/image/fat.h"
 #include "cli/image/image_file.h"
+#include "cli/image/machine_image.h"
 #include "tests/unit/image_disk.h"
 
 #include <check.h>
@@ -379,6 +380,40 @@ START_TEST(test_image_file)
 }
 END_TEST
 
+/* The command line of the image and that of the user go to the kernel whole, or not at all. */
+START_TEST(test_long_command_line)
+{
+    char path[32], append[MACHINE_IMAGE_APPEND_MAX], words[MACHINE_IMAGE_APPEND_MAX];
+    const struct machine_image setting = {.image = path, .persistent = true};
+    struct image_properties properties;
+    struct error err = {0};
+
+    disk_make(disk, true);
+    disk_add(disk, "VMLINUX    ", "kernel", 6);
+    disk_add(disk, "CMDLINE TXT", "root=x quiet", 13);
+    disk_add(disk, "IMAGE   INF", "arch=riscv64\n", 13);
+    write_disk(path);
+    for (unsigned over = 0; over < 2; over++) {
+        char kernel[] = "/boot/own";
+        struct machine_settings machine = {.arch = "riscv64", .kernel = kernel};
+        memset(words, 'x', sizeof(words));
+        words[sizeof(append) - sizeof("root=x quiet ") + over] = '\0';
+        machine.append = words;
+        ck_assert_int_eq(machine_image_prepare(&setting, MACHINE_IMAGE_OVERLAY, "/tmp", "m",
+                                               &machine, append, &properties, &err),
+                         over ? -ERROR_CONFIG : 0);
+        if (!over) {
+            ck_assert_uint_eq(strlen(machine.append), sizeof(append) - 1);
+            ck_assert_str_eq(machine.disks.items[0].path, path);
+            free(machine.disks.items[0].path);
+            free(machine.disks.items[0].format);
+            free(machine.nets.items[0]);
+        }
+    }
+    unlink(path);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("image_file");
@@ -398,6 +433,7 @@ int main(void)
     tcase_add_test(tcase, test_short_image);
     tcase_add_test(tcase, test_properties);
     tcase_add_test(tcase, test_image_file);
+    tcase_add_test(tcase, test_long_command_line);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
