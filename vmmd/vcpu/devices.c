@@ -1,4 +1,5 @@
 #include "vmmd/vcpu/devices.h"
+#include "libshared/base/descriptor.h"
 #include "libshared/ipc/handover.h"
 #include "vmmd/vcpu/device/mmio_client.h"
 #include "vmmd/vcpu/device/transport_client.h"
@@ -338,14 +339,6 @@ static struct attached *find_place(struct devices *devices)
     return NULL;
 }
 
-static void close_descriptor(int *fd)
-{
-    if (*fd >= 0) {
-        close(*fd);
-    }
-    *fd = -1;
-}
-
 /* All that its process was at the other end of. No CPU uses it any more. */
 static void close_channels(struct attached *device)
 {
@@ -356,7 +349,7 @@ static void close_channels(struct attached *device)
         }
     }
     for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++) {
-        close_descriptor(&device->kick[i]);
+        descriptor_close(&device->kick[i]);
     }
     close_transport(device);
 }
@@ -366,7 +359,7 @@ static void release(struct attached *device)
 {
     virtio_pci_destroy(device->virtio);
     mmio_client_destroy(device->mmio);
-    close_descriptor(&device->reply);
+    descriptor_close(&device->reply);
     if (device->state) {
         munmap(device->state, device->state_size);
     }
@@ -459,8 +452,8 @@ void devices_destroy(struct devices *devices)
     }
     for (unsigned i = 0; i < DEVICES_MAX; i++) {
         if (devices->list[i].all) {
-            close_channels(
-                &devices->list[i]); /* the interrupt thread is in none of them any more */
+            /* The interrupt thread is in none of them any more. */
+            close_channels(&devices->list[i]);
             release(&devices->list[i]);
         }
     }
@@ -468,7 +461,7 @@ void devices_destroy(struct devices *devices)
     for (unsigned i = 0; i < devices->spare_count; i++) {
         transport_client_destroy(devices->spares[i].client);
     }
-    close_descriptor(&devices->handover);
+    descriptor_close(&devices->handover);
     free(devices);
 }
 
