@@ -65,10 +65,16 @@ void device_descriptors_close(struct device_descriptors *descriptors)
 
 void device_repeat_notices(struct device *device)
 {
-    char report[PANIC_REPORT_MAX];
+    char report[PANIC_REPORT_MAX], numbered[PANIC_REPORT_MAX + 4];
 
     if (device->console && console_panic(device->console, report)) {
         device_notice(device, DEVICE_NOTICE_PANIC, report);
+    }
+    for (unsigned i = 0; i < PORTS_MAX; i++) {
+        if (device->port_consoles[i] && console_panic(device->port_consoles[i], report)) {
+            snprintf(numbered, sizeof(numbered), "%u/%s", i + 1, report);
+            device_notice(device, DEVICE_NOTICE_PANIC, numbered);
+        }
     }
 }
 

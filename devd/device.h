@@ -115,7 +115,9 @@ enum device_notice {
     DEVICE_NOTICE_BACKEND_ERROR = 1, /* the host failed a request */
     DEVICE_NOTICE_BACKEND_WELL,      /* and does so no more */
     DEVICE_NOTICE_WATCHDOG,          /* the guest did not feed it; the text is how often that was */
-    DEVICE_NOTICE_PANIC, /* the guest's kernel says that it panicked; the text is of devd/panic.h */
+    /* The guest's kernel says that it panicked; the text is of devd/panic.h, after "PORT/" when it
+     * is not the first port that says so. */
+    DEVICE_NOTICE_PANIC,
 };
 #define DEVICE_NOTICE_MAX 160 /* bytes of its text */
 
@@ -246,8 +248,10 @@ struct device {
     _Atomic unsigned complaints; /* logged about guest and host, any thread */
     int backend;                 /* descriptor or -1 */
     struct console *console;     /* or NULL */
-    void *registers;             /* the model's, mmio only */
-    void *own;                   /* the model's */
+    /* Of its further ports, those that are terminals; init's, which destroys them; NULL: none. */
+    struct console *port_consoles[PORTS_MAX];
+    void *registers; /* the model's, mmio only */
+    void *own;       /* the model's */
     struct mmio_device *mmio;
     struct virtio_device *virtio;
     void (*stopped)(void *context);

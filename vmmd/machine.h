@@ -85,7 +85,7 @@ struct machine {
 
     unsigned panic_count; /* of the guest's kernel, since the start, as its consoles say */
     char panic_text[PANIC_TEXT_MAX];            /* of the last one; "" = none */
-    const struct machine_device *panic_console; /* which was the first to tell; NULL = not known */
+    const struct console_panics *panic_console; /* which was the first to tell; NULL = not known */
 
     struct event *step_event, *timer_event;
     /* Deadlines (clock_monotonic_ns), 0 = none. */

@@ -74,6 +74,11 @@ struct machine_plug {
     uint64_t context;
 };
 
+/* Panics of the guest that a console has told of. */
+struct console_panics {
+    unsigned told, ended;
+};
+
 struct machine_device {
     const struct machine_device_kind *kind;
     const Polyvisor__DiskConfig *disk;              /* of the machine's configuration, or NULL */
@@ -87,7 +92,7 @@ struct machine_device {
     bool link_down;                                 /* the card's cable was pulled */
     char description[96];                           /* its process's, for people */
     unsigned expiries;                              /* of a watchdog, that were acted on */
-    unsigned panics, panics_ended;                  /* of the guest, that it has told of */
+    struct console_panics panics[1 + PORTS_MAX];    /* of its console, and of its ports' */
     uint64_t notice_ns;                             /* when it last told something */
     unsigned queue_count;                           /* virtio only */
     char id[16];                                    /* "serial0", "disk0" */

@@ -1,6 +1,7 @@
 /* What the guest's kernel says of a panic on a console (devd/panic.h), and what becomes of it. */
 #include "libshared/base/clock.h"
 #include "vmmd/machine_internal.h"
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,23 +25,23 @@ static void panic_end_at(struct machine *machine, uint64_t when)
 }
 
 /* A kernel prints the same on all its consoles. */
-static bool panic_is_known(const struct machine_device *device, unsigned count, const char *text)
+static bool panic_is_known(const struct machine *machine, const struct console_panics *console,
+                           unsigned count, const char *text)
 {
-    const struct machine *machine = device->machine;
-
-    return count <= machine->panic_count && machine->panic_console != device &&
+    return count <= machine->panic_count && machine->panic_console != console &&
            !strcmp(machine->panic_text, text);
 }
 
-static void panic_begun(struct machine_device *device, unsigned count, const char *text)
+static void panic_begun(struct machine_device *device, const struct console_panics *console,
+                        unsigned count, const char *text)
 {
     struct machine *machine = device->machine;
 
-    if (panic_is_known(device, count, text)) {
+    if (panic_is_known(machine, console, count, text)) {
         return;
     }
-    machine->panic_count += count - device->panics;
-    machine->panic_console = device;
+    machine->panic_count += count - console->told;
+    machine->panic_console = console;
     snprintf(machine->panic_text, sizeof(machine->panic_text), "%s", text);
     machine_event(machine, "guest-panic", device->child.role, "%s", text);
     machine_save(machine);
@@ -50,18 +51,23 @@ static void panic_begun(struct machine_device *device, unsigned count, const cha
 void machine_guest_panicked(struct machine_device *device, const char *report)
 {
     char *rest;
-    unsigned count = (unsigned)strtoul(report, &rest, 10);
-    bool ended = !strncmp(rest, " ended ", 7);
+    unsigned long port = 0, count = strtoul(report, &rest, 10);
 
-    if (!ended && strncmp(rest, " begun ", 7)) {
+    if (*rest == '/') {
+        port = count;
+        count = strtoul(rest + 1, &rest, 10);
+    }
+    bool ended = !strncmp(rest, " ended ", 7);
+    if (port > PORTS_MAX || count > UINT_MAX || (!ended && strncmp(rest, " begun ", 7))) {
         return;
     }
-    if (count > device->panics) { /* else it is told again */
-        panic_begun(device, count, rest + 7);
-        device->panics = count;
+    struct console_panics *console = &device->panics[port];
+    if (count > console->told) { /* else it is told again */
+        panic_begun(device, console, (unsigned)count, rest + 7);
+        console->told = (unsigned)count;
     }
-    if (ended && device->panics_ended < count) {
-        device->panics_ended = count;
+    if (ended && console->ended < count) {
+        console->ended = (unsigned)count;
         panic_end_at(device->machine, clock_monotonic_ns());
     }
 }

@@ -536,6 +536,11 @@ static const struct console_operations port_operations = {
     .resized = resized,
 };
 
+static void panicked(void *context)
+{
+    device_repeat_notices(((struct port *)context)->device);
+}
+
 /* The core of a further port, on the descriptors that came for it. */
 static int port_serve(struct port *port, struct error *err)
 {
@@ -551,10 +556,17 @@ static int port_serve(struct port *port, struct error *err)
     }
     given->listener = given->plain = -1;
     port->console = console_open(port->device->base, &settings, &port_operations, port);
-    return port->console
-               ? 0
-               : error_set(err, ERROR_INTERNAL, errno, "cannot serve port %u of device %s",
-                           port->number, port->device->id);
+    if (!port->console) {
+        return error_set(err, ERROR_INTERNAL, errno, "cannot serve port %u of device %s",
+                         port->number, port->device->id);
+    }
+    if (!port->is_console) {
+        return 0; /* data: nothing that a kernel says */
+    }
+    port->device->port_consoles[port->number - 1] = port->console;
+    return console_watch_panics(port->console, panicked, port) < 0
+               ? error_set(err, ERROR_INTERNAL, ENOMEM, "no memory for device %s", port->device->id)
+               : 0;
 }
 
 static int port_init(struct port *port, struct device *device, unsigned number, struct error *err)
@@ -615,6 +627,7 @@ static void console_free(struct device *device)
             event_free(own->ports[i].again);
         }
         if (i > 0) {
+            device->port_consoles[i - 1] = NULL;
             console_destroy(own->ports[i].console);
         }
     }

@@ -31,19 +31,21 @@ mkfifo "$work/in"
 sleep 10000 >"$work/in" 2>/dev/null &
 holder=$!
 "$vmctl" create goes-on --on-panic report --arch riscv64 --kernel "$guest/vmlinux" --memory 192M --initrd "$guest/test-initrd.cpio.gz" \
-    --append "quiet script=commands panic=0" >/dev/null && "$vmctl" start goes-on >/dev/null
+    --console-port screen,console --console-port data --append "quiet script=commands panic=0" >/dev/null && "$vmctl" start goes-on >/dev/null
 "$vmctl" console goes-on <"$work/in" >"$work/out" 2>/dev/null &
 wait_for 240 answered 1
 ask "echo Kernel panic - not syncing: not at all"
 check "whoever writes to the console can say that the kernel panicked" wait_for 60 told "not at all"
+ask "echo Kernel panic - not syncing: on a port >/dev/hvc1"
+check "on any of its terminals" wait_for 60 told "on a port"
 kill_console
 echo "echo c >/proc/sysrq-trigger" >"$work/in"
 check "when it does there is an event, though the console's process dies" wait_for 120 told "sysrq triggered crash"
 kill_console
 check "the machine tells of it" wait_for 60 shown '"guest_panic": "sysrq triggered crash"'
-check "and how often it was" shown '"guest_panics": 2'
+check "and how often it was" shown '"guest_panics": 3'
 check "it runs on: it was not to be stopped" shown '"state": "running"'
-check "each is told once" test "$(grep -c guest-panic "$work/events")" = 2
+check "each is told once" test "$(grep -c guest-panic "$work/events")" = 3
 
 wait $ends
 check "vmctl run without a terminal ends then, with the guest's failure" test $? -eq 20

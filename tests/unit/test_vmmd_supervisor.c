@@ -191,6 +191,21 @@ START_TEST(a_panic_is_told_once)
 }
 END_TEST
 
+START_TEST(each_port_counts_its_panics)
+{
+    restart_supervisor_with("console0:panic=1 begun out of coffee;panic=2/1 begun out of coffee;"
+                            "panic=2/2 begun no cups;panic=6/1 begun no such port;panic=/1 begun x;"
+                            "panic=99999999999/1 begun x;panic=1/3 begun the third;");
+    ck_assert_int_eq(ask_create("one", "on"), ERROR_OK);
+    ck_assert_int_eq(ask_start("one", false), ERROR_OK);
+    do {
+        ck_assert_int_eq(ask_show("one"), ERROR_OK);
+    } while (strcmp(machine()->guest_panic, "the third") != 0);
+    ck_assert_uint_eq(machine()->guest_panics, 5); /* one; another; three of a port unheard of */
+    ck_assert_int_eq(ask_kill("one"), ERROR_OK);
+}
+END_TEST
+
 START_TEST(a_panic_ends_the_machine)
 {
     restart_supervisor_with("console0:panic=1 begun out of coffee;panic=1 ended out of coffee;");
@@ -671,6 +686,7 @@ int main(int argc, char **argv)
         a_process_that_does_not_stop_is_killed,
         guest_failure_keeps_its_code,
         a_panic_is_told_once,
+        each_port_counts_its_panics,
         a_panic_ends_the_machine,
         failed_starts_are_told_and_leave_nothing,
         a_dead_vcpud_is_a_crash,
