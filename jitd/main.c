@@ -113,6 +113,16 @@ static bool isolate(const struct jitd *jitd, struct error *err)
     return sandbox_isolate(&isolation, err) == 0;
 }
 
+/* The leash says that vmmd is gone, and whoever took this process over would not listen: it would
+ * see the sockets of the next vmmd, which come in the place of those that were hidden from it. The
+ * kernel lets nobody go on, and the filter does not let anybody take that back. */
+static void end_with_parent(void)
+{
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0) {
+        log_warning("jitd may outlive vmmd: %s", strerror(errno));
+    }
+}
+
 /* Give up what is not needed. Compilers are large: it is this process that goes first when the host
  * runs out of memory, since nobody depends on it; and the guests' threads run before its own. */
 static bool confine(const struct jitd *jitd, struct error *err)
@@ -132,7 +142,13 @@ static bool confine(const struct jitd *jitd, struct error *err)
 #if !__has_feature(address_sanitizer) && !__has_feature(thread_sanitizer)
     limit(RLIMIT_AS, MEMORY_MAX);
 #endif
-    return isolate(jitd, err);
+    if (!isolate(jitd, err)) {
+        return false;
+    }
+    if (jitd->leash_fd >= 0) {
+        end_with_parent(); /* a change of who it is would have taken it back */
+    }
+    return true;
 }
 
 static void on_terminate(evutil_socket_t number, short what, void *argument)

@@ -180,6 +180,14 @@ check "with jitd stopped the guest computes" wait_for $limit computed stopped
 check "the same all the same" same_results stopped
 check "the hang is found and it is replaced" wait_for 120 another_jitd killed "$pid"
 forget stopped
+# One that was taken over heeds nothing, and would find the next vmmd's socket.
+pid=$(jitd_pid killed)
+kill -STOP "$pid"
+kill -9 "$daemon"
+wait "$daemon" 2>/dev/null
+check "with a killed vmmd even one that heeds nothing ends" wait_for 60 no_jitd
+kill -KILL "$pid" 2>/dev/null
+daemon_start
 forget killed
 daemon_stop
 
