@@ -424,18 +424,19 @@ static bool is_gone(const struct session *session)
     return command->gone && command->gone(command->gone_context);
 }
 
-/* A guest that is held up answers late, or never. */
-static bool wait_readable(const struct session *session, int fd)
+/* A guest that is held up answers late, or never; until `deadline_ns`, or a signal. */
+static bool wait_readable(const struct session *session, int fd, uint64_t deadline_ns)
 {
-    struct pollfd ready = {.fd = fd, .events = POLLIN};
+    const struct signals *signals = session->command->signals;
+    struct pollfd ready[] = {{.fd = fd, .events = POLLIN},
+                             {.fd = signals ? signals->fd : -1, .events = POLLIN}};
+    uint64_t now;
 
-    for (unsigned waited = 0; waited < GREETING_MS; waited += LOOK_MS) {
-        int count = poll(&ready, 1, LOOK_MS);
-        if (count == 1 || (count < 0 && errno != EINTR)) {
-            return count == 1;
-        }
-        if (clock_monotonic_ns() >= session->end_ns || is_gone(session)) {
-            return false;
+    while ((now = clock_monotonic_ns()) < deadline_ns && now < session->end_ns &&
+           !is_gone(session)) {
+        int count = poll(ready, 2, LOOK_MS);
+        if (count > 0 || (count < 0 && errno != EINTR)) {
+            return ready[0].revents != 0 && ready[1].revents == 0;
         }
     }
     return false;
@@ -447,7 +448,9 @@ static int dial(const struct session *session)
     const char *path = session->path;
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     char line[32];
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    /* Connecting to who accepts nobody would wait, and no signal would end it. */
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    uint64_t deadline_ns = clock_monotonic_ns() + GREETING_MS * NS_PER_MS;
     int length = snprintf(line, sizeof(line), "CONNECT %u\n", AGENT_PORT);
 
     if (fd < 0) {
@@ -461,7 +464,7 @@ static int dial(const struct session *session)
         send(fd, line, (size_t)length, MSG_NOSIGNAL) == length) {
         char byte = 0;
         for (unsigned i = 0; i < GREETING_MAX && byte != '\n'; i++) {
-            if (!wait_readable(session, fd) || recv(fd, &byte, 1, 0) != 1) {
+            if (!wait_readable(session, fd, deadline_ns) || recv(fd, &byte, 1, 0) != 1) {
                 break;
             }
         }

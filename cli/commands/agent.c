@@ -1,4 +1,5 @@
 /* vmctl agent: does the guest's agent answer, and what does it tell of itself? */
+#include "cli/agent_status.h"
 #include "cli/guest_session.h"
 #include "cli/output.h"
 #include "libshared/base/clock.h"
@@ -10,9 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define NS_PER_MS  UINT64_C(1000000)
-#define ANSWER_MAX 4096 /* bytes of its answer that are looked at */
-#define VALUE_MAX  120
+#define NS_PER_MS UINT64_C(1000000)
 
 struct agent_settings {
     char *vsock;
@@ -34,66 +33,14 @@ static const struct option_spec options[] = {
     {.name = NULL},
 };
 
-/* What it tells: in the order of `facts`; "" when it does not. */
-enum fact { VERSION, ISA, KERNEL, UPTIME, AGENT_UPTIME, INTERVAL, STEPS, DIFFERENCE, FACTS };
-
-static const struct {
-    const char *word; /* the agent's, and of --json */
-    bool is_number;
-} facts[FACTS] = {
-    [VERSION] = {"version", false},
-    [ISA] = {"isa", false},
-    [KERNEL] = {"kernel", false},
-    [UPTIME] = {"uptime_s", true},
-    [AGENT_UPTIME] = {"agent_uptime_s", true},
-    [INTERVAL] = {"clock_interval_s", true},
-    [STEPS] = {"clock_steps", true},
-    [DIFFERENCE] = {"clock_difference_ms", true},
-};
-
 struct answer {
     bool answers;
     uint64_t round_trip_ms;
-    char values[FACTS][VALUE_MAX];
+    struct agent_status status;
     struct error why_not;
 };
 
 /* ---- Asking ---- */
-
-static bool is_number(const char *text)
-{
-    char *end;
-
-    errno = 0;
-    strtoll(text, &end, 10);
-    return *text != '\0' && *end == '\0' && errno == 0;
-}
-
-/* A line of the guest's: "WORD VALUE". What is not known is left out, and so is what is not valid.
- */
-static void take_line(struct answer *answer, const char *line)
-{
-    for (unsigned i = 0; i < FACTS; i++) {
-        size_t length = strlen(facts[i].word);
-        const char *value = line + length + 1;
-
-        if (strncmp(line, facts[i].word, length) == 0 && line[length] == ' ' &&
-            strlen(value) < VALUE_MAX && (!facts[i].is_number || is_number(value))) {
-            snprintf(answer->values[i], VALUE_MAX, "%s", value);
-        }
-    }
-}
-
-static void take_answer(struct answer *answer, int fd)
-{
-    char text[ANSWER_MAX + 1], *rest = NULL;
-    ssize_t length = read(fd, text, ANSWER_MAX);
-
-    text[length > 0 ? length : 0] = '\0';
-    for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
-        take_line(answer, line);
-    }
-}
 
 /* 0 with *answer, also when there is no agent that answers; or a negative code with *err set. */
 static int ask(const struct invocation *invocation, const char *path, struct answer *answer,
@@ -121,7 +68,9 @@ static int ask(const struct invocation *invocation, const char *path, struct ans
     answer->round_trip_ms = (clock_monotonic_ns() - begin_ns) / NS_PER_MS;
     answer->answers = status == 0;
     if (status == 0) {
-        take_answer(answer, ends[0]);
+        char text[AGENT_STATUS_MAX];
+        ssize_t length = read(ends[0], text, sizeof(text));
+        agent_status_parse(&answer->status, text, length > 0 ? (size_t)length : 0);
     } else if (status == -ERROR_TIMEOUT) {
         answer->why_not = *err;
         error_clear(err);
@@ -144,48 +93,21 @@ static json_t *answer_json(const char *name, const struct answer *answer)
         return object;
     }
     json_object_set_new(object, "round_trip_ms", json_integer((json_int_t)answer->round_trip_ms));
-    for (unsigned i = 0; i < FACTS; i++) {
-        const char *value = answer->values[i];
-        json_object_set_new(object, facts[i].word,
-                            !value[0]            ? json_null()
-                            : facts[i].is_number ? json_integer(strtoll(value, NULL, 10))
-                                                 : output_json_text(value));
-    }
+    agent_status_json(&answer->status, object);
     return object;
-}
-
-static void add(struct output_table *table, const char *title, const char *value)
-{
-    output_table_add(table, title);
-    output_table_add(table, value[0] ? value : "it does not tell");
 }
 
 static int print_text(const struct answer *answer, struct error *err)
 {
-    const char *interval = answer->values[INTERVAL], *difference = answer->values[DIFFERENCE];
     struct output_table table;
-    char text[3 * VALUE_MAX];
+    char text[64];
 
-    output_table_open(&table, 2);
-    if (!answer->answers) {
-        add(&table, "Answers:", "no");
-        return output_table_print(&table, stdout, err);
-    }
     snprintf(text, sizeof(text), "yes, in %" PRIu64 " ms", answer->round_trip_ms);
-    add(&table, "Answers:", text);
-    add(&table, "Version:", answer->values[VERSION]);
-    add(&table, "ISA:", answer->values[ISA]);
-    add(&table, "Kernel:", answer->values[KERNEL]);
-    snprintf(text, sizeof(text), "%s s, the agent %s s", answer->values[UPTIME],
-             answer->values[AGENT_UPTIME]);
-    add(&table, "Up:", answer->values[UPTIME][0] ? text : "");
-    if (strcmp(interval, "0") == 0) {
-        add(&table, "Clock:", "left alone");
-    } else {
-        snprintf(text, sizeof(text), "looked at every %s s, set %s times%s%s%s", interval,
-                 answer->values[STEPS], difference[0] ? ", " : "", difference,
-                 difference[0] ? " ms behind the real-time clock" : "");
-        add(&table, "Clock:", interval[0] ? text : "");
+    output_table_open(&table, 2);
+    output_table_add(&table, "Answers:");
+    output_table_add(&table, answer->answers ? text : "no");
+    if (answer->answers) {
+        agent_status_rows(&answer->status, &table);
     }
     return output_table_print(&table, stdout, err);
 }

@@ -96,5 +96,14 @@ client=$!
 wait_for 60 test -s "$work/begun"
 given_up() { kill -TERM $client 2>/dev/null; ! kill -0 $client 2>/dev/null; }
 check "a command that heeds no signal is left to itself" wait_for 60 given_up
-kill -9 $client $deaf 2>/dev/null
-wait $client $deaf 2>/dev/null || true # the signal's status is not the test's
+kill -9 $client 2>/dev/null; kill $deaf
+wait $client $deaf 2>/dev/null
+
+# A process of the vsock that accepts nobody.
+python3 $peer mute "$work/mute" &
+mute=$!
+wait_for 60 test -S "$work/mute"
+timeout 120 "$vmctl" exec -n --vsock "$work/mute" any -- work 2>"$work/err"
+is "a vsock that nobody serves is an error" 125 $?
+kill $mute
+wait $mute 2>/dev/null || true # the signal's status is not the test's

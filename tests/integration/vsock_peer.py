@@ -8,6 +8,7 @@ vsock_peer.py bridge PATH SOCKET          listen as a machine's vsock does; SOCK
 vsock_peer.py liar PATH [endless]         likewise, with an agent that says what it should not
 vsock_peer.py sender PATH FILE [ERROR]    likewise, whatever it is asked for it says FILE, and ERROR beside it
 vsock_peer.py deaf PATH                   likewise, with an agent that never ends what it was asked for
+vsock_peer.py mute PATH                   listen, accept nobody, and have no room for more
 vsock_peer.py trees FOLDER                make hostile archives of trees there
 vsock_peer.py builtin SOCKET WORD...      have the agent behind SOCKET do WORD itself; print its status
 """
@@ -172,6 +173,21 @@ def command_sender(path, file, error=""):
 
 def command_deaf(path):
     serve_agents(path, heed_nothing)
+
+
+def command_mute(path):
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(path + ".new")
+    listener.listen(0)
+    waiting = []
+    try:
+        while True:
+            waiting.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            waiting[-1].setblocking(False)
+            waiting[-1].connect(path + ".new")
+    except BlockingIOError:
+        os.rename(path + ".new", path)
+    threading.Event().wait()
 
 
 def command_trees(folder):
