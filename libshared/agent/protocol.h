@@ -10,7 +10,7 @@
  * static program.
  *
  *   client                                  agent
- *   HELLO token, received, resume    -->
+ *   HELLO token, received            -->
  *                                    <--    WELCOME known, received
  *   START command            (not known)
  *   INPUT at, bytes                  <->    OUTPUT stream, at, bytes
@@ -70,7 +70,7 @@ struct agent_welcome {
 enum agent_start_flags {
     AGENT_START_TERMINAL = 1, /* with a terminal of its own; all output is AGENT_STDOUT */
     AGENT_START_BUILTIN = 2,  /* the agent does it itself: put PATH MODE, get PATH, kind PATH,
-                               * poweroff, reboot,  rescan, eject ADDRESS */
+                               * status, rescan, eject ADDRESS, poweroff, reboot */
 };
 
 /* Then the words of the command, the environment's (NAME=VALUE), and the folder it starts in (may
