@@ -2,66 +2,19 @@
 # Interrupts of a stock guest: message-signalled ones with a vector a queue, moved from CPU to CPU
 # under load, while devices are killed; and the PLIC where that is asked for.
 . "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/shell.sh"
 
 kills=8 moves=20
 slow_build && kills=3 moves=5
-web=$(python3 -c 'import socket; s=socket.socket(); s.bind(("127.0.0.1",0)); print(s.getsockname()[1])')
+web=$(free_port)
 
-machine() { # NAME OPTION...: with a shell on its console
-    local name=$1
-    shift
-    "$vmctl" create "$name" --arch riscv64 --kernel "$guest/vmlinux" --memory 192M \
-        --initrd "$guest/test-initrd.cpio.gz" --append "quiet nodhcp script=commands" "$@" >/dev/null &&
-        "$vmctl" start "$name" >/dev/null || return 1
-    [ -p "$work/$name.in" ] || mkfifo "$work/$name.in"
-    : >"$work/$name.out"
-    sleep 10000 >"$work/$name.in" &
-    holders+=($!)
-    attach "$name" && wait_for 120 answered "$name" 1
-}
-attach() { # NAME: true when it stays
-    "$vmctl" console "$1" <"$work/$1.in" >>"$work/$1.out" 2>/dev/null &
-    console=$!
-    sleep 0.5
-    kill -0 $console 2>/dev/null
-}
-holders=()
-answers() { # NAME: how many
-    tr -d '\r' <"$work/$1.out" 2>/dev/null | grep -c '^status '
-}
-answered() { # NAME COUNT
-    [ "$(answers "$1")" -ge "$2" ]
-}
-tell() { # NAME COMMAND: start it in the guest
-    asked=$(($(answers "$1") + 1))
-    echo "$2" >"$work/$1.in"
-}
-outcome() { # NAME: wait for what was told to end, print its output; its status
-    wait_for 180 answered "$1" "$asked" || return 99
-    tr -d '\r' <"$work/$1.out" | awk -v n="$asked" '/^status /{c++; if (c == n) {s = $2; exit}; next}
-        c == n - 1 {print} END {exit s}'
-}
-ask() { # NAME COMMAND
-    tell "$1" "$2"
-    outcome "$1"
-}
-pid_of() { # NAME ROLE
-    "$vmctl" --json show "$1" | tr -d ' \n' | sed -nE "s/.*\"role\":\"${2//\//\\/}\",\"pid\":([0-9]+).*/\1/p;t
-        s/.*\"pid\":([0-9]+),\"role\":\"${2//\//\\/}\".*/\1/p"
-}
-device_replaced() { # NAME ROLE PID
-    local now
-    now=$(pid_of "$1" "$2")
-    [ -n "$now" ] && [ "$now" != "$3" ]
+up() { # NAME OPTION...: a machine whose shell answers
+    append=nodhcp machine "$@" && wait_for 120 answered "$1" 1
 }
 kill_device() { # NAME ROLE: true when another process took its place
     local pid
     pid=$(pid_of "$1" "$2")
-    [ -n "$pid" ] && kill -9 "$pid" && wait_for 20 device_replaced "$1" "$2" "$pid"
-}
-end() { # NAME
-    "$vmctl" kill "$1" >/dev/null 2>&1
-    "$vmctl" rm "$1" >/dev/null 2>&1
+    [ -n "$pid" ] && kill -9 "$pid" && wait_for 20 replaced "$1" "$2" "$pid"
 }
 count_of() { # NAME COUNTER: of vmctl stats
     "$vmctl" --json stats "$1" | tr -d ' \n' | sed -nE "s/.*\"$2\":([0-9]+).*/\1/p"
@@ -86,7 +39,7 @@ disown $!
 # ---- Four CPUs, a card with four pairs of queues ----
 
 check "a machine with messages is up" \
-    machine many --cpus 4 --net user,queues=4 --disk "path=$work/disk.img,format=raw" --machine irqchip=aia
+    up many --cpus 4 --net user,queues=4 --disk "path=$work/disk.img,format=raw" --machine irqchip=aia
 interrupts=$(ask many 'cat /proc/interrupts')
 check "wired devices come by the APLIC" has "$interrupts" 'APLIC-MSI.*ttyS0' 1
 check "nothing comes by a PLIC or INTx" has "$interrupts" 'SiFive PLIC|APLIC-MSI.* virtio' 0
@@ -150,7 +103,7 @@ end many
 
 # ---- Which controllers a machine has ----
 
-check "a machine with a PLIC is up" machine plain --disk "path=$work/disk.img,format=raw" --machine irqchip=plic
+check "a machine with a PLIC is up" up plain --disk "path=$work/disk.img,format=raw" --machine irqchip=plic
 interrupts=$(ask plain 'cat /proc/interrupts')
 check "its devices come by the PLIC" has "$interrupts" 'PLIC.*(ttyS0|virtio|rtc)' "$(grep -c PLIC <<<"$interrupts")"
 check "no message is sent" has "$interrupts" 'MSI' 0
@@ -158,7 +111,7 @@ check "nor counted" test "$(count_of plain messages)" -eq 0
 check "its kicks and interrupts are" test "$(count_of plain kicks)" -gt 0 -a "$(count_of plain device_interrupts)" -gt 0
 check "its disk works" test "$(ask plain 'dd if=/dev/vda bs=64k count=64 2>/dev/null | sha256sum')" = "$sum  -"
 end plain
-check "a machine of one CPU, left to itself, is up" machine single --disk "path=$work/disk.img,format=raw"
+check "a machine of one CPU, left to itself, is up" up single --disk "path=$work/disk.img,format=raw"
 interrupts=$(ask single 'cat /proc/interrupts')
 check "this kernel gets messages" has "$interrupts" 'PCI-MSIX.*virtio[0-9]+-req' 1
 check "its disk works, too" test "$(ask single 'dd if=/dev/vda bs=64k count=64 2>/dev/null | sha256sum')" = "$sum  -"
@@ -167,8 +120,6 @@ echo 'reboot -f' >"$work/single.in"
 check "and after a reset" wait_for 120 answered single $((before + 1))
 check "its disk works again" test "$(ask single 'dd if=/dev/vda bs=64k count=64 2>/dev/null | sha256sum')" = "$sum  -"
 end single
-refused=$("$vmctl" create both --firmware "$guest/vmlinux" --machine irqchip=aia 2>&1)
-check "firmware has no messages" grep -q '\[bad-config\]' <<<"$refused"
-check "and says what to do" grep -q 'hint:' <<<"$refused"
+check "firmware has no messages" refused bad-config . "$vmctl" create both --firmware "$guest/vmlinux" --machine irqchip=aia
 
-kill "${holders[@]}" 2>/dev/null
+shells_end

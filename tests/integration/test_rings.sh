@@ -40,7 +40,7 @@ negotiated() { # PATTERN-OF-DEVICE BIT: its value in the features of each such d
 }
 
 daemon_start
-web=$(python3 -c 'import socket; s=socket.socket(); s.bind(("127.0.0.1",0)); print(s.getsockname()[1])')
+web=$(free_port)
 (cd "$work" && exec python3 -u -m http.server --bind 127.0.0.1 "$web" >"$work/http.log" 2>&1) &
 holders=($!)
 

@@ -133,6 +133,8 @@ static struct peer peer;
 static int kicks[2];
 static bool line_level;
 static unsigned timeouts;
+static void (*on_message)(void *controller, uint64_t address,
+                          uint32_t data); /* NULL: no messages */
 
 static inline void line_set(void *controller, unsigned number, bool level)
 {
@@ -199,6 +201,7 @@ static inline void make_windows(void)
         .ecam_size = 0x10000000,
         .mmio_base = MMIO,
         .mmio_size = 0x1000000,
+        .msi = {.notify = on_message},
     };
     for (unsigned i = 0; i < 4; i++) {
         windows.intx[i] = (struct irq_line){.set = line_set, .number = i};
