@@ -242,7 +242,9 @@ static void child_on_exit(evutil_socket_t fd, short what, void *argument)
     siginfo_t info = {0};
     (void)fd, (void)what;
 
-    if (waitid(P_PIDFD, (id_t)child->pidfd, &info, WEXITED | WNOHANG) < 0 && errno != ECHILD) {
+    /* Its end is looked at and left as it is: see child_inherit. */
+    if (waitid(P_PIDFD, (id_t)child->pidfd, &info, WEXITED | WNOHANG | WNOWAIT) < 0 &&
+        errno != ECHILD) {
         return;
     }
     child_note_end(child, &info);
@@ -284,16 +286,20 @@ static bool child_at_fault(const struct child *child, const struct pulse *before
     return pulse_stopped(now) || !pulse_starved(before, now, elapsed_ns);
 }
 
-/* A beat without an answer: one of those in a row that make a hang? */
+/* A beat without an answer: one of those in a row that make a hang? Not the first of them, which
+ * only has the pulse taken: what answers is not looked at, because a thread that somebody has
+ * looked at in /proc ends more slowly. */
 static bool child_missed_beat(struct child *child, uint64_t elapsed_ns)
 {
     struct pulse before = child->pulse;
+    bool looked = child->pulse_taken;
     /* A late beat says that vmmd (or the whole host) was held up, nothing about the child. */
     uint64_t beat_ns = (uint64_t)child->beat_ms * 1000000;
     bool punctual = elapsed_ns < beat_ns + beat_ns / CHILD_HEARTBEAT_LATE_PART;
 
     child->pulse = pulse_take(child->pid);
-    return punctual && child_at_fault(child, &before, &child->pulse, elapsed_ns);
+    child->pulse_taken = true;
+    return looked && punctual && child_at_fault(child, &before, &child->pulse, elapsed_ns);
 }
 
 static void child_on_beat(evutil_socket_t fd, short what, void *argument)
@@ -301,8 +307,8 @@ static void child_on_beat(evutil_socket_t fd, short what, void *argument)
     struct child *child = argument;
     uint64_t now = clock_monotonic_ns();
     uint64_t elapsed_ns = now - child->beat_ns;
-    unsigned limit =
-        child->callbacks->precious ? CHILD_HEARTBEAT_MISSED_PRECIOUS : CHILD_HEARTBEAT_MISSED;
+    unsigned limit = /* the first is not counted */
+        (child->callbacks->precious ? CHILD_HEARTBEAT_MISSED_PRECIOUS : CHILD_HEARTBEAT_MISSED) - 1;
     (void)fd, (void)what;
 
     child->beat_ns = now;
@@ -315,12 +321,25 @@ static void child_on_beat(evutil_socket_t fd, short what, void *argument)
         return;
     }
     if (!pinged) {
-        child->pulse = pulse_take(child->pid);
+        child->pulse_taken = false;
     } else if (child_missed_beat(child, elapsed_ns) && ++child->missed >= limit) {
         child_report_hang(child);
         return;
     }
     child_ping(child); /* again: a ping, or its answer, may have been lost */
+}
+
+/* Look again in `milliseconds`. */
+static void child_watch_doubted(struct child *child, bool pulse, int milliseconds)
+{
+    struct timeval limit = child_timeval(milliseconds);
+
+    child->doubt_ns = clock_monotonic_ns();
+    child->doubt_pulsed = pulse;
+    if (pulse) {
+        child->doubt_pulse = pulse_take(child->pid);
+    }
+    evtimer_add(child->doubt_event, &limit);
 }
 
 static void child_on_doubt(evutil_socket_t fd, short what, void *argument)
@@ -334,6 +353,10 @@ static void child_on_doubt(evutil_socket_t fd, short what, void *argument)
     if (!child->ping_pending || child->hang_reported) {
         return;
     }
+    if (!child->doubt_pulsed) { /* it did not answer at once: see why */
+        child_watch_doubted(child, true, CHILD_DOUBT_MS - CHILD_DOUBT_AT_ONCE_MS);
+        return;
+    }
     struct pulse now = pulse_take(child->pid);
     if (late_ns > 2ull * CHILD_DOUBT_MS * 1000000 ||
         !child_at_fault(child, &child->doubt_pulse, &now, late_ns)) {
@@ -345,16 +368,12 @@ static void child_on_doubt(evutil_socket_t fd, short what, void *argument)
 
 void child_doubt(struct child *child)
 {
-    struct timeval limit = child_timeval(CHILD_DOUBT_MS);
-
     if (!child->running || !evtimer_pending(child->heartbeat_event, NULL) ||
         evtimer_pending(child->doubt_event, NULL)) {
         return;
     }
-    child->doubt_ns = clock_monotonic_ns();
-    child->doubt_pulse = pulse_take(child->pid);
     child_ping(child);
-    evtimer_add(child->doubt_event, &limit);
+    child_watch_doubted(child, false, CHILD_DOUBT_AT_ONCE_MS);
 }
 
 void child_look(struct child *child)
@@ -420,7 +439,7 @@ void child_heartbeat_start(struct child *child)
     child->missed = 0;
     child->ping_pending = false;
     child->beat_ns = clock_monotonic_ns();
-    child->pulse = pulse_take(child->pid);
+    child->pulse_taken = false;
     event_add(child->heartbeat_event, &beat);
 }
 
@@ -438,6 +457,16 @@ void child_kill(struct child *child)
     }
 }
 
+int child_inherit(struct child *child)
+{
+    int pidfd = child->pid && !child->running ? child->pidfd : -1;
+
+    if (pidfd >= 0) {
+        child->pidfd = -1;
+    }
+    return pidfd;
+}
+
 void child_release(struct child *child)
 {
     struct event *events[] = {child->exit_event, child->settle_event,    child->receive_event,
@@ -446,12 +475,14 @@ void child_release(struct child *child)
     if (!child->pid) {
         return;
     }
+    siginfo_t info = {0};
     if (child->running) {
-        siginfo_t info = {0};
         child_kill(child);
         if (waitid(P_PIDFD, (id_t)child->pidfd, &info, WEXITED) == 0) {
             child_note_end(child, &info);
         }
+    } else if (child->pidfd >= 0) {
+        waitid(P_PIDFD, (id_t)child->pidfd, &info, WEXITED | WNOHANG);
     }
     child_fail_requests(child);
     for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++) {
@@ -460,7 +491,9 @@ void child_release(struct child *child)
         }
     }
     channel_close(child->channel);
-    close(child->pidfd);
+    if (child->pidfd >= 0) {
+        close(child->pidfd);
+    }
     memset(child, 0, sizeof(*child));
 }
 

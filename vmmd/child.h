@@ -19,8 +19,10 @@
 #include <sys/queue.h>
 #include <sys/types.h>
 
-#define CHILD_HEARTBEAT_MS     2000
-#define CHILD_HEARTBEAT_MISSED 3 /* beats without an answer: the process hangs */
+#define CHILD_HEARTBEAT_MS 2000
+/* Beats without an answer in a row: the process hangs. The first tells when to begin to look at it.
+ */
+#define CHILD_HEARTBEAT_MISSED 3
 /* The same for one whose end is the end of a machine. */
 #define CHILD_HEARTBEAT_MISSED_PRECIOUS 5
 /* A beat that is late by more than this part of the time between two says more about vmmd than
@@ -28,6 +30,8 @@
 #define CHILD_HEARTBEAT_LATE_PART 4
 /* The same for one that somebody waits for: without a sign of life in that time it hangs. */
 #define CHILD_DOUBT_MS 1000
+/* Until then, of that time, it is not looked at in /proc. */
+#define CHILD_DOUBT_AT_ONCE_MS 250
 
 struct child;
 
@@ -87,7 +91,8 @@ struct child {
     bool ping_pending, hang_reported;
     int beat_ms; /* CHILD_HEARTBEAT_MS; a test may make it shorter before the first */
     uint64_t beat_ns, doubt_ns;
-    struct pulse pulse, doubt_pulse; /* at the last beat; when the doubt began */
+    struct pulse pulse, doubt_pulse; /* at the last beat; since it did not answer at once */
+    bool pulse_taken, doubt_pulsed;  /* whether they were taken */
 };
 
 /* Watch the process `pid` that was just spawned, whose pidfd becomes the child's, and connect to
@@ -110,6 +115,9 @@ void child_doubt(struct child *child);
 void child_look(struct child *child);
 /* SIGKILL. Its end is reported by `exited`. */
 void child_kill(struct child *child);
+/* The pidfd of one whose end was reported, for the caller to collect it (waitid) when there is time
+ * for it; child_release does it otherwise. -1 when there is none. */
+int child_inherit(struct child *child);
 /* Forget it; kills and waits when it still runs (only on the way out of a failed start). Requests
  * that are open fail with ERROR_CRASHED first. */
 void child_release(struct child *child);

@@ -20,6 +20,7 @@
 #include "vmmd/events.h"
 #include "vmmd/machine_device.h"
 #include "vmmd/perf_file.h"
+#include "vmmd/reaper.h"
 #include <event2/event.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -37,6 +38,7 @@
 /* What machines need of the supervisor they live in. */
 struct machine_host {
     struct event_base *base;
+    struct reaper *reaper; /* of devices' processes; NULL: they are collected at once */
     struct publisher *publisher;
     struct compiler *compiler; /* NULL: there is none */
     const char *directory;     /* runtime directory */

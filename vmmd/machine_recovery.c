@@ -69,6 +69,7 @@ static void recovery_note_death(struct machine_device *device, uint64_t now)
 
     child_describe_end(&device->child, text, sizeof(text));
     machine_event(device->machine, "device-died", device->child.role, "its process %s", text);
+    reaper_take(device->machine->host->reaper, child_inherit(&device->child));
     child_release(&device->child);
     device->died_ns = now;
     device->ready = false;

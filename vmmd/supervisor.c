@@ -364,6 +364,11 @@ struct supervisor *supervisor_open(const struct supervisor_options *options, str
         error_set(err, ERROR_INTERNAL, 0, "cannot make an event loop");
         goto fail;
     }
+    supervisor->host.reaper = reaper_open(supervisor->host.base);
+    if (!supervisor->host.reaper) {
+        error_set(err, ERROR_INTERNAL, ENOMEM, "out of memory");
+        goto fail;
+    }
     if (supervisor_open_events(supervisor, err) || supervisor_open_sockets(supervisor, err)) {
         goto fail;
     }
@@ -406,6 +411,7 @@ void supervisor_close(struct supervisor *supervisor)
     }
     compiler_close(supervisor->host.compiler);
     publisher_close(supervisor->host.publisher);
+    reaper_close(supervisor->host.reaper);
     for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++) {
         if (events[i]) {
             event_free(events[i]);

@@ -105,6 +105,40 @@ START_TEST(its_end_fails_open_requests)
 }
 END_TEST
 
+/* To collect it may take long while its threads end: that is left to who has time for it. */
+START_TEST(its_end_is_told_before_it_is_collected)
+{
+    siginfo_t info;
+    pid_t pid = child.pid;
+
+    ck_assert_int_eq(child_inherit(&child), -1); /* it runs */
+    child_kill(&child);
+    event_base_dispatch(base);
+    ck_assert_uint_eq(ends, 1);
+    ck_assert_int_eq(child.exit_signal, SIGKILL);
+    int pidfd = child_inherit(&child);
+    ck_assert_int_ge(pidfd, 0);
+    ck_assert_int_eq(child_inherit(&child), -1); /* only once */
+    child_release(&child);
+    ck_assert_int_eq(waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED | WNOHANG), 0);
+    ck_assert_int_eq(info.si_pid, pid);
+    close(pidfd);
+}
+END_TEST
+
+/* The kernel takes longer to end a thread that somebody has looked at in /proc. */
+START_TEST(one_that_answers_is_not_looked_at)
+{
+    child_heartbeat_start(&child);
+    ck_assert(!child.pulse_taken);
+    child_doubt(&child);
+    ck_assert(!child.doubt_pulsed);
+    event_base_dispatch(base); /* it does not answer */
+    ck_assert_uint_eq(ends, 1);
+    ck_assert(child.doubt_pulsed);
+}
+END_TEST
+
 /* Between its end and its release nothing would ever answer. */
 START_TEST(a_dead_child_takes_no_requests)
 {
@@ -267,6 +301,8 @@ int main(void)
     TCase *cases = tcase_create("child");
     tcase_add_checked_fixture(cases, set_up, tear_down);
     tcase_add_test(cases, its_end_fails_open_requests);
+    tcase_add_test(cases, its_end_is_told_before_it_is_collected);
+    tcase_add_test(cases, one_that_answers_is_not_looked_at);
     tcase_add_test(cases, a_dead_child_takes_no_requests);
     tcase_add_test(cases, release_fails_open_requests);
     tcase_add_loop_test(cases, a_stopped_child_is_told_from_a_hung_one, 0, 2);
