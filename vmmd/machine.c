@@ -436,7 +436,9 @@ static void machine_on_notice(struct child *child, const ProtobufCMessage *messa
         machine_event(machine, "guest-failure", child->role, "code %u", machine->guest_code);
         break;
     case POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_RESET:
-        if (notice->guest_code) {
+        if (!machine_may_tell(&machine->reset_told_ns)) {
+            /* a guest that does nothing else */
+        } else if (notice->guest_code) {
             machine_event(machine, "reset", child->role,
                           "the guest restarted, because of a failure (reason %u)",
                           notice->guest_code);
@@ -446,9 +448,7 @@ static void machine_on_notice(struct child *child, const ProtobufCMessage *messa
         machine_panicked_reset(machine);
         break;
     case POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_DEVICE_TIMEOUT:
-        machine_event(machine, "device-timeout", child->role, "%.40s missed its deadline",
-                      notice->device);
-        machine_device_slow(machine, notice->device);
+        machine_device_late(machine, notice->device);
         break;
     case POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_DEVICE_SLOW:
         machine_device_slow(machine, notice->device);

@@ -91,6 +91,7 @@ struct machine {
 
     struct event *step_event, *timer_event;
     /* Deadlines (clock_monotonic_ns), 0 = none. */
+    uint64_t reset_told_ns; /* when the last event told of it */
     uint64_t ask_ns, phase_ns, panic_ns;
 };
 

@@ -94,6 +94,7 @@ struct machine_device {
     unsigned expiries;                              /* of a watchdog, that were acted on */
     struct console_panics panics[1 + PORTS_MAX];    /* of its console, and of its ports' */
     uint64_t notice_ns;                             /* when it last told something */
+    uint64_t late_told_ns;                          /* when vcpud last told that it was late */
     unsigned queue_count;                           /* virtio only */
     char id[16];                                    /* "serial0", "disk0" */
     unsigned pci_slot;                              /* 0 for plain MMIO */

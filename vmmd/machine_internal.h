@@ -53,6 +53,9 @@ void machine_device_stuck(struct machine *machine, const char *id);
 /* A CPU waits for device `id` (any text): see whether its process hangs. */
 void machine_device_slow(struct machine *machine, const char *id);
 
+/* Likewise, one that missed a deadline: events tell of that. */
+void machine_device_late(struct machine *machine, const char *id);
+
 /* Note it, in the record too, and tell who waits for it. */
 void machine_set_state(struct machine *machine, Polyvisor__MachineState state);
 /* Begin the end: `end_state` and `reason` are what it ends in. Once it has begun, only its goal can
@@ -73,6 +76,9 @@ void machine_event(struct machine *machine, const char *kind, const char *compon
 /* The limits of a disk or a card; "" for none. */
 void machine_device_limits(const struct machine_device *device, char text[LIMIT_TEXT_MAX]);
 
+/* Whether what a process says may be passed on to people: not ten times a second. `*told_ns` (0:
+ * never yet) is when that was last done. */
+bool machine_may_tell(uint64_t *told_ns);
 /* What a device's process says of itself when it is configured, and unasked. */
 void machine_device_describe(struct machine_device *device, const ProtobufCMessage *reply);
 void machine_device_notice(struct child *child, const ProtobufCMessage *message);

@@ -17,6 +17,17 @@ static void text_copy(char *to, size_t size, const char *from)
     }
 }
 
+bool machine_may_tell(uint64_t *told_ns)
+{
+    uint64_t now = clock_monotonic_ns();
+
+    if (*told_ns && now - *told_ns < NOTICES_APART_NS) {
+        return false;
+    }
+    *told_ns = now;
+    return true;
+}
+
 void machine_device_describe(struct machine_device *device, const ProtobufCMessage *reply)
 {
     const Polyvisor__DeviceReply *answer = (const Polyvisor__DeviceReply *)reply;
@@ -27,13 +38,11 @@ void machine_device_notice(struct child *child, const ProtobufCMessage *message)
 {
     const Polyvisor__DeviceReply *reply = (const Polyvisor__DeviceReply *)message;
     struct machine_device *device = child->owner;
-    uint64_t now = clock_monotonic_ns();
     char text[200];
 
-    if (now - device->notice_ns < NOTICES_APART_NS) {
+    if (!machine_may_tell(&device->notice_ns)) {
         return; /* who talks that much is not listened to */
     }
-    device->notice_ns = now;
     text_copy(text, sizeof(text), reply->text);
     switch (reply->notice) {
     case POLYVISOR__DEVICE_NOTICE_KIND__DEVICE_NOTICE_KIND_BACKEND_ERROR:

@@ -44,6 +44,18 @@ void machine_device_stuck(struct machine *machine, const char *id)
     }
 }
 
+void machine_device_late(struct machine *machine, const char *id)
+{
+    for (size_t i = 0; i < machine->device_count; i++) {
+        struct machine_device *device = machine->devices[i];
+        if (!strcmp(device->id, id) && machine_may_tell(&device->late_told_ns)) {
+            machine_event(machine, "device-timeout", machine->vcpu.role, "%s missed its deadline",
+                          device->id);
+        }
+    }
+    machine_device_slow(machine, id);
+}
+
 void machine_device_slow(struct machine *machine, const char *id)
 {
     for (size_t i = 0; i < machine->device_count; i++) {

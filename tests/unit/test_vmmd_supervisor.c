@@ -303,6 +303,30 @@ START_TEST(a_held_vcpud_is_no_crash)
 }
 END_TEST
 
+/* One that was taken over may talk as much as it likes: not everybody's log and events are full. */
+START_TEST(a_vcpud_that_never_stops_talking_is_not_repeated)
+{
+    unsigned told = 0, unknown = 0;
+    bool over = false;
+
+    ck_assert_int_eq(ask_create("one", "chatter"), ERROR_OK);
+    ck_assert_int_eq(ask_start("one", false), ERROR_OK);
+    while (!over) {
+        ProtobufCMessage *message;
+        ck_assert_int_eq(channel_receive(events, &polyvisor__event__descriptor, &message, LONG_MS),
+                         0);
+        const Polyvisor__Event *event = (const Polyvisor__Event *)message;
+        over = strcmp(event->kind, "stopped") == 0;
+        told += strcmp(event->kind, "reset") == 0 || strcmp(event->kind, "device-timeout") == 0;
+        unknown += strstr(event->detail, "nothing") != NULL;
+        protobuf_c_message_free_unpacked(message, NULL);
+    }
+    ck_assert_uint_ge(told, 2);
+    ck_assert_uint_lt(told, FAKE_CHATTER / 2);
+    ck_assert_uint_eq(unknown, 0);
+}
+END_TEST
+
 START_TEST(a_process_that_sends_rubbish_is_killed)
 {
     ck_assert_int_eq(ask_create("one", "rubbish"), ERROR_OK);
@@ -727,6 +751,7 @@ int main(int argc, char **argv)
         a_hung_vcpud_is_a_crash,
         a_held_vcpud_is_no_crash,
         a_process_that_sends_rubbish_is_killed,
+        a_vcpud_that_never_stops_talking_is_not_repeated,
         a_dead_device_is_restarted,
         a_death_is_no_refusal,
         a_device_that_keeps_dying_is_given_up,

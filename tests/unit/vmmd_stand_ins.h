@@ -25,6 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#define FAKE_CHATTER 3000
 #define FAKE_WAIT_MS 60000 /* then nobody wants it any more */
 
 static struct fdlist fake_descriptors;
@@ -94,6 +95,20 @@ static void fake_vcpu_check_descriptors(const Polyvisor__VcpuConfigure *configur
         configure->devices[4]->pci_slot != 31) {
         _exit(98);
     }
+}
+
+/* What it says of a device, real or not, again and again; then it ends. */
+static void fake_vcpu_chatter(struct channel *channel)
+{
+    Polyvisor__VcpuReply late = POLYVISOR__VCPU_REPLY__INIT;
+
+    late.notice = POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_DEVICE_TIMEOUT;
+    for (unsigned i = 0; i < FAKE_CHATTER; i++) {
+        late.device = (char *)(i % 2 ? "rng0" : "nothing");
+        channel_send(channel, &late.base, FAKE_WAIT_MS);
+        fake_vcpu_notice(channel, POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_RESET, 0);
+    }
+    fake_vcpu_notice(channel, POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_POWER_OFF, 0);
 }
 
 /* The guest waits for its power key (fake_devd presses it), then powers off. */
@@ -221,6 +236,8 @@ static int fake_vcpud(struct channel *channel)
                 fake_send_rubbish(channel);
             } else if (fake_says(behaviour, "key")) {
                 fake_vcpu_await_key(channel);
+            } else if (fake_says(behaviour, "chatter")) {
+                fake_vcpu_chatter(channel);
             } else if (fake_says(behaviour, "stuck")) {
                 fake_vcpu_stuck(channel, "nothing");
                 fake_vcpu_stuck(channel, "rng0");
