@@ -231,6 +231,7 @@ static bool stored_name(const char *name, char stored[11])
     return true;
 }
 
+/* 1 when nothing more need be read: the rest of a chain may be as long as the disk. */
 static int search_entries(void *context, const uint8_t *bytes, size_t size, struct error *err)
 {
     struct search *search = context;
@@ -252,7 +253,7 @@ static int search_entries(void *context, const uint8_t *bytes, size_t size, stru
                 (uint32_t)le16toh(entry.cluster_high) << 16 | le16toh(entry.cluster_low);
         }
     }
-    return 0;
+    return search->found || search->ended;
 }
 
 /* FAT16 has it in a place of its own. */
@@ -280,7 +281,7 @@ int fat_find(struct fat *fat, const char *name, struct fat_file *file, struct er
     int status = fat->is_32
                      ? walk_chain(fat, fat->root_cluster, UINT64_MAX, search_entries, &search, err)
                      : search_fixed_root(fat, &search, err);
-    if (status != 0) {
+    if (status < 0) {
         return status;
     }
     if (!search.found) {

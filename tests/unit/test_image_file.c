@@ -247,6 +247,22 @@ START_TEST(test_wrong_chains)
 }
 END_TEST
 
+/* What lies behind the entry that ends a directory may be as long as the disk, or nowhere. */
+START_TEST(test_nothing_is_read_behind_a_directory)
+{
+    struct gathered gathered = {0};
+
+    disk_make(disk, true);
+    disk_add(disk, "VMLINUX    ", "kernel", 6);
+    disk_link(disk, 2, 9);
+    disk_link(disk, 9, 5000000);
+    ck_assert_int_eq(read_file("VMLINUX", &gathered), 0);
+    ck_assert_uint_eq(gathered.length, 6);
+    ck_assert_int_eq(read_file("INITRD.IMG", &gathered), -ERROR_NOT_FOUND);
+    free(gathered.bytes);
+}
+END_TEST
+
 /* The boot sector's numbers, each in turn. */
 static const struct wrong_boot {
     unsigned offset;
@@ -428,6 +444,7 @@ int main(void)
     tcase_add_loop_test(tcase, test_entries_that_are_no_files, 0, 2);
     tcase_add_test(tcase, test_who_takes_may_end_it);
     tcase_add_test(tcase, test_wrong_chains);
+    tcase_add_test(tcase, test_nothing_is_read_behind_a_directory);
     tcase_add_loop_test(tcase, test_wrong_boot_sector, 0,
                         sizeof(wrong_boots) / sizeof(wrong_boots[0]));
     tcase_add_test(tcase, test_short_image);
