@@ -25,4 +25,28 @@ check "a race fails the test" reaches_the_output race thread 'data race'
 check "so does a use of freed memory" reaches_the_output freed address,undefined heap-use-after-free
 check "an overflow" reaches_the_output overflow address,undefined 'signed integer overflow'
 check "a leak" reaches_the_output leak address,undefined 'LeakSanitizer'
+
+# The daemons' own, where they have a sanitizer: vmmd starts another process, and the machine runs on.
+devices_child() {
+    BUILD=$build TMPDIR=$work "$BASH" -c '. tests/integration/lib.sh
+        rng() { "$vmctl" device list held | awk "\$1 == \"rng0\" { print \$NF }"; }
+        replaced() { # by another process, not by none
+            local now
+            now=$(rng) && [ -n "$now" ] && [ "$now" != - ] && [ "$now" != "$first" ]
+        }
+        daemon_start
+        "$vmctl" create held --kernel "$guest/vmlinux" --initrd "$guest/initrd.cpio.gz" --memory 160M 2>&1 >/dev/null
+        "$vmctl" start held >/dev/null
+        first=$(rng)
+        kill -SEGV "$first"
+        check "it is replaced" wait_for 60 replaced
+        "$vmctl" kill held >/dev/null
+        finish' tests/integration/devices >"$work/said" 2>&1
+}
+if slow_build; then
+    devices_child
+    check "a device that faults is replaced" grep -q '^ok - it is replaced' "$work/said"
+    check "and its report fails the test" sh -c "grep -q '^not ok - no sanitizer' '$work/said' &&
+        grep -q 'report.devd.*SEGV\|devd.*DEADLYSIGNAL\|SEGV on unknown address' '$work/said'"
+fi
 finish

@@ -176,19 +176,20 @@ static int verify(const char *path, const char *log)
 {
     struct qcow2 *image = open_all(path, true);
     uint64_t half = qcow2_size(image) / 2 & ~(uint64_t)(CHUNK - 1), blocks = half / BLOCK;
-    uint64_t wrong = 0, seen = 0;
+    uint64_t wrong = 0, seen = 0, failed = 0;
     uint64_t *least = calloc(blocks, sizeof(least[0])), bytes[BLOCK / 8];
     FILE *file = fopen(log, "r");
     struct record record;
 
-    while (file && fread(&record, sizeof(record), 1, file) == 1 && record.block < blocks) {
+    while (least && file && fread(&record, sizeof(record), 1, file) == 1 && record.block < blocks) {
         uint64_t *version = &least[record.block];
         *version = record.version > *version ? record.version : *version;
     }
     for (uint64_t i = 0; i < blocks; i++) {
         const struct iovec vector = {bytes, sizeof(bytes)};
-        if (qcow2_read(image, i * BLOCK, BLOCK, &vector, 1) < 0) {
-            return 1;
+        if (!least || qcow2_read(image, i * BLOCK, BLOCK, &vector, 1) < 0) {
+            failed++;
+            break;
         }
         seen += least[i] != 0;
         wrong += least[i] && (bytes[0] != i || bytes[1] < least[i]);
@@ -199,7 +200,11 @@ static int verify(const char *path, const char *log)
     }
     printf("%llu blocks were flushed, %llu are wrong\n", (unsigned long long)seen,
            (unsigned long long)wrong);
-    return wrong != 0;
+    if (file) {
+        fclose(file);
+    }
+    free(least);
+    return wrong != 0 || failed != 0;
 }
 
 int main(int argc, char **argv)
