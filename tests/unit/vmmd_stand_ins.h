@@ -172,6 +172,92 @@ static enum error_code fake_vcpu_plug(const char *behaviour, const Polyvisor__Vc
                                                     : ERROR_OK;
 }
 
+/* An answer, and whether this process leaves with it. */
+struct fake_vcpu_answer {
+    Polyvisor__VcpuReply reply;
+    Polyvisor__VcpuStats stats;
+    Polyvisor__Error message;
+    struct error err;
+    bool leave;
+};
+
+static void fake_vcpu_refuse(struct fake_vcpu_answer *answer, enum error_code code,
+                             const char *text)
+{
+    error_set(&answer->err, code, 0, "%s", text);
+    error_to_message(&answer->err, &answer->message);
+    answer->reply.error = &answer->message;
+}
+
+static void fake_vcpu_configured(const char *behaviour, const Polyvisor__VcpuConfigure *configure,
+                                 struct fake_vcpu_answer *answer)
+{
+    fake_vcpu_check_descriptors(configure);
+    if (fake_says(behaviour, "early-death")) {
+        _exit(3);
+    }
+    if (fake_says(behaviour, "refuse")) {
+        fake_vcpu_refuse(answer, ERROR_KERNEL, "not a kernel");
+        answer->leave = true;
+    }
+}
+
+static void fake_vcpu_decide(struct channel *channel, const char *behaviour,
+                             const Polyvisor__VcpuRequest *request, struct fake_vcpu_answer *answer)
+{
+    enum error_code code = ERROR_OK;
+
+    switch (request->body_case) {
+    case POLYVISOR__VCPU_REQUEST__BODY_CONFIGURE:
+        fake_vcpu_configured(behaviour, request->configure, answer);
+        break;
+    case POLYVISOR__VCPU_REQUEST__BODY_STATS:
+        answer->stats.retired = 12345;
+        answer->reply.stats = &answer->stats;
+        if (fake_says(behaviour, "when-asked")) {
+            fake_vcpu_stuck(channel, "rng0");
+        }
+        break;
+    case POLYVISOR__VCPU_REQUEST__BODY_ATTACH:
+    case POLYVISOR__VCPU_REQUEST__BODY_DETACH:
+        code = fake_vcpu_plug(behaviour, request);
+        if (code != ERROR_OK) {
+            fake_vcpu_refuse(answer, code, "as it is wanted");
+        }
+        break;
+    case POLYVISOR__VCPU_REQUEST__BODY_STOP:
+        answer->leave = true;
+        break;
+    default:
+        break;
+    }
+}
+
+static void fake_vcpu_started(struct channel *channel, const char *behaviour)
+{
+    if (fake_says(behaviour, "power-off")) {
+        fake_vcpu_notice(channel, POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_POWER_OFF, 0);
+    } else if (fake_says(behaviour, "failure")) {
+        fake_vcpu_notice(channel, POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_GUEST_FAILURE, 7);
+    } else if (fake_says(behaviour, "late-death")) {
+        fake_sleep_ms(20);
+        raise(SIGKILL);
+    } else if (fake_says(behaviour, "rubbish")) {
+        fake_send_rubbish(channel);
+    } else if (fake_says(behaviour, "key")) {
+        fake_vcpu_await_key(channel);
+    } else if (fake_says(behaviour, "chatter")) {
+        fake_vcpu_chatter(channel);
+    } else if (fake_says(behaviour, "stuck")) {
+        fake_vcpu_stuck(channel, "nothing");
+        fake_vcpu_stuck(channel, "rng0");
+    } else if (fake_says(behaviour, "hang")) {
+        pause();
+    } else if (fake_says(behaviour, "held")) {
+        raise(SIGSTOP); /* as somebody else might */
+    }
+}
+
 static int fake_vcpud(struct channel *channel)
 {
     char behaviour[128] = "";
@@ -179,76 +265,29 @@ static int fake_vcpud(struct channel *channel)
 
     while (
         !channel_receive(channel, &polyvisor__vcpu_request__descriptor, &message, FAKE_WAIT_MS)) {
-        Polyvisor__VcpuRequest *request = (Polyvisor__VcpuRequest *)message;
-        Polyvisor__VcpuReply reply = POLYVISOR__VCPU_REPLY__INIT;
-        Polyvisor__VcpuStats stats = POLYVISOR__VCPU_STATS__INIT;
-        Polyvisor__Error error;
-        struct error err;
-        bool leave = request->body_case == POLYVISOR__VCPU_REQUEST__BODY_STOP;
+        const Polyvisor__VcpuRequest *request = (const Polyvisor__VcpuRequest *)message;
+        struct fake_vcpu_answer answer = {.reply = POLYVISOR__VCPU_REPLY__INIT,
+                                          .stats = POLYVISOR__VCPU_STATS__INIT};
 
-        reply.id = request->id;
+        answer.reply.id = request->id;
         if (request->body_case == POLYVISOR__VCPU_REQUEST__BODY_CONFIGURE) {
-            fake_vcpu_check_descriptors(request->configure);
             snprintf(behaviour, sizeof(behaviour), "%s", request->configure->append);
-            if (fake_says(behaviour, "early-death")) {
-                _exit(3);
-            }
-            if (fake_says(behaviour, "refuse")) {
-                error_set(&err, ERROR_KERNEL, 0, "not a kernel");
-                error_to_message(&err, &error);
-                reply.error = &error;
-                leave = true;
-            }
-        } else if (request->body_case == POLYVISOR__VCPU_REQUEST__BODY_STATS) {
-            stats.retired = 12345;
-            if (fake_says(behaviour, "when-asked")) {
-                fake_vcpu_stuck(channel, "rng0");
-            }
-            reply.stats = &stats;
-        } else if (request->body_case == POLYVISOR__VCPU_REQUEST__BODY_ATTACH ||
-                   request->body_case == POLYVISOR__VCPU_REQUEST__BODY_DETACH) {
-            enum error_code code = fake_vcpu_plug(behaviour, request);
-            if (code != ERROR_OK) {
-                error_set(&err, code, 0, "as it is wanted");
-                error_to_message(&err, &error);
-                reply.error = &error;
-            }
         }
-        if (leave && fake_says(behaviour, "stay")) {
+        fake_vcpu_decide(channel, behaviour, request, &answer);
+        if (answer.leave && fake_says(behaviour, "stay")) {
             protobuf_c_message_free_unpacked(message, NULL);
             continue;
         }
-        channel_send(channel, &reply.base, FAKE_WAIT_MS);
+        channel_send(channel, &answer.reply.base, FAKE_WAIT_MS);
         if (request->body_case == POLYVISOR__VCPU_REQUEST__BODY_DEVICE_GONE &&
             !strcmp(request->device_gone->device, "rng0")) {
             fake_vcpu_notice(channel, POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_POWER_OFF, 0);
         }
         if (request->body_case == POLYVISOR__VCPU_REQUEST__BODY_START) {
-            if (fake_says(behaviour, "power-off")) {
-                fake_vcpu_notice(channel, POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_POWER_OFF, 0);
-            } else if (fake_says(behaviour, "failure")) {
-                fake_vcpu_notice(channel, POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_GUEST_FAILURE,
-                                 7);
-            } else if (fake_says(behaviour, "late-death")) {
-                fake_sleep_ms(20);
-                raise(SIGKILL);
-            } else if (fake_says(behaviour, "rubbish")) {
-                fake_send_rubbish(channel);
-            } else if (fake_says(behaviour, "key")) {
-                fake_vcpu_await_key(channel);
-            } else if (fake_says(behaviour, "chatter")) {
-                fake_vcpu_chatter(channel);
-            } else if (fake_says(behaviour, "stuck")) {
-                fake_vcpu_stuck(channel, "nothing");
-                fake_vcpu_stuck(channel, "rng0");
-            } else if (fake_says(behaviour, "hang")) {
-                pause();
-            } else if (fake_says(behaviour, "held")) {
-                raise(SIGSTOP); /* as somebody else might */
-            }
+            fake_vcpu_started(channel, behaviour);
         }
         protobuf_c_message_free_unpacked(message, NULL);
-        if (leave) {
+        if (answer.leave) {
             fake_sleep_ms(20);
             return 0;
         }
