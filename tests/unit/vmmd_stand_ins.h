@@ -239,9 +239,6 @@ static void fake_vcpu_started(struct channel *channel, const char *behaviour)
         fake_vcpu_notice(channel, POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_POWER_OFF, 0);
     } else if (fake_says(behaviour, "failure")) {
         fake_vcpu_notice(channel, POLYVISOR__VCPU_NOTICE_KIND__VCPU_NOTICE_GUEST_FAILURE, 7);
-    } else if (fake_says(behaviour, "late-death")) {
-        fake_sleep_ms(20);
-        raise(SIGKILL);
     } else if (fake_says(behaviour, "rubbish")) {
         fake_send_rubbish(channel);
     } else if (fake_says(behaviour, "key")) {
