@@ -37,8 +37,7 @@ static void reaper_collect_first(struct reaper *reaper)
 static void reaper_set_timer(struct reaper *reaper)
 {
     uint64_t now = clock_monotonic_ns(), due = reaper->waiting[reaper->first].due_ns;
-    uint64_t left_us = due > now ? (due - now) / 1000 + 1 : 0;
-    struct timeval left = {(time_t)(left_us / 1000000), (suseconds_t)(left_us % 1000000)};
+    const struct timeval left = clock_timeval(due > now ? due - now : 0);
 
     event_add(reaper->timer, &left);
 }

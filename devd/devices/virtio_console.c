@@ -283,8 +283,11 @@ static bool host_open(const struct port *port)
     return port->is_console || console_attached(port->console);
 }
 
+/* The longest message there is: one with a name. */
+#define MESSAGE_MAX (sizeof(struct virtio_console_control) + PORT_NAME_MAX)
+
 /* The next message of that port, into `bytes`; its size. */
-static size_t next_message(struct port *port, uint8_t bytes[64])
+static size_t next_message(struct port *port, uint8_t bytes[MESSAGE_MAX])
 {
     static const struct {
         unsigned message;
@@ -333,7 +336,7 @@ static struct port *port_to_tell_of(const struct device *device)
 static void tell_request(struct device *device, const struct virtqueue_chain *chain)
 {
     struct port *port = port_to_tell_of(device);
-    uint8_t bytes[64];
+    uint8_t bytes[MESSAGE_MAX];
     size_t written = 0;
 
     if (port) {
