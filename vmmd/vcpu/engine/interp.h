@@ -33,6 +33,19 @@ typedef uint64_t interp_slot __attribute__((may_alias));
         INTERP_JUMP(to);                                                                           \
     } while (0)
 
+/* X(condition of the IR, its name, what it says of a and b), both uint64_t. */
+#define INTERP_CONDITIONS(X)                                                                       \
+    X(IR_EQ, eq, a == b)                                                                           \
+    X(IR_NE, ne, a != b)                                                                           \
+    X(IR_LT, lt, (int64_t)a < (int64_t)b)                                                          \
+    X(IR_GE, ge, (int64_t)a >= (int64_t)b)                                                         \
+    X(IR_LTU, ltu, a < b)                                                                          \
+    X(IR_GEU, geu, a >= b)                                                                         \
+    X(IR_LE, le, (int64_t)a <= (int64_t)b)                                                         \
+    X(IR_GT, gt, (int64_t)a > (int64_t)b)                                                          \
+    X(IR_LEU, leu, a <= b)                                                                         \
+    X(IR_GTU, gtu, a > b)
+
 /* The slow part of a handler, by the ordinary calling convention, so that it may have variables in
  * memory (address sanitizer cannot instrument such in a preserve_none function). False: an
  * exception is pending. */

@@ -178,18 +178,6 @@ const struct interp_operation interp_exit_pc = {lower_terminator, {exit_set}};
 /* --- branches: exits[0] taken, exits[1] not; an immediate operand is in the step that follows --
  */
 
-#define CONDITIONS(X)                                                                              \
-    X(IR_EQ, eq, a == b)                                                                           \
-    X(IR_NE, ne, a != b)                                                                           \
-    X(IR_LT, lt, (int64_t)a < (int64_t)b)                                                          \
-    X(IR_GE, ge, (int64_t)a >= (int64_t)b)                                                         \
-    X(IR_LTU, ltu, a < b)                                                                          \
-    X(IR_GEU, geu, a >= b)                                                                         \
-    X(IR_LE, le, (int64_t)a <= (int64_t)b)                                                         \
-    X(IR_GT, gt, (int64_t)a > (int64_t)b)                                                          \
-    X(IR_LEU, leu, a <= b)                                                                         \
-    X(IR_GTU, gtu, a > b)
-
 /* Two copies of the way on, so that the host predicts the taken and the other path apart. */
 #define HANDLER_BRANCH(name, second, expression)                                                   \
     INTERP_HANDLER(name)                                                                           \
@@ -206,7 +194,7 @@ const struct interp_operation interp_exit_pc = {lower_terminator, {exit_set}};
 #define X(condition, name, expression)                                                             \
     HANDLER_BRANCH(branch_##name##_register, SLOT(ip->b), expression)                              \
     HANDLER_BRANCH(branch_##name##_immediate, (uint64_t)ip[1].imm, expression)
-CONDITIONS(X)
+INTERP_CONDITIONS(X)
 #undef X
 
 static void lower_branch(struct lowering *lowering, const struct ir_op *op,
@@ -215,7 +203,7 @@ static void lower_branch(struct lowering *lowering, const struct ir_op *op,
     static interp_handler *const handlers[][2] = {
 #define X(condition, name, expression)                                                             \
     [condition] = {branch_##name##_register, branch_##name##_immediate},
-        CONDITIONS(X)
+        INTERP_CONDITIONS(X)
 #undef X
     };
     (void)operation;

@@ -203,22 +203,10 @@ const struct interp_operation interp_shladduw = {lower_plain, {shladduw_plain}};
 
 /* --- conditions: two operations' worth of variants, chosen by aux ---------------------------- */
 
-#define CONDITIONS(X)                                                                              \
-    X(IR_EQ, eq, a == b)                                                                           \
-    X(IR_NE, ne, a != b)                                                                           \
-    X(IR_LT, lt, (int64_t)a < (int64_t)b)                                                          \
-    X(IR_GE, ge, (int64_t)a >= (int64_t)b)                                                         \
-    X(IR_LTU, ltu, a < b)                                                                          \
-    X(IR_GEU, geu, a >= b)                                                                         \
-    X(IR_LE, le, (int64_t)a <= (int64_t)b)                                                         \
-    X(IR_GT, gt, (int64_t)a > (int64_t)b)                                                          \
-    X(IR_LEU, leu, a <= b)                                                                         \
-    X(IR_GTU, gtu, a > b)
-
 #define X(condition, name, expression)                                                             \
     HANDLER_BINARY(setcc_##name, register, SLOT(ip->b), expression)                                \
     HANDLER_BINARY(setcc_##name, immediate, (uint64_t)ip->imm, expression)
-CONDITIONS(X)
+INTERP_CONDITIONS(X)
 #undef X
 
 static void lower_setcc(struct lowering *lowering, const struct ir_op *op,
@@ -227,7 +215,7 @@ static void lower_setcc(struct lowering *lowering, const struct ir_op *op,
     static interp_handler *const handlers[][2] = {
 #define X(condition, name, expression)                                                             \
     [condition] = {setcc_##name##_register, setcc_##name##_immediate},
-        CONDITIONS(X)
+        INTERP_CONDITIONS(X)
 #undef X
     };
     (void)operation;
