@@ -10,6 +10,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <linux/vm_sockets.h> /* wants sys/socket.h */
+
 #define CONNECTIONS_MAX SESSIONS_MAX
 #define INCOMING_MAX    (sizeof(struct agent_header) + AGENT_FRAME_MAX)
 #define OUTGOING_MAX    (2 * (AGENT_DATA_MAX + 64))
@@ -255,10 +257,28 @@ static void receive(struct service *service, struct connection *connection)
     memmove(connection->from, connection->from + done, connection->incoming);
 }
 
+/* Over a vsock, the host alone: a process of the guest may reach us, too, where the kernel has the
+ * loopback for it, and what we do is root's. */
+static bool is_welcome(const struct service *service, const struct sockaddr_storage *peer)
+{
+    struct sockaddr_vm address;
+
+    memcpy(&address, peer, sizeof(address));
+    return !service->agent->in_guest ||
+           (peer->ss_family == AF_VSOCK && address.svm_cid == VMADDR_CID_HOST);
+}
+
 static void accept_client(struct service *service)
 {
-    int fd = accept4(service->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    struct sockaddr_storage peer = {.ss_family = AF_UNSPEC};
+    socklen_t size = sizeof(peer);
+    int fd =
+        accept4(service->listener, (struct sockaddr *)&peer, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
+    if (fd >= 0 && !is_welcome(service, &peer)) {
+        close(fd);
+        return;
+    }
     for (unsigned i = 0; fd >= 0 && i < CONNECTIONS_MAX; i++) {
         struct connection *connection = &service->connections[i];
         if (connection->fd < 0) {

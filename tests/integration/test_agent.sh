@@ -68,6 +68,14 @@ check "for people, too" grep -q '^ISA: *riscv64' <("$vmctl" agent status plain)
 "$vmctl" agent pong plain 2>/dev/null
 is "an unknown question" 2 $?
 
+# Who is in the guest is nobody to its agent: HELLO over the guest's own loopback gets no WELCOME.
+gx plain -- sh -c '(vsock echo 7000 & echo $! >/tmp/echo) >/dev/null 2>&1'
+loops() { [ "$(gx plain -- sh -c 'echo through | vsock send 7000 1' 2>/dev/null)" = through ]; }
+check "the guest has a loopback" wait_for 60 loops
+is "the agent listens to the host alone" 0 "$(gx plain -- sh -c \
+    '{ printf "\050\000\000\000\001\000\000\000PVAG\001\000\000\000"; head -c 32 /dev/zero; } | vsock send 5056 1 2>/dev/null | wc -c')"
+gx plain -- sh -c 'kill $(cat /tmp/echo)'
+
 # While this one waits, the next one boots.
 machine init init --append "quiet script=init clock=0"
 

@@ -1,7 +1,8 @@
 /*
  * Sockets between guest and host:
- *   vsock echo PORT     give back what comes to that port, to any number of clients, for ever
- *   vsock send PORT     connect to that port of the host, send standard input, print the answer
+ *   vsock echo PORT        give back what comes to that port, to any number of clients, for ever
+ *   vsock send PORT [CID]  connect to that port of the host, or of CID (1: this guest), send standard
+ *                          input, print the answer
  */
 #include <errno.h>
 #include <signal.h>
@@ -56,10 +57,9 @@ static int echo(int fd, struct sockaddr_vm *address)
 }
 
 /* The answer is read by a process of its own, so that neither side waits for the other. */
-static int send_all(int fd, struct sockaddr_vm *address)
+static int send_all(int fd, const struct sockaddr_vm *address)
 {
-    address->svm_cid = VMADDR_CID_HOST;
-    if (connect(fd, (struct sockaddr *)address, sizeof(*address)) < 0) {
+    if (connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0) {
         return failed("connect");
     }
     if (fork() == 0) {
@@ -74,11 +74,12 @@ int main(int argc, char **argv)
 {
     struct sockaddr_vm address = {.svm_family = AF_VSOCK};
 
-    if (argc != 3 || (strcmp(argv[1], "echo") && strcmp(argv[1], "send"))) {
-        fprintf(stderr, "usage: vsock echo|send PORT\n");
+    if (argc < 3 || argc > 4 || (strcmp(argv[1], "echo") && strcmp(argv[1], "send"))) {
+        fprintf(stderr, "usage: vsock echo PORT | send PORT [CID]\n");
         return 2;
     }
     address.svm_port = (unsigned)strtoul(argv[2], NULL, 10);
+    address.svm_cid = argc > 3 ? (unsigned)strtoul(argv[3], NULL, 10) : VMADDR_CID_HOST;
     int fd = socket(AF_VSOCK, SOCK_STREAM, 0);
     if (fd < 0) {
         return failed("socket");
