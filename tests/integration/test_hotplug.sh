@@ -59,8 +59,9 @@ heap_kib() { sed -n '/\[heap\]/,/^Rss/s/^Rss:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$1
 # In the guest: the name that its kernel gave to disk1.
 find_disk='for disk in /sys/block/vd*; do [ "$(cat $disk/serial)" != polyvisor-disk1 ] || break; done; disk=/dev/${disk##*/}'
 # In the guest: numbered sectors, each once the one before is on the disk, until the disk is gone.
-# (A dd that comes after the disk has gone makes a file of its name, which the next disk would be behind.)
-writer='i=0; while printf "%08d" $i | dd of=$disk bs=512 seek=$i conv=sync,notrunc oflag=direct 2>/dev/null && [ -b $disk ]; do
+# (fsync, not O_DIRECT: this dd gives that up for buffers that are not aligned, and what is written back when it
+# closes a disk that has gone is lost without a word. A dd that comes after the disk has gone makes a file of its name, which the next disk would be behind.)
+writer='i=0; while printf "%08d" $i | dd of=$disk bs=512 seek=$i conv=sync,notrunc,fsync 2>/dev/null && [ -b $disk ]; do
     echo $i >/tmp/last; i=$(((i + 1) % 20000)); done; [ -b $disk ] || rm -f $disk; echo end >/tmp/ended'
 start_writer() {
     in_guest "rm -f /tmp/last /tmp/ended; $find_disk; ($writer) >/dev/null 2>&1 &"
