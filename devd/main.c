@@ -536,7 +536,7 @@ static int live(struct devd *devd, struct error *err)
     int status = devd->model->shares_directory ? find_owner(devd, err) : 0;
     status = status < 0 ? status : isolate(devd, err);
     status = status < 0 ? status : limit_resources(devd->model, err);
-    if (status < 0 || !await_turn(devd)) {
+    if (status < 0) {
         return status;
     }
     devd->control = device_control_open(devd->control_path, err);
@@ -546,6 +546,9 @@ static int live(struct devd *devd, struct error *err)
     devd->base = event_base_new();
     if (!devd->base) {
         return error_set(err, ERROR_INTERNAL, ENOMEM, "no memory for the event loop");
+    }
+    if (!await_turn(devd)) {
+        return 0;
     }
     status = configure_device(devd, err);
     if (status == 0) {

@@ -410,8 +410,6 @@ int child_attach(struct child *child, struct event_base *base,
     child->beat_ms = CHILD_HEARTBEAT_MS;
     TAILQ_INIT(&child->requests);
 
-    /* What an earlier process left there would be taken for the new one. */
-    unlink(socket_path);
     child->channel = channel_connect(protocol->kind, NN_PAIR, socket_path);
     if (!child->channel) {
         return -errno;

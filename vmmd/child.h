@@ -96,7 +96,9 @@ struct child {
 };
 
 /* Watch the process `pid` that was just spawned, whose pidfd becomes the child's, and connect to
- * the control socket that it will bind. 0 or negative errno; either way child_release must follow.
+ * the control socket that it binds or will bind: the caller has removed what an earlier process
+ * left there, which would be taken for the new one. 0 or negative errno; either way child_release
+ * must follow.
  */
 int child_attach(struct child *child, struct event_base *base,
                  const struct child_protocol *protocol, const struct child_callbacks *callbacks,

@@ -217,6 +217,7 @@ static int spawn(struct compiler *compiler, const char *program)
     }
     result = spawn_process(&gate, program, argv, &list, &pid, &pidfd);
     if (!result) {
+        unlink(compiler->path); /* of an earlier one */
         result = child_attach(&compiler->child, compiler->host.base, &child_protocol_jit,
                               &compiler_callbacks, compiler, "jitd", pid, pidfd, compiler->path);
         result = result ? result : send_configure(compiler);

@@ -120,6 +120,7 @@ static void device_init(struct machine_device *device, const struct machine_devi
     memset(device->kick_fds, -1, sizeof(device->kick_fds));
     memset(device->call_fds, -1, sizeof(device->call_fds));
     snprintf(device->control_path, DEVICE_PATH_MAX, "%s/%s.sock", directory, device->id);
+    snprintf(device->spare_path, DEVICE_PATH_MAX, "%s/%s.next.sock", directory, device->id);
     if (kind->is_virtio) {
         snprintf(device->transport_path, DEVICE_PATH_MAX, "%s/%s.transport.sock", directory,
                  device->id);

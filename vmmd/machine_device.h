@@ -106,6 +106,7 @@ struct machine_device {
     int kick_fds[DEVICE_QUEUES_MAX];
     int call_fds[DEVICE_QUEUES_MAX + 1];
     char control_path[DEVICE_PATH_MAX];   /* of its process */
+    char spare_path[DEVICE_PATH_MAX];     /* of its spare, likewise; they change places with it */
     char transport_path[DEVICE_PATH_MAX]; /* virtio: towards vcpud, which binds it */
     char console_path[DEVICE_PATH_MAX];
 

@@ -191,6 +191,7 @@ static int machine_spawn(const struct machine *machine, struct spawn_gate *gate,
     if (result) {
         return result;
     }
+    unlink(process->control_path); /* of an earlier one */
     return child_attach(child, machine->host->base, process->protocol, process->callbacks,
                         process->owner, role, pid, pidfd, process->control_path);
 }
@@ -210,16 +211,18 @@ static int machine_spawn_vcpu(struct machine *machine, struct spawn_gate *gate)
     return result ? result : machine_spawn(machine, gate, &process, "vcpud", &machine->vcpu);
 }
 
-/* Points into `device` and into itself. 0 or negative errno. */
-static int machine_describe_device(struct machine_device *device, struct machine_process *process)
+/* What binds `control_path` as its process. Points into `device` and into itself. 0 or negative
+ * errno. */
+static int machine_describe_device(struct machine_device *device, char *control_path,
+                                   struct machine_process *process)
 {
     *process = (struct machine_process){
         .program = machine_device_program(device),
-        .control_path = device->control_path,
+        .control_path = control_path,
         .protocol = &child_protocol_device,
         .callbacks = &machine_device_callbacks,
         .owner = device,
-        .argv = {(char *)machine_device_program(device), "--control", device->control_path, "--id",
+        .argv = {(char *)machine_device_program(device), "--control", control_path, "--id",
                  device->id, "--kind", (char *)machine_device_model(device)},
     };
     if (machine_device_folder(device, process->folder, sizeof(process->folder))) {
@@ -234,7 +237,7 @@ static int machine_spawn_device(struct machine_device *device, struct spawn_gate
 {
     struct machine_process process;
     char role[sizeof(device->child.role)];
-    int result = machine_describe_device(device, &process);
+    int result = machine_describe_device(device, device->control_path, &process);
 
     snprintf(role, sizeof(role), "devd/%s", device->id);
     machine_device_prepare(device);
@@ -249,7 +252,8 @@ void machine_keep_spare(struct machine_device *device)
 
     device->namespace_fd = spare_hold_namespace(device->child.pid);
     spare_discard(&device->spare); /* there should be none */
-    int result = machine_describe_device(device, &process);
+    int result = machine_describe_device(device, device->spare_path, &process);
+    unlink(device->spare_path); /* of the device's last process but one */
     result = result ? result : machine_find_program(device->machine, process.program, path);
     if (!result) {
         result = spare_start(&device->spare, path, process.argv, &process.list, legacy_fd);
@@ -429,10 +433,13 @@ static int machine_relaunch_anew(struct machine_device *device)
 static int machine_relaunch_spare(struct machine_device *device, pid_t pid, int pidfd, int pipe_fd,
                                   bool recorded)
 {
-    char role[sizeof(device->child.role)];
+    char role[sizeof(device->child.role)], path[DEVICE_PATH_MAX];
 
     snprintf(role, sizeof(role), "devd/%s", device->id);
     machine_device_prepare(device);
+    memcpy(path, device->control_path, sizeof(path));
+    memcpy(device->control_path, device->spare_path, sizeof(path));
+    memcpy(device->spare_path, path, sizeof(path));
     int result =
         child_attach(&device->child, device->machine->host->base, &child_protocol_device,
                      &machine_device_callbacks, device, role, pid, pidfd, device->control_path);
@@ -470,6 +477,7 @@ void machine_drop_device(struct machine *machine, size_t at)
     machine_device_close(device);
     /* A process that was killed leaves its sockets. */
     unlink(device->control_path);
+    unlink(device->spare_path);
     if (device->transport_path[0] && !device->plugged_in) {
         unlink(device->transport_path);
     }

@@ -1,6 +1,6 @@
 /*
  * A process that stands ready to take the place of a device's: it has its program, its libraries
- * and its confinement, and waits for a byte before it binds its control socket. A device gets one
+ * and its confinement, has bound its control socket, and waits for a byte. A device gets one
  * once it has died, because what died once may die again: nobody who never needs one pays for it.
  *
  * A spare belongs to one device and has inherited the device's descriptors; it knows nothing of the

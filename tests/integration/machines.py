@@ -94,7 +94,7 @@ def process_of(machine, device):
                     standby = file.read() == "devd-standby\n"
             except OSError:
                 continue
-            if not standby and f"/vms/{machine}/{device}.sock" in " ".join(words):
+            if not standby and re.search(rf"/vms/{machine}/{device}(\.next)?\.sock", " ".join(words)):
                 return int(pid)
     return 0
 

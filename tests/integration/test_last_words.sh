@@ -14,7 +14,7 @@ state_is() {
     "$vmctl" show box | grep -q "^State: *$1"
 }
 console_process() {
-    pgrep -f "^devd .*$work/run/vms/box/serial0.sock"
+    pgrep -f "^devd .*$work/run/vms/box/serial0[.](next[.])?sock"
 }
 is_replaced() { # PID
     local now

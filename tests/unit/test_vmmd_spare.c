@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -58,6 +59,35 @@ START_TEST(a_spare_that_cannot_be_started_keeps_no_legacy)
 }
 END_TEST
 
+/* One that was stopped or has ended would keep the guest waiting. */
+START_TEST(only_a_spare_that_is_fit_is_taken)
+{
+    const struct {
+        int signal, change;
+    } ends[] = {{SIGSTOP, WSTOPPED}, {SIGKILL, WEXITED}};
+    const struct fdlist none = {.count = 0};
+    struct spare spare = {0};
+    int pidfd, pipe_fd;
+    siginfo_t info;
+    pid_t pid;
+
+    ck_assert_int_eq(spare_start(&spare, "/bin/sleep", idle, &none, -1), 0);
+    ck_assert_int_eq(kill(spare.pid, ends[_i].signal), 0);
+    ck_assert_int_eq(waitid(P_PID, (id_t)spare.pid, &info, ends[_i].change | WNOWAIT), 0);
+    ck_assert(!spare_take(&spare, &pid, &pidfd, &pipe_fd));
+    ck_assert_int_eq(spare.pid, 0);
+    ck_assert(!spare_take(&spare, &pid, &pidfd, &pipe_fd)); /* there is none */
+    ck_assert_int_eq(spare_start(&spare, "/bin/sleep", idle, &none, -1), 0);
+    pid_t next = spare.pid;
+    ck_assert(spare_take(&spare, &pid, &pidfd, &pipe_fd));
+    ck_assert_int_eq(pid, next);
+    spare_release(pipe_fd);
+    ck_assert_int_eq(kill(pid, SIGKILL), 0);
+    ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+    close(pidfd);
+}
+END_TEST
+
 START_TEST(a_namespace_is_held_by_a_descriptor)
 {
     struct stat held, own;
@@ -82,6 +112,7 @@ int main(void)
     tcase_add_test(all, a_legacy_is_the_spares_to_let_go_of);
     tcase_add_test(all, a_spare_that_cannot_be_started_keeps_no_legacy);
     tcase_add_test(all, a_namespace_is_held_by_a_descriptor);
+    tcase_add_loop_test(all, only_a_spare_that_is_fit_is_taken, 0, 2);
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

@@ -415,14 +415,15 @@ static int fake_main(int argc, char **argv, const char *name)
     if (fdlist_inherit(&fake_descriptors)) {
         return 1;
     }
-    if (!fake_turn()) {
-        return 0;
-    }
     struct channel *channel =
         channel_bind(is_vcpu ? CHANNEL_VCPU : CHANNEL_DEVICE, NN_PAIR, fake_path);
 
     if (!channel) {
         return 1;
+    }
+    if (!fake_turn()) {
+        channel_close(channel);
+        return 0;
     }
     int status = is_vcpu ? fake_vcpud(channel) : fake_devd(channel, argv[4]);
     channel_close(channel);
