@@ -2,7 +2,7 @@
 # Each test function calls ok NAME or not_ok NAME DETAIL; `finish` gives the exit status.
 #
 # PLAIN="vcpud": in a build with sanitizers these programs are taken from the one without. Unless it is said
-# (PLAIN= for none), that is vcpud where threads are watched: a guest would be sixty times slower.
+# (PLAIN= for none), that is vcpud where threads are watched: a guest would be twenty times slower.
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cd "$top" || exit 1

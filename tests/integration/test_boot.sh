@@ -25,7 +25,7 @@ opensbi=usr/lib/riscv64-linux-gnu/opensbi/generic
 boots opensbi-dynamic --cpus 2 --firmware "$guest/root/$opensbi/fw_dynamic.bin"
 check "OpenSBI spoke" grep -q 'OpenSBI v' "$work/opensbi-dynamic.out"
 boots opensbi-jump --cpus 2 --firmware "$guest/root/$opensbi/fw_jump.bin"
-boots opensbi-of-the-host --cpus 1 --firmware "/$opensbi/fw_jump.bin"
+boots opensbi-host --cpus 1 --firmware "/$opensbi/fw_jump.bin"
 
 # OpenSBI hands on to U-Boot, which finds the kernel on a partition of a virtio disk.
 uboot_disk() { # IMAGE: one bootable partition of 127 MiB at 1 MiB, with an extlinux configuration
