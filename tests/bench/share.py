@@ -34,12 +34,14 @@ def git(folder, *arguments):
                     "-C", folder, *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
-def make_share(folder, tree):
+def make_share(folder, tree, with_git):
     """What the first peer finds in its directory."""
     os.mkdir(folder)
     with open(f"{folder}/fio.data", "wb") as data:
         for _ in range(64):
             data.write(os.urandom(1 << 20))
+    if not with_git:
+        return
     if not shutil.which("git"):
         versus.progress("no git on this host: nothing to check out")
         return
@@ -72,7 +74,7 @@ def main():
             shutil.copytree(shares[0], folder, symlinks=True)
         else:
             make_tree(tree, args.files)
-            make_share(folder, tree)
+            make_share(folder, tree, not args.only or any("git" in word for word in args.only))
         shares.append(folder)
         disk = {"format": "raw", "cache": "writeback", "aio": "threads", "readonly": True}
         return Guest(setup, peer, f"bench-share seconds={args.seconds}", args.disk, scratch=(tree, disk),
