@@ -196,16 +196,19 @@ else
 fi
 mkdir -p "$work/machines"
 [ -z "$unprivileged" ] || chown 65534:65534 "$work/machines"
-"$vmctl" create --image debian --image-size 3G --cpus 2 --memory 1G stays >"$work/out" 2>&1
+printf '#cloud-config\nhostname: lasting\nruncmd:\n  - echo once >>/root/runs\n' >"$work/for-guest/lasting"
+"$vmctl" create --image debian --image-size 3G --cpus 2 --memory 1G --cloud-init "$work/for-guest/lasting" stays >"$work/out" 2>&1
 is "a machine is made of it that stays" "0 " "$? $(cat "$work/out")"
 "$vmctl" start stays
-is "it runs, with a network" "0 ready" "$? $(timeout "$limit" "$vmctl" exec --wait 20m -n stays -- sh -c '
-    /usr/lib/polyvisor/ready && passwd -d root >&2 && echo kept >/root/file && echo ready' 2>/dev/null)"
+is "it runs, with a network, and has taken its seed disk" "0 ready lasting once" "$? $(timeout "$limit" "$vmctl" exec --wait 20m -n stays -- sh -c '
+    /usr/lib/polyvisor/ready && passwd -d root >&2 && echo kept >/root/file
+    cloud-init status --wait >&2; echo ready $(hostname) $(cat /root/runs)' 2>/dev/null)"
 "$vmctl" stop --timeout 10m stays >"$work/out" 2>&1
 is "it shuts down when it is asked" "0 power-off" "$? $("$vmctl" --json show stays | sed -n 's/.*"end_reason": *"\([^"]*\)".*/\1/p')"
 "$vmctl" start stays
-is "the next start finds what it kept, and the room" "0 kept grown" "$? $(timeout "$limit" "$vmctl" exec --wait 20m -n stays -- sh -c '
-    cat /root/file; [ $(df -m --output=size / | tail -n 1) -gt 2600 ] && echo grown' 2>/dev/null | tr '\n' ' ' | sed 's/ $//')"
+is "the next start finds what it kept, and the room; its seed is not new" "0 kept grown once lasting" "$? $(timeout "$limit" "$vmctl" exec --wait 20m -n stays -- sh -c '
+    cat /root/file; [ $(df -m --output=size / | tail -n 1) -gt 2600 ] && echo grown
+    cloud-init status --wait >&2; cat /root/runs; hostname' 2>/dev/null | tr '\n' ' ' | sed 's/ $//')"
 timeout "$limit" "$vmctl" console stays <"$work/keyboard" >"$work/console" 2>/dev/null &
 client=$!
 exec 8>"$work/keyboard"

@@ -186,15 +186,18 @@ fi
 
 export POLYVISOR_MACHINE_DIR=$work/machines
 daemon_start
-"$vmctl" --quiet create --image tiny --image-size 128M --net none stays 2>"$work/err"
+"$vmctl" --quiet create --image tiny --image-size 128M --net none --cloud-init "$work/user-data" stays 2>"$work/err"
 is "a machine is created from an image" "0 " "$? $(cat "$work/err")"
 mv "$tiny" "$work/away.img"
+mv "$work/user-data" "$work/away-data"
 "$vmctl" --quiet start stays
-is "it needs the image no more, and has an agent to talk to" "0 $((128 * 2048))" \
-    "$? $(timeout 300 "$vmctl" exec --wait 2m -n stays -- sh -c 'cat /sys/block/vda/size
+is "it needs neither image nor user-data any more, and has an agent to talk to" "0 $((128 * 2048)) 1 1" \
+    "$? $(timeout 300 "$vmctl" exec --wait 2m -n stays -- sh -c '
+    echo $(cat /sys/block/vda/size /sys/block/vdb/ro) $(grep -ac "hostname: seeded" /dev/vdb)
     echo mine | dd of=/dev/vda bs=512 seek=2000 conv=notrunc 2>/dev/null; sync')"
 "$vmctl" --quiet kill stays
 mv "$work/away.img" "$tiny"
+mv "$work/away-data" "$work/user-data"
 # Its system gets a new initrd: zeroes behind the last are nothing to a kernel.
 { cat "$guest/test-initrd.cpio.gz"; head -c 4096 /dev/zero; } >"$work/new-initrd"
 mcopy -o -i "$work/machines/stays/disk.img@@1M" "$work/new-initrd" ::INITRD.IMG
