@@ -7,6 +7,7 @@ Ratios are QEMU's time for the same work divided by ours: above 1 we are faster.
 """
 import io
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -55,14 +56,26 @@ def make_share(folder, tree, with_git):
     shutil.rmtree(f"{work}/tree")
 
 
+def known_files_fit(files):
+    """Whether the peer's server may have as many files open: it keeps each that its guest knows."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if most != resource.RLIM_INFINITY and files + files // 50 + 500 > most:
+        versus.progress(f"virtiofsd keeps a file open for each that the guest knows, and this host allows {most} "
+                        "(ulimit -Hn): --files must be fewer, or the limit higher")
+        return False
+    return True
+
+
 def main():
     parser = versus.arguments(__doc__)
     parser.add_argument("--seconds", type=int, default=2, help="each measurement of fio takes one more")
     parser.add_argument("--files", type=int, default=2000, help="of the archive; a kernel has 80000: 1.3 GB, "
-                        "four times that for a while, and a quarter of an hour")
+                        "four times that for a while, and a limit of open files (ulimit -Hn) above it")
     parser.add_argument("--folder", help="where the shared directories are made; it decides on their file system")
     parser.add_argument("--cache", default="auto", help="cache mode of both")
     args = parser.parse_args()
+    if not known_files_fit(args.files):
+        return 2
     # The archive is a disk to the guests: there it need not fit into memory, nor come through the share.
     made = os.path.abspath(tempfile.mkdtemp(prefix="pvshare", dir=args.folder))
     tree = f"{made}/tree.tar"
