@@ -1,7 +1,6 @@
 /* A virtio device that is taken from the guest: when its driver has let go, by force, and not while
  * a CPU waits for it. */
 #include "tests/unit/virtio_transport_host.h"
-#include <sched.h>
 
 static void let_go(void)
 {
@@ -117,130 +116,6 @@ START_TEST(nobody_waits_for_a_cpu_that_waits)
 }
 END_TEST
 
-/* ---- Harts that do not care ---- */
-
-#define HARTS  4
-#define ROUNDS 60
-
-static _Atomic bool harts_stop;
-
-static uint64_t hart_random(uint64_t *state_of)
-{
-    *state_of = *state_of * UINT64_C(6364136223846793005) + 1442695040888963407u;
-    return *state_of >> 33;
-}
-
-/* One access, anywhere that the device may be, but none for which a CPU would wait for the device's
- * process. What it reads is of no interest. */
-static void hart_step(uint64_t *random)
-{
-    static const uint16_t commands[] = {0, PCI_COMMAND_MEMORY,
-                                        PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER,
-                                        PCI_COMMAND_MEMORY | PCI_COMMAND_INTX_DISABLE};
-    static const uint8_t steps[] = {0, 0, VIRTIO_CONFIG_S_ACKNOWLEDGE, STATUS_READY};
-    uint64_t what = hart_random(random), place = MMIO + (hart_random(random) & 7) * 0x4000, value;
-    const uint64_t space = ECAM + (SLOT << 15);
-
-    switch (what % 8) {
-    case 0:
-        bus_write(bus, space + PCI_COMMAND, 2, commands[what >> 3 & 3]);
-        break;
-    case 1: /* a BAR, or half of one */
-        bus_write(bus, space + (what & 8 ? PCI_BASE_ADDRESS_4 : PCI_BASE_ADDRESS_0), 4, place);
-        break;
-    case 2:
-        bus_write(bus, space + (hart_random(random) & 0xfc), 4, hart_random(random));
-        break;
-    case 3:
-        bus_read(bus, space + (hart_random(random) & 0xfc), 4, &value);
-        break;
-    case 4:
-        bus_write(bus, place + VIRTIO_PCI_COMMON_STATUS, 1, steps[what >> 3 & 3]);
-        break;
-    case 5:
-        bus_write(bus, place + (hart_random(random) & 0x1ffc), 4, hart_random(random) & 0xff);
-        break;
-    default:
-        bus_read(bus, place + (hart_random(random) & 0x3ffc), 4, &value);
-        break;
-    }
-}
-
-static void *hart_main(void *number)
-{
-    uint64_t random = (uint64_t)(uintptr_t)number;
-
-    while (!atomic_load(&harts_stop)) {
-        hart_step(&random);
-    }
-    return NULL;
-}
-
-static void plug_in(void)
-{
-    struct error err = {0};
-    const struct virtio_pci_config config = {
-        .name = "disk0",
-        .kind = "virtio-blk",
-        .slot = SLOT,
-        .queue_count = 2,
-        .state = state,
-        .memory = &memory,
-        .client = client,
-        .unresponsive = device_timed_out,
-        .kick = {kicks[0], kicks[1]},
-    };
-
-    transport_client_forget(client);
-    device = virtio_pci_create(host, &config, &err);
-    ck_assert_msg(device != NULL, "%s", err.message);
-}
-
-/* The guest touches the slot with all harts while devices come and go there. */
-START_TEST(harts_may_touch_what_comes_and_goes)
-{
-    pthread_t harts[HARTS];
-
-    peer_start(PEER_ANSWERS);
-    atomic_store(&harts_stop, false);
-    for (uintptr_t i = 0; i < HARTS; i++) {
-        ck_assert_int_eq(pthread_create(&harts[i], NULL, hart_main, (void *)(i + 1)), 0);
-    }
-    for (unsigned i = 0; i < ROUNDS; i++) {
-        if (i % 2) {
-            virtio_pci_unplug(device, true);
-        }
-        while (!virtio_pci_unplug(device, false)) {
-            sched_yield();
-        }
-        virtio_pci_remove(device);
-        virtio_pci_destroy(device);
-        plug_in();
-    }
-    atomic_store(&harts_stop, true);
-    for (unsigned i = 0; i < HARTS; i++) {
-        pthread_join(harts[i], NULL);
-    }
-    ck_assert_uint_eq(timeouts, 0);
-    /* And for a driver that behaves all is as it was. */
-    map_bar();
-    set_status(0);
-    start_driver();
-    ck_assert_uint_eq(status(), STATUS_READY | VIRTIO_CONFIG_S_DRIVER_OK);
-}
-END_TEST
-
-static void no_message(void *controller, uint64_t address, uint32_t data)
-{
-    (void)controller, (void)address, (void)data;
-}
-
-static void setup_with_messages(void)
-{
-    on_message = no_message;
-    setup_patient();
-}
-
 int main(void)
 {
     const TTest *const tests[] = {
@@ -256,11 +131,6 @@ int main(void)
     }
     Suite *suite = suite_create("virtio_unplug");
     suite_add_tcase(suite, cases);
-    TCase *together = tcase_create("together");
-    tcase_add_checked_fixture(together, setup_with_messages, teardown);
-    tcase_set_timeout(together, 60);
-    tcase_add_test(together, harts_may_touch_what_comes_and_goes);
-    suite_add_tcase(suite, together);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
     int failed = srunner_ntests_failed(runner);
