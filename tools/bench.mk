@@ -1,7 +1,7 @@
 # make bench [ENGINE=interp|baseline|auto[,...]] [BENCH_FLAGS="--json --only NAME... --no-real"]
 #
 # make bench-net [BENCH_FLAGS="--repetitions N --cpus N"]: the network, by iperf3.
-# make bench-share [BENCH_FLAGS="--files N --cache always --only WORD..."]: a shared directory, against virtiofsd. As
+# make bench-share [BENCH_FLAGS="--files N --theirs 9p --only WORD..."]: a shared directory, against virtiofsd. As
 #     many files as a kernel has: BENCH_FLAGS="--files 80000 --repetitions 1 --only untar walk remove git".
 # make bench-recovery [KILLS=200] [KINDS="disk rng all"]: how long devices are away when they are killed.
 # make bench-disk [BENCH_FLAGS="--repetitions N --cpus N --cache none --format qcow2 --only WORD..."]: disks, by fio.

@@ -45,9 +45,16 @@ class Measurement:
 VIRTIOFSD = "/usr/lib/qemu/virtiofsd"
 
 
-def start_virtiofsd(work, share):
+@dataclasses.dataclass
+class Share:
+    """A directory of the host, the guest's by the name "bench"."""
+    folder: str
+    cache: str   # of virtio-fs
+    theirs: str  # what QEMU shares it with: "virtiofsd" or "9p"
+
+
+def start_virtiofsd(work, folder, cache):
     """The server of QEMU's virtio-fs device: it, and the path of its socket."""
-    folder, cache = share
     socket = os.path.join(work, "virtiofsd.sock")
     server = subprocess.Popen([VIRTIOFSD, f"--socket-path={socket}", "-o", f"source={folder}", "-o", f"cache={cache}"],
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -58,7 +65,7 @@ def start_virtiofsd(work, share):
     return server, socket
 
 
-def qemu_command(setup, append, disk, net, scratch, socket=None):
+def qemu_command(setup, append, disk, net, scratch, share=None, socket=None):
     command = ["qemu-system-riscv64", "-M", "virt", "-cpu", "rv64", "-smp", str(setup.cpus), "-m", setup.memory,
                "-nographic", "-no-reboot", "-kernel", setup.kernel, "-initrd", setup.initrd, "-append", append]
     if disk:
@@ -71,6 +78,8 @@ def qemu_command(setup, append, disk, net, scratch, socket=None):
                     "-device", "virtio-blk-pci,drive=scratch"]
     if net:
         command += ["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net"]
+    if share and share.theirs == "9p":
+        command += ["-virtfs", f"local,path={share.folder},mount_tag=bench,security_model=none"]
     if socket:
         command += ["-object", f"memory-backend-memfd,id=ram,size={setup.memory},share=on",
                     "-machine", "memory-backend=ram", "-chardev", f"socket,id=share,path={socket}",
@@ -96,7 +105,7 @@ def polyvisor_command(setup, peer, append, disk, net, scratch, share=None):
     if net:
         command += ["--net", f"user{rings}"]
     if share:
-        command += ["--share", f"{share[0]}:bench,cache={share[1]}"]
+        command += ["--share", f"{share.folder}:bench,cache={share.cache}"]
     return command
 
 
@@ -104,16 +113,16 @@ class Guest:
     """One boot. `peer` is "qemu" or one of our engines, perhaps with an irqchip ("auto/plic") or without
     packed rings ("auto/packed=off"); `cache` names the folder
     for compiled code, `scratch` is the path of a second disk, with its options (format, cache, aio, perhaps
-    readonly), `share` a directory to share as "bench", with its cache mode."""
+    readonly)."""
 
     def __init__(self, setup, peer, script, disk=None, net=False, cache="cache", scratch=None, share=None):
         self.setup, self.peer = setup, peer
         self.work = tempfile.mkdtemp(prefix="g", dir=setup.work)
         append = f"quiet script={script}"
         self.server, socket = None, None
-        if share and peer == "qemu":
-            self.server, socket = start_virtiofsd(self.work, share)
-        command = (qemu_command(setup, append, disk, net, scratch, socket) if peer == "qemu"
+        if share and peer == "qemu" and share.theirs == "virtiofsd":
+            self.server, socket = start_virtiofsd(self.work, share.folder, share.cache)
+        command = (qemu_command(setup, append, disk, net, scratch, share, socket) if peer == "qemu"
                    else polyvisor_command(setup, peer, append, disk, net, scratch, share))
         self.pending = b""
         self.last = ""

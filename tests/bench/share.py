@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure a shared directory (virtio-fs) against the distribution's virtiofsd under its QEMU: fio, an
+"""Measure a shared directory (virtio-fs) against the distribution's virtiofsd, or 9p, under its QEMU: fio, an
 archive that is unpacked, read and removed, and git, all in one run, one peer after the other, each in a
 directory of its own on the same file system.
 
@@ -15,7 +15,7 @@ import tarfile
 import tempfile
 
 import versus
-from guest import Guest
+from guest import Guest, Share
 
 
 def make_tree(path, files):
@@ -61,7 +61,7 @@ def known_files_fit(files):
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if most != resource.RLIM_INFINITY and files + files // 50 + 500 > most:
         versus.progress(f"virtiofsd keeps a file open for each that the guest knows, and this host allows {most} "
-                        "(ulimit -Hn): --files must be fewer, or the limit higher")
+                        "(ulimit -Hn): --files must be fewer, the limit higher, or --theirs 9p")
         return False
     return True
 
@@ -72,9 +72,11 @@ def main():
     parser.add_argument("--files", type=int, default=2000, help="of the archive; a kernel has 80000: 1.3 GB, "
                         "four times that for a while, and a limit of open files (ulimit -Hn) above it")
     parser.add_argument("--folder", help="where the shared directories are made; it decides on their file system")
-    parser.add_argument("--cache", default="auto", help="cache mode of both")
+    parser.add_argument("--cache", default="auto", help="cache mode of virtio-fs")
+    parser.add_argument("--theirs", default="virtiofsd", choices=("virtiofsd", "9p"),
+                        help="what QEMU shares with; 9p may cache as much as it can (cache=loose)")
     args = parser.parse_args()
-    if not known_files_fit(args.files):
+    if args.theirs == "virtiofsd" and not known_files_fit(args.files):
         return 2
     # The archive is a disk to the guests: there it need not fit into memory, nor come through the share.
     made = os.path.abspath(tempfile.mkdtemp(prefix="pvshare", dir=args.folder))
@@ -90,15 +92,16 @@ def main():
             make_share(folder, tree, not args.only or any("git" in word for word in args.only))
         shares.append(folder)
         disk = {"format": "raw", "cache": "writeback", "aio": "threads", "readonly": True}
-        return Guest(setup, peer, f"bench-share seconds={args.seconds}", args.disk, scratch=(tree, disk),
-                     share=(folder, args.cache))
+        words = f"seconds={args.seconds}" + (" sharing=9p" if peer == "qemu" and args.theirs == "9p" else "")
+        return Guest(setup, peer, f"bench-share {words}", args.disk, scratch=(tree, disk),
+                     share=Share(folder, args.cache, args.theirs))
 
     try:
         rows = versus.measure(args, max(600, args.files // 20), start, lambda seconds: f"{seconds:.3f} s",
                               same_result=True)
     finally:
         shutil.rmtree(made, ignore_errors=True)
-    return versus.show(args, rows, "virtiofsd", "s", lambda seconds: f"{seconds:.3f}")
+    return versus.show(args, rows, args.theirs, "s", lambda seconds: f"{seconds:.3f}")
 
 
 if __name__ == "__main__":
