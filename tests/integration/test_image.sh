@@ -238,6 +238,8 @@ says "a folder that is not there" 3 'cannot make a file' "${build[@]}" -o none/d
 touch there.img
 says "a file that is there" 4 '--replace' "${build[@]}" -o there.img
 says "a mirror of no use to a guest" 6 'not one that a guest could use' "${build[@]}" --mirror file:/mirror
+printf 'Dir::Etc::sourcelist "/dev/null";\nDir::Etc::sourceparts "/dev/null";\n' >"$work/apt.conf"
+says "no mirror at all" 6 'knows no Debian mirror' env APT_CONFIG="$work/apt.conf" "${build[@]}"
 # Nobody listens there.
 says "no network" 17 'cannot fetch from.*\[io\]' "${build[@]}" --mirror http://127.0.0.1:1/debian
 check "the hint names the log" sh -c "timeout 60 '$vmctl' image build debian:trixie --mirror http://127.0.0.1:1/d 2>&1 |
