@@ -460,16 +460,9 @@ bool service_destroy(struct service *service)
 
 /* ---- configuration ---- */
 
-struct poisoning {
-    struct service *service;
-    Polyvisor__JitControlReply *reply;
-};
-
-static void note_poisoned(const struct cache_subject *subject, void *context)
+static void note_poisoned(struct service *service, const struct cache_subject *subject,
+                          Polyvisor__JitControlReply *reply)
 {
-    struct poisoning *poisoning = context;
-    struct service *service = poisoning->service;
-    Polyvisor__JitControlReply *reply = poisoning->reply;
     char path[CACHE_DIRECTORY_MAX + CACHE_NAME_MAX] = "";
 
     ring_add(&service->poisoned, &subject->key);
@@ -541,33 +534,75 @@ static void open_cache(struct service *service, const Polyvisor__JitConfigure *c
     }
 }
 
-/* What the process before this one did not come to. It is nobody's, and comes last; a machine that
- * wants it joins. The first thing done with it is that it is forgotten, in case that it kills. */
-static void enqueue_wanted(const struct region *region, void *context)
+/* The judgement of what was being compiled when the last life ended. */
+struct trial {
+    struct service *service;
+    Polyvisor__JitControlReply *reply; /* names the poisoned */
+    struct region retried[JOURNAL_SLOTS];
+    unsigned count;
+};
+
+static void judge(const struct region *region, const struct cache_subject *subject, unsigned deaths,
+                  void *context)
+{
+    struct trial *trial = context;
+
+    if (deaths >= JOURNAL_DEATHS) {
+        note_poisoned(trial->service, subject, trial->reply);
+    } else if (trial->count < JOURNAL_SLOTS) {
+        trial->retried[trial->count++] = *region;
+    }
+}
+
+/* What the process before this one did not come to, or died of. It is nobody's, and comes last; a
+ * machine that wants it joins. */
+static void enqueue_inherited(const struct region *region, void *context)
 {
     struct service *service = context;
     size_t size;
 
     cache_subject_of(region, region_compiler_identity(), &service->subject);
-    uint8_t *blob = cache_find(service->cache, &service->subject, &size);
-    if (blob || ring_holds(&service->poisoned, &service->subject.key) ||
+    const struct cache_key *key = &service->subject.key;
+    uint8_t *blob = service->cache ? cache_find(service->cache, &service->subject, &size) : NULL;
+    if (blob || ring_holds(&service->poisoned, key) || queue_find(service->queue, key) ||
         region_check(region) != NULL) {
         free(blob);
         return;
     }
     struct job *job = job_create(region, &service->subject, 0);
     if (job) {
-        job->suspect =
-            service->journal && journal_deaths(service->journal, &service->subject.key) > 0;
+        job->suspect = service->journal && journal_deaths(service->journal, key) > 0;
         job_destroy(queue_add(service->queue, job));
     }
+}
+
+/* Suspects are tried again without being asked for: whether they kill must not be left open until
+ * somebody wants them. What is noted as wanted was forgotten before, in case that it kills. */
+static void enqueue_all_inherited(struct service *service, const struct trial *trial)
+{
+    for (unsigned i = 0; i < trial->count; i++) {
+        enqueue_inherited(&trial->retried[i], service);
+    }
+    if (service->cache) {
+        cache_take_wanted(service->cache, SERVICE_WANTED_MAX, enqueue_inherited, service);
+    }
+}
+
+/* And confine the process: what follows compiles what others sent. */
+static int start_threads(struct service *service, const Polyvisor__JitConfigure *configure,
+                         struct error *err)
+{
+    service->threads = compile_threads_start(choose_workers(configure->workers), service->queue,
+                                             service->journal, service->cache, err);
+    if (!service->threads) {
+        return -(int)err->code;
+    }
+    return sandbox_seal(SANDBOX_COMPILER, NULL, err) < 0 ? -(int)err->code : 0;
 }
 
 int service_configure(struct service *service, const Polyvisor__JitConfigure *configure,
                       Polyvisor__JitControlReply *reply, struct error *err)
 {
-    struct poisoning poisoning = {service, reply};
-
     if (service->configured) {
         return error_set(err, ERROR_STATE, 0, "jitd is configured already");
     }
@@ -581,24 +616,23 @@ int service_configure(struct service *service, const Polyvisor__JitConfigure *co
         service->rest_ticks = configure->rest_ms / TICK_MS + 1;
     }
     open_cache(service, configure);
+    struct trial *trial = calloc(1, sizeof(*trial));
+    if (!trial) {
+        return error_set(err, ERROR_INTERNAL, ENOMEM, "out of memory");
+    }
+    trial->service = service;
+    trial->reply = reply;
     if (service->journal) {
-        journal_settle(service->journal, configure->crashed, region_compiler_identity(),
-                       note_poisoned, &poisoning);
+        journal_settle(service->journal, configure->crashed, region_compiler_identity(), judge,
+                       trial);
     }
-    service->threads = compile_threads_start(choose_workers(configure->workers), service->queue,
-                                             service->journal, service->cache, err);
-    if (!service->threads) {
-        return -(int)err->code;
+    int result = start_threads(service, configure, err);
+    if (result == 0) {
+        enqueue_all_inherited(service, trial);
+        service->configured = true;
     }
-    /* No machine has been heard yet. */
-    if (sandbox_seal(SANDBOX_COMPILER, NULL, err) < 0) {
-        return -(int)err->code;
-    }
-    if (service->cache) {
-        cache_take_wanted(service->cache, SERVICE_WANTED_MAX, enqueue_wanted, service);
-    }
-    service->configured = true;
-    return 0;
+    free(trial);
+    return result;
 }
 
 /* ---- machines ---- */

@@ -109,20 +109,16 @@ static bool slot_subject(const struct journal_slot *slot, const char *identity,
 }
 
 void journal_settle(struct journal *journal, bool crashed, const char *identity,
-                    void (*poisoned)(const struct cache_subject *subject, void *context),
-                    void *context)
+                    journal_suspect_fn *suspected, void *context)
 {
     struct cache_subject *subject = malloc(sizeof(*subject));
     struct region *region = malloc(sizeof(*region));
 
     for (unsigned i = 0; i < JOURNAL_SLOTS; i++) {
         struct journal_slot *slot = &journal->slots[i];
-        if (!atomic_exchange(&slot->busy, 0) || !crashed || !subject || !region ||
-            !slot_subject(slot, identity, region, subject)) {
-            continue;
-        }
-        if (suspect_note(journal, &subject->key) >= JOURNAL_DEATHS) {
-            poisoned(subject, context);
+        if (atomic_exchange(&slot->busy, 0) && crashed && subject && region &&
+            slot_subject(slot, identity, region, subject)) {
+            suspected(region, subject, suspect_note(journal, &subject->key), context);
         }
     }
     free(region);

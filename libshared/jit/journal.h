@@ -2,9 +2,9 @@
  * What jitd is compiling right now, in memory that vmmd owns: when jitd dies of a job, its next
  * life finds out which one it was.
  *
- * A job that was being compiled at a death is a suspect; a suspect is compiled with no other job
- * beside it; at its second death the job is poisoned. The memory is written by a process that may
- * have run wild, so everything in it is checked before it is used.
+ * A job that was being compiled at a death is a suspect; the next life compiles it once more, with
+ * no other job beside it; at its second death the job is poisoned. The memory is written by a
+ * process that may have run wild, so everything in it is checked before it is used.
  */
 #ifndef POLYVISOR_JIT_JOURNAL_H
 #define POLYVISOR_JIT_JOURNAL_H
@@ -40,12 +40,15 @@ void journal_unmap(struct journal *journal);
 void journal_begin(struct journal *journal, unsigned slot, const struct cache_subject *subject);
 void journal_end(struct journal *journal, unsigned slot);
 
+/* A job that the last life died of, or another beside it; poisoned after JOURNAL_DEATHS.
+ * What is passed belongs to the caller, for the time of the call. */
+typedef void journal_suspect_fn(const struct region *region, const struct cache_subject *subject,
+                                unsigned deaths, void *context);
+
 /* Before any job of this life: look at what was being compiled at the end of the last one, and
- * forget it. If that was a crash they are suspects, and `poisoned` is called for each that is so
- * for the last time. */
+ * forget it. If that was a crash, `suspected` is called for each. */
 void journal_settle(struct journal *journal, bool crashed, const char *identity,
-                    void (*poisoned)(const struct cache_subject *subject, void *context),
-                    void *context);
+                    journal_suspect_fn *suspected, void *context);
 /* The deaths that a job had a part in. */
 unsigned journal_deaths(const struct journal *journal, const struct cache_key *key);
 

@@ -106,10 +106,13 @@ static void entry(struct fuzz_input *input)
     free(bytes);
 }
 
-static void poisoned(const struct cache_subject *subject, void *context)
+static void suspected(const struct region *region, const struct cache_subject *subject,
+                      unsigned deaths, void *context)
 {
     unsigned *count = context;
 
+    fuzz_require(!region_check(region), "a suspect is sound");
+    fuzz_require(deaths >= 1, "a suspect has died");
     fuzz_require(subject->packed_size <= sizeof(subject->packed), "a subject fits");
     touch(subject->packed, subject->packed_size);
     ++*count;
@@ -156,7 +159,7 @@ static void journal(struct fuzz_input *input)
             fuzz_require(log != NULL, "a journal");
             break;
         default:
-            journal_settle(log, fuzz_take(input, 1) & 1, "a compiler", poisoned, &count);
+            journal_settle(log, fuzz_take(input, 1) & 1, "a compiler", suspected, &count);
             break;
         }
         if (subject.packed_size) {

@@ -613,8 +613,11 @@ START_TEST(a_job_that_kills_twice_is_poisoned)
         Polyvisor__JitControlReply *reply = configure(death > 0);
         ck_assert_uint_eq(reply->n_poisoned, 0);
         polyvisor__jit_control_reply__free_unpacked(reply, NULL);
-        struct channel *machine = attach("one", NULL);
-        send_compile(machine, 1, 1, 10);
+        struct channel *machine = NULL;
+        if (death == 0) { /* the next life tries it again without being asked */
+            machine = attach("one", NULL);
+            send_compile(machine, 1, 1, 10);
+        }
         int status = wait_for_end();
         ck_assert(WIFSIGNALED(status) || WEXITSTATUS(status) != 0);
         channel_close(machine);

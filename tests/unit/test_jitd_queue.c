@@ -149,14 +149,20 @@ END_TEST
 
 /* ---- the journal ---- */
 
-static unsigned poisoned_count;
+static unsigned suspect_count, poisoned_count;
 static struct cache_key poisoned_key;
 
-static void note_poisoned(const struct cache_subject *poisoned, void *context)
+static void note_suspect(const struct region *region, const struct cache_subject *suspect,
+                         unsigned deaths, void *context)
 {
     (void)context;
-    poisoned_count++;
-    poisoned_key = poisoned->key;
+    ck_assert_ptr_null(region_check(region));
+    ck_assert_uint_eq(cache_head_fingerprint(region), suspect->fingerprint);
+    suspect_count++;
+    if (deaths >= JOURNAL_DEATHS) {
+        poisoned_count++;
+        poisoned_key = suspect->key;
+    }
 }
 
 static void begin(struct journal *journal, unsigned slot, uint32_t seed)
@@ -172,27 +178,28 @@ START_TEST(two_deaths_poison_a_job)
     struct journal *journal = journal_map(fd);
 
     ck_assert_ptr_nonnull(journal);
-    poisoned_count = 0;
+    suspect_count = poisoned_count = 0;
     begin(journal, 0, 1);
     journal_end(journal, 0);
     begin(journal, 1, 2);
     begin(journal, 2, 3);
     journal_unmap(journal);
     journal = journal_map(fd); /* the next life */
-    journal_settle(journal, true, IDENTITY, note_poisoned, NULL);
+    journal_settle(journal, true, IDENTITY, note_suspect, NULL);
+    ck_assert_uint_eq(suspect_count, 2);
     ck_assert_uint_eq(poisoned_count, 0);
     ck_assert_uint_eq(journal_deaths(journal, key_of(1)), 0);
     ck_assert_uint_eq(journal_deaths(journal, key_of(2)), 1);
     ck_assert_uint_eq(journal_deaths(journal, key_of(3)), 1);
     /* Killed from outside: nobody's fault. */
     begin(journal, 0, 3);
-    journal_settle(journal, false, IDENTITY, note_poisoned, NULL);
+    journal_settle(journal, false, IDENTITY, note_suspect, NULL);
     ck_assert_uint_eq(journal_deaths(journal, key_of(3)), 1);
     begin(journal, 0, 2);
-    journal_settle(journal, true, IDENTITY, note_poisoned, NULL);
+    journal_settle(journal, true, IDENTITY, note_suspect, NULL);
     ck_assert_uint_eq(poisoned_count, 1);
     ck_assert_mem_eq(&poisoned_key, key_of(2), sizeof(poisoned_key));
-    journal_settle(journal, true, IDENTITY, note_poisoned, NULL);
+    journal_settle(journal, true, IDENTITY, note_suspect, NULL);
     ck_assert_uint_eq(poisoned_count, 1);
     journal_unmap(journal);
     close(fd);
@@ -218,7 +225,7 @@ START_TEST(a_journal_that_was_overwritten_does_no_harm)
         journal_unmap(journal);
         journal = journal_map(fd);
         ck_assert_ptr_nonnull(journal);
-        journal_settle(journal, true, IDENTITY, note_poisoned, NULL);
+        journal_settle(journal, true, IDENTITY, note_suspect, NULL);
         journal_unmap(journal);
     }
     close(fd);
