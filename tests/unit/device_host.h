@@ -216,15 +216,6 @@ static inline void host_turn(struct device_host *host)
     }
 }
 
-static inline int host_report(Suite *suite)
-{
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
-}
-
 /* Run everything with split rings, then again with packed ones: no device may know which it has.
  * What the second run says counts both. */
 static inline int host_report_rings(Suite *suite)

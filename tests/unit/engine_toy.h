@@ -590,13 +590,4 @@ static inline void toy_run_all(void)
 #define toy_add(tests, function)                                                                   \
     tcase_add_loop_test(tests, function, 0, engine_tier_available(ENGINE_BASELINE) ? 2 : 1)
 
-static inline int toy_main(Suite *suite)
-{
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? 1 : 0;
-}
-
 #endif

@@ -282,13 +282,4 @@ static inline int host_getattr(struct fs_host *host, uint64_t node)
     return SEND(host, FUSE_GETATTR, node, BYTES(in));
 }
 
-static inline int host_report(Suite *suite)
-{
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
-}
-
 #endif

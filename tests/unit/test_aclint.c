@@ -1,8 +1,8 @@
 /* The ACLINT and the timers behind it: software interrupts, comparators, the clock. */
+#include "tests/unit/suite.h"
 #include "vmmd/vcpu/irqchip/aclint.h"
 #include <check.h>
 #include <pthread.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #define HARTS 2
@@ -270,9 +270,5 @@ int main(void)
     tcase_add_test(tests, no_deadline_is_lost_when_several_harts_set_theirs);
     tcase_add_test(tests, a_driven_clock_fires_timers_when_it_is_polled);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -1,8 +1,8 @@
 /* The APLIC: source modes, what makes an interrupt pending and what takes that away, forwarding as
  * messages, and hostile accesses. */
+#include "tests/unit/suite.h"
 #include "vmmd/vcpu/irqchip/aplic.h"
 #include <check.h>
-#include <stdlib.h>
 
 #define SOURCES 96
 
@@ -372,9 +372,5 @@ int main(void)
     tcase_add_test(tests, odd_accesses_are_refused);
     tcase_add_test(tests, reset_keeps_the_wires_only);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -1,7 +1,7 @@
 /* What --balloon says. */
 #include "libshared/balloon/setting.h"
+#include "tests/unit/suite.h"
 #include <check.h>
-#include <stdlib.h>
 
 static int parse(const char *text, struct balloon_setting *setting)
 {
@@ -73,9 +73,5 @@ int main(void)
     tcase_add_test(tests, reads_what_it_writes);
     tcase_add_test(tests, refuses_all_else);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

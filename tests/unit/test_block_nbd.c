@@ -5,6 +5,7 @@
 #include "libshared/nbd/channel.h"
 #include "tests/unit/device_host.h"
 #include "tests/unit/nbd_server.h"
+#include "tests/unit/suite.h"
 #include <malloc.h>
 #include <signal.h>
 
@@ -556,5 +557,5 @@ int main(void)
     tcase_add_test(tests, no_reply_costs_the_connection);
     tcase_add_test(tests, errors_are_those_of_the_request);
     suite_add_tcase(suite, tests);
-    return host_report(suite);
+    return suite_run(suite);
 }

@@ -2,6 +2,7 @@
  * misfortune. Where this test itself may have no ring, only the last is shown. */
 #include "devd/block/uring.c"
 #include "tests/unit/blk_driver.h"
+#include "tests/unit/suite.h"
 #include <fcntl.h>
 #include <seccomp.h>
 #include <stdio.h>
@@ -183,5 +184,5 @@ int main(void)
     tcase_add_test(tests, nothing_else_can_be_done_with_it);
     tcase_add_loop_test(tests, a_host_without_rings, 0, 2);
     suite_add_tcase(suite, tests);
-    return host_report(suite);
+    return suite_run(suite);
 }

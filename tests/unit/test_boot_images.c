@@ -1,5 +1,6 @@
 /* Boot images: every kind of bad kernel, initrd and firmware gets an error that names it, and good
  * ones are placed without overlap. */
+#include "tests/unit/suite.h"
 #include "vmmd/vcpu/boot/elf.h"
 #include "vmmd/vcpu/boot/identify.h"
 #include "vmmd/vcpu/boot/image.h"
@@ -564,9 +565,5 @@ int main(void)
     tcase_add_test(tests, a_file_that_shrinks_under_the_reader_is_an_error);
     tcase_add_test(tests, random_heads_crash_nothing);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -1,10 +1,10 @@
 /* The bus: overlap, borders, backgrounds, and BARs that move while other threads read them. */
+#include "tests/unit/suite.h"
 #include "vmmd/vcpu/machine/bus.h"
 #include <check.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stdlib.h>
 
 struct echo {
     uint64_t tag;
@@ -210,9 +210,5 @@ int main(void)
     tcase_set_timeout(cases, 60);
     Suite *suite = suite_create("bus");
     suite_add_tcase(suite, cases);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return suite_run(suite);
 }

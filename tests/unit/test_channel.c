@@ -3,6 +3,7 @@
 #include "libshared/ipc/channel.h"
 #include "proto/control.pb-c.h"
 #include "proto/device.pb-c.h"
+#include "tests/unit/suite.h"
 #include <check.h>
 #include <errno.h>
 #include <nanomsg/nn.h>
@@ -397,9 +398,5 @@ int main(void)
     tcase_add_test(tests, rubbish_and_huge_messages_end_only_their_own_connection);
     tcase_add_test(tests, published_messages_reach_subscribers);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

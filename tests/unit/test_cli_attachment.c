@@ -2,6 +2,7 @@
  */
 #include "cli/attachment.h"
 #include "libshared/ipc/console.h"
+#include "tests/unit/suite.h"
 
 #include <check.h>
 #include <fcntl.h>
@@ -387,9 +388,5 @@ int main(void)
     tcase_add_test(copying, the_terminal_is_restored);
     tcase_add_test(copying, one_can_leave_while_the_guest_takes_nothing);
     suite_add_tcase(suite, copying);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite_run(suite);
 }

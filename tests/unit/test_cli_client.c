@@ -3,6 +3,7 @@
 #include "cli/probe.h"
 #include "libshared/ipc/channel.h"
 #include "proto/event.pb-c.h"
+#include "tests/unit/suite.h"
 
 #include <check.h>
 #include <errno.h>
@@ -539,9 +540,5 @@ int main(void)
     tcase_add_test(tests, the_end_of_vmmd_ends_a_call);
     tcase_add_test(tests, a_call_can_be_interrupted);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite_run(suite);
 }

@@ -3,6 +3,7 @@
 #include "cli/machine_options.h"
 #include "cli/suggest.h"
 #include "cli/values.h"
+#include "tests/unit/suite.h"
 
 #include <check.h>
 #include <errno.h>
@@ -616,9 +617,5 @@ int main(void)
     tcase_add_test(tests, networks_are_handed_on);
     tcase_add_test(tests, there_is_a_limit_of_disks);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite_run(suite);
 }

@@ -1,7 +1,7 @@
 /* How long a timer of the event loop is to wait. */
 #include "libshared/base/clock.h"
+#include "tests/unit/suite.h"
 #include <check.h>
-#include <stdlib.h>
 
 #define SECOND 1000000000u
 
@@ -49,9 +49,5 @@ int main(void)
     tcase_add_test(tests, nothing_is_at_once);
     tcase_add_test(tests, it_is_a_valid_time_and_never_too_early);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -1,4 +1,5 @@
 /* Memory for compiled code: its bound, its fragmentation, its two views. */
+#include "tests/unit/suite.h"
 #include "vmmd/vcpu/engine/baseline/code_memory.h"
 #include <check.h>
 #include <errno.h>
@@ -546,9 +547,5 @@ int main(void)
     tcase_add_test_raise_signal(views, test_running_the_write_view_kills, SIGSEGV);
     suite_add_tcase(suite, views);
 
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return suite_run(suite);
 }

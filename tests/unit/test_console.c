@@ -1,6 +1,7 @@
 /* The console core: several clients, backlog, lossless clients, input, drain. */
 #include "devd/console.h"
 #include "tests/unit/device_host.h"
+#include "tests/unit/suite.h"
 #include <pthread.h>
 
 static struct device_host host;
@@ -451,5 +452,5 @@ int main(void)
     tcase_add_test(tests, drain_gives_up_on_a_stuck_client);
     tcase_add_test(tests, drain_without_clients_is_immediate);
     suite_add_tcase(suite, tests);
-    return host_report(suite);
+    return suite_run(suite);
 }

@@ -5,6 +5,7 @@
 #include "libshared/net/link.h"
 #include "libshared/vsock/setting.h"
 #include "tests/unit/device_host.h"
+#include "tests/unit/suite.h"
 #include <linux/virtio_blk.h>
 #include <linux/virtio_net.h>
 
@@ -299,5 +300,5 @@ int main(void)
     tcase_add_loop_test(tests, interrupts_come_where_the_driver_wants_them, 0, KINDS);
     tcase_add_loop_test(tests, the_device_says_from_where_on_it_wants_kicks, 0, KINDS);
     suite_add_tcase(suite, tests);
-    return host_report(suite);
+    return suite_run(suite);
 }

@@ -1,6 +1,7 @@
 /* The Goldfish clock through the register channel. */
 #include "libshared/base/clock.h"
 #include "tests/unit/device_host.h"
+#include "tests/unit/suite.h"
 
 extern const struct device_model device_model_rtc;
 
@@ -168,5 +169,5 @@ int main(void)
     tcase_add_test(tests, absurd_values);
     tcase_add_test(tests, survives_its_process);
     suite_add_tcase(suite, tests);
-    return host_report(suite);
+    return suite_run(suite);
 }

@@ -4,6 +4,7 @@
 #include "devd/mmio.h"
 #include "tests/unit/console_client.h"
 #include "tests/unit/device_host.h"
+#include "tests/unit/suite.h"
 #include <signal.h>
 #include <sys/wait.h>
 
@@ -653,5 +654,5 @@ int main(void)
     tcase_add_test(tests, killed_processes_lose_nothing_of_the_console);
     tcase_add_test(tests, stop_delivers_posted_output);
     suite_add_tcase(suite, tests);
-    return host_report(suite);
+    return suite_run(suite);
 }

@@ -1,6 +1,7 @@
 /* The watchdog through the register channel. */
 #include "libshared/watchdog/setting.h"
 #include "tests/unit/device_host.h"
+#include "tests/unit/suite.h"
 
 extern const struct device_model device_model_watchdog;
 
@@ -144,5 +145,5 @@ int main(void)
     tcase_add_test(tests, survives_its_process);
     tcase_add_test(tests, the_setting);
     suite_add_tcase(suite, tests);
-    return host_report(suite);
+    return suite_run(suite);
 }

@@ -1,6 +1,7 @@
 /* What an image names as its backing file is looked at before it is opened. */
 #include "libshared/disk/chain.h"
 #include "tests/unit/qcow2_image.h"
+#include "tests/unit/suite.h"
 #include <limits.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
@@ -88,9 +89,5 @@ int main(void)
     tcase_add_test(test, a_file_is_opened);
     tcase_add_test(test, what_is_none_is_not_even_opened);
     suite_add_tcase(suite, test);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

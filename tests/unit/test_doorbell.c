@@ -1,5 +1,6 @@
 /* A device process shares the open files of its eventfds with vcpud: it can make them blocking, and
  * take what vcpud was about to. No thread of vcpud may wait for that. */
+#include "tests/unit/suite.h"
 #include "vmmd/vcpu/device/doorbell.h"
 #include "vmmd/vcpu/interrupt_thread.h"
 #include <check.h>
@@ -7,7 +8,6 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -81,9 +81,5 @@ int main(void)
     tcase_add_test(cases, a_full_bell_rings_anyway);
     tcase_add_test(cases, the_interrupt_thread_never_waits_for_a_device);
     suite_add_tcase(suite, cases);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

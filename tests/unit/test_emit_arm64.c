@@ -3,8 +3,8 @@
  * accesses near and far, have corners that generated code seldom visits. On other hosts there is
  * nothing to prove.
  */
+#include "tests/unit/suite.h"
 #include <check.h>
-#include <stdlib.h>
 
 #if defined(__aarch64__)
 
@@ -332,9 +332,5 @@ static Suite *suite(void)
 
 int main(void)
 {
-    SRunner *runner = srunner_create(suite());
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite());
 }

@@ -1,6 +1,7 @@
 /* One CPU: control flow, exact counts, faults, memory corners, address spaces, waiting. */
 #include "libshared/jit/runtime.h"
 #include "tests/unit/engine_toy.h"
+#include "tests/unit/suite.h"
 
 #define SIZE64 3u
 #define SIZE32 2u
@@ -634,5 +635,5 @@ int main(void)
     toy_add(tests, undecodable_bytes_raise);
     toy_add(tests, unsound_blocks_are_refused);
     suite_add_tcase(suite, tests);
-    return toy_main(suite);
+    return suite_run(suite);
 }

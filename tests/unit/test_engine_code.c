@@ -1,5 +1,6 @@
 /* Code that changes: by the CPU itself, by other CPUs, by devices; and giving its memory back. */
 #include "tests/unit/engine_toy.h"
+#include "tests/unit/suite.h"
 
 #define SIZE64     3u
 #define SIZE32     2u
@@ -318,5 +319,5 @@ int main(void)
     toy_add(tests, other_cpus_run_what_was_published);
     toy_add(tests, two_cpus_patch_what_two_others_run);
     suite_add_tcase(suite, tests);
-    return toy_main(suite);
+    return suite_run(suite);
 }

@@ -1,5 +1,6 @@
 /* Blocks that found no room for compiled code, among others that did. */
 #include "tests/unit/engine_toy.h"
+#include "tests/unit/suite.h"
 #include "vmmd/vcpu/engine/baseline/baseline.h"
 #include "vmmd/vcpu/engine/baseline/code_memory.h"
 #include "vmmd/vcpu/engine/baseline/host.h"
@@ -86,5 +87,5 @@ int main(void)
     tcase_add_test(tests, faults_are_precise_without_room);
     tcase_add_test(tests, jumps_reach_all_code);
     suite_add_tcase(suite, tests);
-    return toy_main(suite);
+    return suite_run(suite);
 }

@@ -1,5 +1,6 @@
 /* What people see of the engine: durations, the map for perf, the code at an address. */
 #include "libshared/isa/riscv64/riscv64.h"
+#include "tests/unit/suite.h"
 #include "vmmd/vcpu/code_listing.h"
 #include "vmmd/vcpu/engine/baseline/code_memory.h"
 #include "vmmd/vcpu/engine/baseline/perf_map.h"
@@ -8,7 +9,6 @@
 #include <check.h>
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -348,9 +348,5 @@ int main(void)
     tcase_add_test(looks, a_list_ends_where_memory_ends);
     suite_add_tcase(suite, looks);
 
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return suite_run(suite);
 }

@@ -4,6 +4,7 @@
  * notice. CODE_LIVES in the environment says how often the bound is produced.
  */
 #include "libshared/isa/riscv64/riscv64.h"
+#include "tests/unit/suite.h"
 #include "vmmd/vcpu/engine/engine.h"
 #include "vmmd/vcpu/engine/tunables.h"
 #include <check.h>
@@ -47,8 +48,8 @@ static uint32_t jump(int32_t offset)
            (bits >> 12 & 0xff) << 12 | 0x6f;
 }
 
-/* x5 counts blocks, x6 to x9 are loaded from where x11 is (much host code: the addresses are too far
- * apart to share a translation), x10 counts rounds; the last block goes to the first. */
+/* x5 counts blocks, x6 to x9 are loaded from where x11 is (much host code: the addresses are too
+ * far apart to share a translation), x10 counts rounds; the last block goes to the first. */
 static void write_program(void)
 {
     uint32_t *word = memory_pointer(&memory, RAM_BASE, RAM_SIZE);
@@ -201,9 +202,5 @@ int main(void)
     tcase_add_test(life, no_block_is_lost);
     suite_add_tcase(suite, life);
 
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return suite_run(suite);
 }

@@ -1,5 +1,6 @@
 /* Translations, jumps and code under changing mappings: what may be kept, and what must not be. */
 #include "engine_toy.h"
+#include "tests/unit/suite.h"
 
 #define SIZE64 3
 #define GLOBAL 8
@@ -549,5 +550,5 @@ int main(void)
     toy_add(tests, victims_do_not_write_to_code_unseen);
     toy_add(tests, nobody_uses_a_flushed_victim);
     suite_add_tcase(suite, tests);
-    return toy_main(suite);
+    return suite_run(suite);
 }

@@ -1,6 +1,7 @@
 /* Every integer, conversion and floating-point operation of each engine against a plain model. */
 #include "libshared/fp/fp.h"
 #include "tests/unit/engine_toy.h"
+#include "tests/unit/suite.h"
 
 static uint64_t random_state = 88172645463325252u;
 
@@ -619,5 +620,5 @@ int main(void)
     toy_add(tests, floating_point);
     toy_add(tests, unboxed_singles_read_as_nan);
     suite_add_tcase(suite, tests);
-    return toy_main(suite);
+    return suite_run(suite);
 }

@@ -3,6 +3,7 @@
 #if defined(__x86_64__)
 #include "tests/unit/region_writer.h"
 #endif
+#include "tests/unit/suite.h"
 #include "vmmd/vcpu/engine/core.h"
 #include "vmmd/vcpu/engine/region.h"
 #include <poll.h>
@@ -589,5 +590,5 @@ static Suite *suite(void)
 
 int main(void)
 {
-    return engine_tier_available(ENGINE_OPTIMISED) ? toy_main(suite()) : 0;
+    return engine_tier_available(ENGINE_OPTIMISED) ? suite_run(suite()) : 0;
 }

@@ -3,6 +3,7 @@
 #if defined(__x86_64__)
 
 #include "tests/unit/region_writer.h"
+#include "tests/unit/suite.h"
 #include "vmmd/vcpu/engine/baseline/perf_map.h"
 #include "vmmd/vcpu/engine/block_cache.h"
 #include "vmmd/vcpu/engine/inspect.h"
@@ -713,7 +714,7 @@ static Suite *suite(void)
 
 int main(void)
 {
-    return engine_tier_available(ENGINE_OPTIMISED) ? toy_main(suite()) : 0;
+    return engine_tier_available(ENGINE_OPTIMISED) ? suite_run(suite()) : 0;
 }
 
 #else

@@ -4,6 +4,7 @@
  * set is the lockstep tests' job.)
  */
 #include "libshared/isa/riscv64/riscv64.h"
+#include "tests/unit/suite.h"
 #include "vmmd/vcpu/engine/engine.h"
 #include <check.h>
 #include <pthread.h>
@@ -279,9 +280,5 @@ int main(void)
     tcase_add_test(tests, traps_are_precise);
     tcase_add_test(tests, rounds_and_raises_flags);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? 1 : 0;
+    return suite_run(suite);
 }

@@ -1,5 +1,6 @@
 /* Several CPUs: atomics, reservations, remote flushes. */
 #include "tests/unit/engine_toy.h"
+#include "tests/unit/suite.h"
 
 #define SIZE64      3u
 #define CONSTRAINED IR_MEM_CONSTRAINED
@@ -302,5 +303,5 @@ int main(void)
     toy_add(tests, nobody_uses_a_flushed_translation);
     toy_add(tests, sleepers_are_not_waited_for);
     suite_add_tcase(suite, tests);
-    return toy_main(suite);
+    return suite_run(suite);
 }

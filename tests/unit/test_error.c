@@ -2,9 +2,9 @@
 #include "libshared/base/error.h"
 #include "libshared/base/log.h"
 #include "libshared/ipc/error_message.h"
+#include "tests/unit/suite.h"
 #include <check.h>
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -168,9 +168,5 @@ int main(void)
     tcase_add_test(tests, a_received_error_is_never_success);
     tcase_add_test(tests, nothing_quoted_commands_a_terminal);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -1,5 +1,6 @@
 /* Descriptors by name, from a parent's list to a child's. */
 #include "libshared/ipc/fdlist.h"
+#include "tests/unit/suite.h"
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -109,9 +110,5 @@ int main(void)
     tcase_add_loop_test(tests, malformed_values_are_refused, 0,
                         sizeof(malformed) / sizeof(malformed[0]));
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -129,6 +129,7 @@ static const quad f64_beyond = (quad)0x1p1023 * 2;
 #define FORMAT f64
 #define NUMBER double
 #define BITS   uint64_t
+#include "tests/unit/suite.h"
 #include "tests/unit/test_fp_format.h"
 
 /* --- between the formats -------------------------------------------------------------------- */
@@ -358,9 +359,5 @@ int main(void)
     tcase_add_test(tests, tininess_is_the_caller_s_choice);
     tcase_add_test(tests, boxes_and_signs);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite_run(suite);
 }

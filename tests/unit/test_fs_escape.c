@@ -2,6 +2,7 @@
  * need nothing but a message; in others the host's side changes what a name stands for meanwhile.
  */
 #include "tests/unit/fs_host.h"
+#include "tests/unit/suite.h"
 #include <linux/falloc.h>
 #include <sys/sysmacros.h>
 #include <sys/un.h>
@@ -533,5 +534,5 @@ int main(void)
     tcase_add_test(test, test_a_new_session_knows_nothing_of_the_old);
     tcase_add_test(test, test_a_read_only_share_is_not_changed);
     suite_add_tcase(suite, test);
-    return host_report(suite);
+    return suite_run(suite);
 }

@@ -1,6 +1,7 @@
 /* The server of a shared directory dies at every step of what it does, and another goes on: by what
  * is in the state, and by what vmmd kept. */
 #include "tests/unit/fs_host.h"
+#include "tests/unit/suite.h"
 
 static struct fs_host host;
 
@@ -410,5 +411,5 @@ int main(void)
     tcase_add_test(test, test_a_listing_goes_on);
     tcase_add_test(test, test_a_damaged_state_is_survived);
     suite_add_tcase(suite, test);
-    return host_report(suite);
+    return suite_run(suite);
 }

@@ -3,10 +3,10 @@
 #include "libshared/ipc/handover.h"
 #include "libshared/ipc/rights.h"
 #include "tests/unit/descriptors.h"
+#include "tests/unit/suite.h"
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -160,9 +160,5 @@ int main(void)
                         sizeof(malformed) / sizeof(malformed[0]));
     Suite *suite = suite_create("handover");
     suite_add_tcase(suite, cases);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return suite_run(suite);
 }

@@ -4,6 +4,7 @@
 #include "cli/image/image_file.h"
 #include "cli/image/machine_image.h"
 #include "tests/unit/image_disk.h"
+#include "tests/unit/suite.h"
 
 #include <check.h>
 #include <stdlib.h>
@@ -452,9 +453,5 @@ int main(void)
     tcase_add_test(tcase, test_image_file);
     tcase_add_test(tcase, test_long_command_line);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return suite_run(suite);
 }

@@ -1,5 +1,6 @@
 /* Who may use a disk image at the same time. */
 #include "libshared/disk/image_lock.h"
+#include "tests/unit/suite.h"
 #include <check.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -178,9 +179,5 @@ int main(void)
     tcase_add_test(tests, the_holder_is_named);
     tcase_add_test(tests, other_programs_locks);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

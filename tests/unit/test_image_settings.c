@@ -3,6 +3,7 @@
 #include "cli/image/scratch.h"
 #include "cli/image/seed.h"
 #include "cli/image/store.h"
+#include "tests/unit/suite.h"
 
 #include <archive.h>
 #include <archive_entry.h>
@@ -344,9 +345,5 @@ int main(void)
     tcase_add_test(tcase, test_seed_setting);
     tcase_add_test(tcase, test_seed_disk);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return suite_run(suite);
 }

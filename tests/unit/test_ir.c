@@ -1,5 +1,6 @@
 /* The IR library: building within limits, refusing unsound blocks, printing. */
 #include "libshared/ir/opcode.h"
+#include "tests/unit/suite.h"
 #include <check.h>
 #include <stdlib.h>
 #include <string.h>
@@ -358,9 +359,5 @@ int main(void)
     tcase_add_test(tests, printing);
     tcase_add_test(tests, hostile_blocks_do_no_harm);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? 1 : 0;
+    return suite_run(suite);
 }

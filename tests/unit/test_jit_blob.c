@@ -1,8 +1,8 @@
 /* Compiled regions as they are received: everything but the code is checked. */
 #include "tests/unit/jit_sample.h"
+#include "tests/unit/suite.h"
 #include <check.h>
 #include <stddef.h>
-#include <stdlib.h>
 
 static struct region region;
 static uint8_t bytes[JIT_SAMPLE_BLOB + 64];
@@ -123,9 +123,5 @@ int main(void)
     tcase_add_test(tests, bytes_may_lie_anywhere);
     suite_add_tcase(suite, tests);
 
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

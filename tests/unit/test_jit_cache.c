@@ -1,6 +1,7 @@
 /* The code cache: whatever is not exactly what was asked for is a miss, and nothing harms it. */
 #include "libshared/jit/cache.h"
 #include "tests/unit/jit_sample.h"
+#include "tests/unit/suite.h"
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -645,9 +646,5 @@ int main(void)
     tcase_add_test(tests, directories_of_others_are_refused);
     suite_add_tcase(suite, tests);
 
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -4,13 +4,13 @@
 #include "libshared/jit/cache_entry.h"
 #include "libshared/jit/region_message.h"
 #include "tests/unit/jit_sample.h"
+#include "tests/unit/suite.h"
 #include "vmmd/vcpu/jit_link.h"
 #include <check.h>
 #include <nanomsg/pair.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -616,9 +616,5 @@ int main(void)
     tcase_add_test(tests, it_ends_while_nobody_listens);
     suite_add_tcase(suite, tests);
 
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

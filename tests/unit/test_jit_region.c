@@ -1,8 +1,8 @@
 /* Regions: what is refused, and their form in messages and keys. */
 #include "libshared/jit/region_message.h"
 #include "tests/unit/jit_sample.h"
+#include "tests/unit/suite.h"
 #include <check.h>
-#include <stdlib.h>
 
 static struct region region;
 
@@ -250,9 +250,5 @@ int main(void)
     tcase_add_test(tests, fingerprints_depend_on_everything);
     suite_add_tcase(suite, tests);
 
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

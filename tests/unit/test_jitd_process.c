@@ -6,6 +6,7 @@
 #include "libshared/jit/journal.h"
 #include "libshared/jit/region_message.h"
 #include "tests/unit/jit_sample.h"
+#include "tests/unit/suite.h"
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -743,9 +744,5 @@ int main(void)
     tcase_add_test(tests, no_cache_is_no_error);
     suite_add_tcase(suite, tests);
 
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -3,6 +3,7 @@
 #include "jitd/times.h"
 #include "libshared/jit/journal.h"
 #include "tests/unit/jit_sample.h"
+#include "tests/unit/suite.h"
 #include <check.h>
 #include <poll.h>
 #include <pthread.h>
@@ -264,9 +265,5 @@ int main(void)
     tcase_add_test(tests, quantiles_are_near);
     suite_add_tcase(suite, tests);
 
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

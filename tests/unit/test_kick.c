@@ -3,10 +3,10 @@
  * device can follow each other is tried. The client's decision is the real one (device/kick.h), the
  * device's steps are those of devd/mmio.c.
  */
+#include "tests/unit/suite.h"
 #include "vmmd/vcpu/device/kick.h"
 #include <check.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { ACCESSES = 4, TABLE = 1 << 16 };
@@ -202,9 +202,5 @@ int main(void)
     tcase_add_test(cases, test_one_kick_for_a_burst);
     Suite *suite = suite_create("kick");
     suite_add_tcase(suite, cases);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return suite_run(suite);
 }

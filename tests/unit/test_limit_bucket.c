@@ -1,7 +1,7 @@
 /* Token buckets, limiters and lines under a clock of the test's own: what passes when, that no
  * stretch of time sees more than its burst and rate, and that nobody is passed over. */
 #include "devd/limit/line.h"
-#include "tests/unit/device_host.h"
+#include "tests/unit/suite.h"
 
 #define SECOND UINT64_C(1000000000)
 #define START  (1000 * SECOND)
@@ -352,5 +352,5 @@ int main(void)
     tcase_add_test(tests, new_limits_hold_for_who_waits);
     tcase_add_test(tests, who_will_not_wait_leaves);
     suite_add_tcase(suite, tests);
-    return host_report(suite);
+    return suite_run(suite);
 }

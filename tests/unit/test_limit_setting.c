@@ -1,6 +1,6 @@
 /* The words of limits: what they may say, what they become, and that each mistake is named. */
 #include "libshared/limit/setting.h"
-#include "tests/unit/device_host.h"
+#include "tests/unit/suite.h"
 #include <errno.h>
 
 static struct limits limits;
@@ -175,5 +175,5 @@ int main(void)
     tcase_add_test(tests, words_change_what_they_name);
     tcase_add_test(tests, what_is_written_is_read_again);
     suite_add_tcase(suite, tests);
-    return host_report(suite);
+    return suite_run(suite);
 }

@@ -1,11 +1,11 @@
 /* The device tree: a kernel finds every device where the memory map has it. */
 #include "libshared/isa/riscv64/riscv64.h"
+#include "tests/unit/suite.h"
 #include "vmmd/vcpu/machine/riscv64/fdt.h"
 #include "vmmd/vcpu/machine/riscv64/layout.h"
 #include <check.h>
 #include <libfdt.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 static uint8_t buffer[RISCV64_FDT_CAPACITY];
@@ -253,9 +253,5 @@ int main(void)
     tcase_add_test(tests, what_is_absent_is_not_described);
     tcase_add_test(tests, a_command_line_that_does_not_fit_is_refused);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -1,4 +1,5 @@
 /* The riscv64 machine: what a guest finds after reset, its fixed devices, and how it ends. */
+#include "tests/unit/suite.h"
 #include "tests/unit/test_machine.h"
 #include "vmmd/vcpu/irqchip/guest_clock.h"
 #include <errno.h>
@@ -303,9 +304,5 @@ int main(void)
     tcase_add_test(tests, impossible_configurations_are_refused);
     tcase_add_test(tests, a_failed_load_leaves_the_machine_usable);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -1,5 +1,6 @@
 /* Guest memory: regions, hostile ranges, the code map. */
 #include "libshared/mem/memory.h"
+#include "tests/unit/suite.h"
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -140,9 +141,5 @@ int main(void)
     tcase_add_test(tests, code_map);
     tcase_add_test(tests, two_mappings_see_each_other);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? 1 : 0;
+    return suite_run(suite);
 }

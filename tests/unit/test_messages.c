@@ -1,10 +1,10 @@
 /* Message-signalled interrupts in the machine: the harts' pages, the APLIC behind the devices'
  * lines, messages of PCI functions to any address, and which controller a machine gets. */
 #include "test_machine.h"
+#include "tests/unit/suite.h"
 #include "vmmd/vcpu/machine/riscv64/messages.h"
 #include <libfdt.h>
 #include <pthread.h>
-#include <stdlib.h>
 
 #define APLIC 0xd000000ull
 #define IMSIC 0x28000000ull
@@ -273,9 +273,5 @@ int main(void)
     tcase_add_test(tests, messages_wake_a_sleeping_hart);
     tcase_add_test(tests, auto_looks_at_the_kernel);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

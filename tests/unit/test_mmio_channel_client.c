@@ -1,4 +1,5 @@
 /* vcpud's end of a register channel, against a device process played by a thread. */
+#include "tests/unit/suite.h"
 #include "vmmd/vcpu/device/mmio_client.h"
 #include <check.h>
 #include <errno.h>
@@ -437,9 +438,5 @@ int main(void)
     Suite *suite = suite_create("mmio_channel_client");
     suite_add_tcase(suite, cases);
     suite_add_tcase(suite, impatient);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return suite_run(suite);
 }

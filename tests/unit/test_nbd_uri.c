@@ -1,6 +1,6 @@
 /* Addresses of network disks: what they may be, and that each mistake is refused. */
 #include "libshared/nbd/uri.h"
-#include "tests/unit/device_host.h"
+#include "tests/unit/suite.h"
 
 static struct nbd_uri uri;
 static struct error err;
@@ -104,5 +104,5 @@ int main(void)
     tcase_add_test(tests, mistakes);
     tcase_add_test(tests, files_are_none);
     suite_add_tcase(suite, tests);
-    return host_report(suite);
+    return suite_run(suite);
 }

@@ -1,8 +1,8 @@
 /* The text of --net: what it may say, what it becomes, and that each mistake is named. */
 #include "libshared/net/setting.h"
-#include "tests/unit/device_host.h"
+#include "tests/unit/suite.h"
 #include <arpa/inet.h>
-#include <stdlib.h>
+#include <stdio.h>
 
 static struct net_setting setting;
 static struct error err;
@@ -163,5 +163,5 @@ int main(void)
     tcase_add_test(tests, each_mistake_is_named);
     tcase_add_test(tests, too_many_forwards);
     suite_add_tcase(suite, tests);
-    return host_report(suite);
+    return suite_run(suite);
 }

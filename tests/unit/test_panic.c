@@ -1,9 +1,9 @@
 /* What is read of a console's output: the guest's kernel says that it panicked. */
 #include "devd/panic.h"
 #include "tests/unit/store_steps.h"
+#include "tests/unit/suite.h"
 #include <check.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -248,9 +248,5 @@ int main(void)
     tcase_add_test(tcase, damaged_memory_is_survived);
     tcase_add_test(tcase, it_is_not_told_all_the_time);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

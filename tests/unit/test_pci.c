@@ -1,10 +1,10 @@
 /* The PCI host bridge: configuration walk, BAR sizing and moving, INTx, capabilities, MSI-X. */
+#include "tests/unit/suite.h"
 #include "vmmd/vcpu/pci/msix.h"
 #include "vmmd/vcpu/pci/pci_host.h"
 #include <check.h>
 #include <errno.h>
 #include <linux/pci_regs.h>
-#include <stdlib.h>
 
 #define ECAM     UINT64_C(0x30000000)
 #define MMIO     UINT64_C(0x40000000)
@@ -614,9 +614,5 @@ int main(void)
     tcase_add_test(cases, test_no_ecam_no_bridge);
     Suite *suite = suite_create("pci");
     suite_add_tcase(suite, cases);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return suite_run(suite);
 }

@@ -1,9 +1,9 @@
 /* The PLIC: gateways, priorities, claim and complete, and hostile accesses. */
+#include "tests/unit/suite.h"
 #include "vmmd/vcpu/irqchip/plic.h"
 #include <check.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stdlib.h>
 
 #define SOURCES  96
 #define CONTEXTS 4
@@ -288,9 +288,5 @@ int main(void)
     tcase_add_test(tests, reset_forgets_all_but_the_levels);
     tcase_add_test(tests, devices_and_cpus_at_once_leave_it_consistent);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

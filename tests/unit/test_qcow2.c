@@ -1,6 +1,7 @@
 /* qcow2 images: what is written is read, whatever the sizes of clusters and counts; what is counted
  * is used. */
 #include "tests/unit/qcow2_image.h"
+#include "tests/unit/suite.h"
 #include <pthread.h>
 
 #define DISK_BYTES ((size_t)3 << 20)
@@ -370,9 +371,5 @@ int main(void)
     tcase_add_test(space, impossible_images_are_not_made);
     suite_add_tcase(suite, contents);
     suite_add_tcase(suite, space);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failures = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failures != 0;
+    return suite_run(suite);
 }

@@ -2,6 +2,7 @@
  * is refused or read with a clear error, none is made worse. */
 #include "libshared/qcow2/format.h"
 #include "tests/unit/qcow2_image.h"
+#include "tests/unit/suite.h"
 #include <errno.h>
 #include <sys/stat.h>
 #include <zstd.h>
@@ -400,9 +401,5 @@ int main(void)
     tcase_add_test(tests, tables_that_overlap_are_not_written);
     tcase_add_test(tests, a_free_table_is_noticed_before_it_is_given_away);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failures = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failures != 0;
+    return suite_run(suite);
 }

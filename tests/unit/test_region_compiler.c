@@ -4,6 +4,7 @@
  */
 #include "tests/lockstep/generate.h"
 #include "tests/unit/region_pair.h"
+#include "tests/unit/suite.h"
 
 /*
  * 1:  lw   a3, 0(a0)
@@ -564,10 +565,7 @@ int main(void)
     tcase_add_test(tcase, hostile_regions_do_no_harm);
     tcase_add_test(tcase, random_streams_do_as_interpreted);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
+    int status = suite_run(suite);
     region_compiler_destroy(compiler);
-    return failed != 0;
+    return status;
 }

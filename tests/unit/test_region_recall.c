@@ -5,6 +5,7 @@
  * one.
  */
 #include "tests/unit/region_pair.h"
+#include "tests/unit/suite.h"
 
 #define RAM_END (HOST_RAM + HOST_RAM_SIZE)
 
@@ -226,10 +227,7 @@ int main(void)
     tcase_add_test(tcase, rounds_end_anywhere);
     tcase_add_test(tcase, rounds_see_each_other);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
+    int status = suite_run(suite);
     region_compiler_destroy(compiler);
-    return failed != 0;
+    return status;
 }

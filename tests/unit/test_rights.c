@@ -1,10 +1,10 @@
 /* Descriptors along with a message, and more of them than were asked for. */
 #include "libshared/ipc/rights.h"
 #include "tests/unit/descriptors.h"
+#include "tests/unit/suite.h"
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -132,9 +132,5 @@ int main(void)
     tcase_add_test(tests, what_is_not_wanted_is_dropped);
     tcase_add_test(tests, the_end_and_the_limits);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -600,13 +600,4 @@ static inline void open_pmp(struct machine *m)
     csr_put(m, 0x3a0, PMP_MODE_NAPOT | PMP_ALL);
 }
 
-static inline int run_suite(Suite *suite)
-{
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? 1 : 0;
-}
-
 #endif

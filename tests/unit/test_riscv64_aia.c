@@ -3,6 +3,7 @@
 #include "libshared/isa/riscv64/csr.h"
 #include "libshared/isa/riscv64/trap.h"
 #include "test_riscv64.h"
+#include "tests/unit/suite.h"
 #include <pthread.h>
 #include <sched.h>
 
@@ -456,9 +457,5 @@ int main(void)
     tcase_add_test(tests, no_message_is_lost_between_threads);
     tcase_add_test(tests, the_isa_string_has_it_in_its_place);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

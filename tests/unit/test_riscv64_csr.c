@@ -2,6 +2,7 @@
 #include "libshared/isa/riscv64/csr.h"
 #include "libshared/isa/riscv64/mmu.h"
 #include "test_riscv64.h"
+#include "tests/unit/suite.h"
 
 static struct machine *m;
 
@@ -563,5 +564,5 @@ int main(void)
     tcase_add_test(csr, cache_block_zero_clears_its_block);
     tcase_add_test(csr, peek_needs_no_privilege);
     suite_add_tcase(suite, csr);
-    return run_suite(suite);
+    return suite_run(suite);
 }

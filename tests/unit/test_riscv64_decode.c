@@ -1,6 +1,7 @@
 /* The riscv64 decoder: what it accepts, the shape of the blocks it builds. */
 #include "libshared/isa/riscv64/helpers.h"
 #include "test_riscv64.h"
+#include "tests/unit/suite.h"
 #include <stdio.h>
 
 #define DIRTY BLOCK_MODE_FS_DIRTY
@@ -551,5 +552,5 @@ int main(void)
     tcase_add_test(decode, csr_instructions_end_blocks_only_when_needed);
     tcase_add_test(decode, fences_keep_their_sets);
     suite_add_tcase(suite, decode);
-    return run_suite(suite);
+    return suite_run(suite);
 }

@@ -1,5 +1,6 @@
 /* The riscv64 disassembler: one line of each operand pattern, and robustness. */
 #include "test_riscv64.h"
+#include "tests/unit/suite.h"
 
 static const struct {
     uint32_t word;
@@ -106,5 +107,5 @@ int main(void)
     tcase_add_test(disassemble, short_input_and_output);
     tcase_add_test(disassemble, agrees_with_the_decoder);
     suite_add_tcase(suite, disassemble);
-    return run_suite(suite);
+    return suite_run(suite);
 }

@@ -1,5 +1,6 @@
 /* What riscv64 integer instructions compute, against formulas of the manual, through their IR. */
 #include "test_riscv64.h"
+#include "tests/unit/suite.h"
 
 static const uint64_t interesting[] = {
     0,
@@ -485,7 +486,7 @@ START_TEST(compressed_instructions)
         {0x8505, 10, 5},               /* c.srai a0, 1 */
         {0x8909, 10, 2},               /* c.andi a0, 2 */
         {0x8d0d, 10, 10 - 3},          /* c.sub a0, a1 */
-        {0x8d2d, 10, 9},          /* c.xor a0, a1 */
+        {0x8d2d, 10, 9},               /* c.xor a0, a1 */
         {0x8d4d, 10, 10 | 3},          /* c.or a0, a1 */
         {0x8d6d, 10, 10 & 3},          /* c.and a0, a1 */
         {0x9d0d, 10, 7},               /* c.subw a0, a1 */
@@ -581,5 +582,5 @@ int main(void)
     tcase_add_test(execute_case, a_small_program_runs);
     tcase_add_test(execute_case, float_constants);
     suite_add_tcase(suite, execute_case);
-    return run_suite(suite);
+    return suite_run(suite);
 }

@@ -1,6 +1,7 @@
 /* Page-table walks over hand-built tables: every rule of the translation process, one by one. */
 #include "libshared/isa/riscv64/mmu.h"
 #include "test_riscv64.h"
+#include "tests/unit/suite.h"
 
 #define TABLES (RAM_BASE + 0x10000) /* one page a level, the root first */
 #define TARGET (RAM_BASE + 0x80000)
@@ -527,5 +528,5 @@ int main(void)
     tcase_add_test(mmu, cache_block_instructions_fault_as_stores);
     tcase_add_test(mmu, debuggers_look_without_touching);
     suite_add_tcase(suite, mmu);
-    return run_suite(suite);
+    return suite_run(suite);
 }

@@ -1,5 +1,6 @@
 /* Traps: what software finds on entry, what return restores, which interrupt comes first. */
 #include "test_riscv64.h"
+#include "tests/unit/suite.h"
 
 #define MTVEC (RAM_BASE + 0x8000)
 #define STVEC (RAM_BASE + 0x9000)
@@ -491,5 +492,5 @@ int main(void)
     tcase_add_test(trap, reset_keeps_what_is_the_engines);
     tcase_add_test(trap, isa_string_matches_its_list);
     suite_add_tcase(suite, trap);
-    return run_suite(suite);
+    return suite_run(suite);
 }

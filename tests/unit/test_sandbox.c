@@ -3,6 +3,7 @@
 #include "libshared/ipc/sandbox.h"
 #include "libshared/ipc/sandbox_internal.h"
 #include "tests/escape/escapes.c"
+#include "tests/unit/suite.h"
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -365,9 +366,5 @@ int main(void)
     tcase_add_test(tests, test_nothing_else_is_in_view);
     tcase_add_test(tests, test_failure_is_told);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failures = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failures ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -1,6 +1,7 @@
 /* What the process of a shared directory can do if it is taken over: work in that directory, and
  * nothing else. Each try runs in a process that was confined as that one is. */
 #include "libshared/ipc/sandbox.h"
+#include "tests/unit/suite.h"
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -370,9 +371,5 @@ int main(void)
     tcase_add_test(test, test_it_can_work);
     tcase_add_test(test, test_read_only);
     suite_add_tcase(suite, test);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -1,4 +1,5 @@
 /* The built-in firmware: each call's results and effects, and arguments no kernel should send. */
+#include "tests/unit/suite.h"
 #include "tests/unit/test_machine.h"
 #include <pthread.h>
 #include <stdlib.h>
@@ -333,9 +334,5 @@ int main(void)
     tcase_add_loop_test(tests, each_kind_of_end_is_told_apart, 0, 6);
     tcase_add_test(tests, random_calls_crash_nothing);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

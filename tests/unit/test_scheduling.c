@@ -1,10 +1,10 @@
 /* How soon threads want to run (libshared/base/scheduling): what is asked for, and who inherits it.
  */
 #include "libshared/base/scheduling.h"
+#include "tests/unit/suite.h"
 #include <check.h>
 #include <pthread.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -80,9 +80,5 @@ int main(void)
     tcase_add_test(all, threads_and_processes_inherit_it);
     tcase_add_test(all, the_priority_stays_what_it_was);
     suite_add_tcase(suite, all);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

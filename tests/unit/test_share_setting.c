@@ -1,5 +1,6 @@
 /* --share DIR:TAG[,WORD...] */
 #include "libshared/share/setting.h"
+#include "tests/unit/suite.h"
 #include <check.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,9 +92,5 @@ int main(void)
     tcase_add_loop_test(test, test_bad, 0, sizeof(bad) / sizeof(bad[0]));
     tcase_add_test(test, test_long_paths);
     suite_add_tcase(suite, test);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

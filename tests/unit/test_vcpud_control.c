@@ -1,4 +1,5 @@
 /* vcpud's whole life as vmmd sees it: configure, start, pause, reset, power off, stop, errors. */
+#include "tests/unit/suite.h"
 #include "tests/unit/vcpud_host.h"
 
 /* --- tests ----------------------------------------------------------------------------------- */
@@ -389,9 +390,5 @@ int main(void)
     tcase_add_test(cases, test_terminate_signal);
     Suite *suite = suite_create("vcpud_control");
     suite_add_tcase(suite, cases);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return suite_run(suite);
 }

@@ -2,6 +2,7 @@
  * were bound in advance, what is wrong with either, and CPUs that wait for such a device. */
 #include "libshared/ipc/handover.h"
 #include "tests/unit/descriptors.h"
+#include "tests/unit/suite.h"
 #include "tests/unit/vcpud_host.h"
 
 #define PLACES 3
@@ -310,9 +311,5 @@ int main(void)
     tcase_add_loop_test(cases, cpus_that_wait_for_a_plugged_in_device, 0, 2);
     Suite *suite = suite_create("vcpud_plug");
     suite_add_tcase(suite, cases);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return suite_run(suite);
 }

@@ -1,5 +1,6 @@
 /* Parts of lists of pieces of memory, and copies. */
 #include "libshared/base/vectors.h"
+#include "tests/unit/suite.h"
 
 #include <check.h>
 #include <stdlib.h>
@@ -97,15 +98,11 @@ int main(void)
 {
     Suite *suite = suite_create("vectors");
     TCase *tcase = tcase_create("vectors");
-    SRunner *runner = srunner_create(suite);
 
     tcase_add_test(tcase, test_cut);
     tcase_add_test(tcase, test_cut_in_place);
     tcase_add_test(tcase, test_skip);
     tcase_add_test(tcase, test_copies);
     suite_add_tcase(suite, tcase);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

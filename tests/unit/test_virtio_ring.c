@@ -1,8 +1,8 @@
 /* Split virtqueues: what a well-behaved driver gets, and that no driver can do harm. */
 #include "libshared/virtio/ring.h"
+#include "tests/unit/suite.h"
 #include "tests/unit/virtio_driver.h"
 #include <errno.h>
-#include <stdlib.h>
 
 static struct driver driver;
 static struct virtqueue queue;
@@ -391,9 +391,5 @@ int main(void)
     tcase_add_test(tests, writes_to_code_are_reported_before_completion);
     suite_add_tcase(suite, tests);
 
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -1,9 +1,9 @@
 /* Packed virtqueues: wrap counters, buffer ids, completion in any order, events, and that no driver
  * can do harm. What both layouts share is in test_virtio_ring.c. */
 #include "libshared/virtio/ring.h"
+#include "tests/unit/suite.h"
 #include "tests/unit/virtio_driver.h"
 #include <errno.h>
-#include <stdlib.h>
 
 #define ALL (VIRTQUEUE_FEATURE_PACKED | VIRTQUEUE_FEATURE_INDIRECT | VIRTQUEUE_FEATURE_EVENT_INDEX)
 
@@ -458,9 +458,5 @@ int main(void)
     tcase_add_test(tests, buffers_that_change_while_they_are_filled);
     suite_add_tcase(suite, tests);
 
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

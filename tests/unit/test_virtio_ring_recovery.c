@@ -26,8 +26,8 @@ static void step(void)
 #include "libshared/virtio/ring_packed.c"
 #include "libshared/virtio/ring_split.c"
 
+#include "tests/unit/suite.h"
 #include "tests/unit/virtio_driver.h"
-#include <stdlib.h>
 
 #define REQUESTS 12
 
@@ -609,9 +609,5 @@ int main(void)
     tcase_add_loop_test(tests, damaged_logs_are_refused, 0, 2);
     suite_add_tcase(suite, tests);
 
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -1,4 +1,5 @@
 /* A virtio device as the guest sees it on PCI, against a device process played by a thread. */
+#include "tests/unit/suite.h"
 #include "tests/unit/virtio_transport_host.h"
 
 /* --- tests ----------------------------------------------------------------------------------- */
@@ -614,9 +615,5 @@ int main(void)
     suite_add_tcase(suite, patient);
     suite_add_tcase(suite, cases);
     suite_add_tcase(suite, impatient);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return suite_run(suite);
 }

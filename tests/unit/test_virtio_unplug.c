@@ -1,5 +1,6 @@
 /* A virtio device that is taken from the guest: when its driver has let go, by force, and not while
  * a CPU waits for it. */
+#include "tests/unit/suite.h"
 #include "tests/unit/virtio_transport_host.h"
 
 static void let_go(void)
@@ -131,9 +132,5 @@ int main(void)
     }
     Suite *suite = suite_create("virtio_unplug");
     suite_add_tcase(suite, cases);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return suite_run(suite);
 }

@@ -2,6 +2,7 @@
 #include "vmmd/child.h"
 
 #include "proto/vcpu.pb-c.h"
+#include "tests/unit/suite.h"
 #include <check.h>
 #include <signal.h>
 #include <stdio.h>
@@ -312,9 +313,5 @@ int main(void)
     tcase_add_test(cases, a_child_that_leaves_work_lying_is_doubted);
     tcase_add_test(cases, a_doubted_child_is_found_hung);
     suite_add_tcase(suite, cases);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

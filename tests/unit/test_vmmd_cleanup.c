@@ -1,4 +1,5 @@
 /* What a vmmd that was killed leaves behind: found, verified, removed; and nothing else touched. */
+#include "tests/unit/suite.h"
 #include "vmmd/cleanup.h"
 #include "vmmd/record.h"
 #include "vmmd/spawn.h"
@@ -465,9 +466,5 @@ int main(void)
     tcase_add_test(tests, a_process_has_only_what_it_was_given);
     tcase_add_test(tests, a_process_survives_the_limit_of_file_sizes);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

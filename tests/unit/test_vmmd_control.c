@@ -1,4 +1,5 @@
 /* What clients of the control socket may do to vmmd and to each other: nothing. */
+#include "tests/unit/suite.h"
 #include "tests/unit/vmmd_service.h"
 
 /* Clients that ask to wait and leave without a word cannot keep others from looking. */
@@ -157,9 +158,5 @@ int main(int argc, char **argv)
         tcase_add_test(cases, tests[i]);
     }
     suite_add_tcase(suite, cases);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -2,8 +2,11 @@
 #include "vmmd/link.h"
 
 #include "libshared/net/link.h"
-#include "tests/unit/device_host.h"
+#include "tests/unit/suite.h"
+#include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 static char directory[64], path[96], lock_path[112];
 static struct event_base *base;
@@ -199,5 +202,5 @@ int main(void)
     tcase_add_test(tests, strangers_are_not_let_in);
     tcase_add_test(tests, paths_that_cannot_be);
     suite_add_tcase(suite, tests);
-    return host_report(suite);
+    return suite_run(suite);
 }

@@ -3,6 +3,7 @@
 #include "libshared/ipc/rights.h"
 #include "libshared/nbd/channel.h"
 #include "tests/unit/descriptors.h"
+#include "tests/unit/suite.h"
 #include "vmmd/peer.h"
 #include <check.h>
 #include <errno.h>
@@ -118,9 +119,5 @@ int main(void)
     tcase_add_test(test, test_text_is_a_line);
     tcase_add_test(test, test_channel_shut_down);
     suite_add_tcase(suite, test);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

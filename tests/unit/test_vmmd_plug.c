@@ -3,6 +3,7 @@
  * refuses, is slow or dies. Stand-ins are the processes (vmmd_stand_ins.h); after each failure vmmd
  * has what it had before.
  */
+#include "tests/unit/suite.h"
 #include "tests/unit/vmmd_service.h"
 
 static char image[96];
@@ -312,9 +313,5 @@ int main(int argc, char **argv)
     tcase_add_loop_test(cases, the_end_of_vcpud_ends_it, 0, 2);
     tcase_add_test(cases, a_machine_that_is_killed_answers);
     suite_add_tcase(suite, cases);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

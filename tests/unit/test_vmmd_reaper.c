@@ -1,11 +1,11 @@
 /* A process that has ended is collected: not at once, but always. */
+#include "tests/unit/suite.h"
 #include "vmmd/reaper.h"
 
 #include <check.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdbool.h>
-#include <stdlib.h>
 #include <sys/pidfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -109,9 +109,5 @@ int main(void)
     tcase_add_test(cases, the_end_collects_all);
     tcase_add_test(cases, so_many_that_some_cannot_wait);
     suite_add_tcase(suite, cases);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

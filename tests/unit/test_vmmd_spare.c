@@ -1,11 +1,11 @@
 /* Processes that stand ready (vmmd/spare): their pipe, and what they are to let go of. */
+#include "tests/unit/suite.h"
 #include "vmmd/spare.h"
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -114,9 +114,5 @@ int main(void)
     tcase_add_test(all, a_namespace_is_held_by_a_descriptor);
     tcase_add_loop_test(all, only_a_spare_that_is_fit_is_taken, 0, 2);
     suite_add_tcase(suite, all);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -3,6 +3,7 @@
  * same program standing in for vcpud and devd.
  */
 #include "libshared/base/clock.h"
+#include "tests/unit/suite.h"
 #include "tests/unit/vmmd_service.h"
 #include "vmmd/record.h"
 
@@ -784,9 +785,5 @@ int main(int argc, char **argv)
         tcase_add_test(cases, tests[i]);
     }
     suite_add_tcase(suite, cases);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -1,4 +1,5 @@
 /* Each mistake in a machine's configuration is told by its own code, before anything starts. */
+#include "tests/unit/suite.h"
 #include "vmmd/budget.h"
 #include "vmmd/disk.h"
 #include "vmmd/message.h"
@@ -514,9 +515,5 @@ int main(void)
     tcase_add_test(tests, bad_network_cards);
     tcase_add_test(tests, a_port_that_is_in_use);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }
