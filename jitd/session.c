@@ -2,6 +2,7 @@
 
 #include "libshared/base/log.h"
 #include "libshared/ipc/channel.h"
+#include "libshared/jit/abi.h"
 #include "libshared/jit/region_message.h"
 #include <errno.h>
 #include <nanomsg/pair.h>
@@ -61,6 +62,7 @@ static int send_welcome(struct channel *channel, const struct outgoing *outgoing
     welcome.fingerprints = outgoing->fingerprints;
     welcome.first = outgoing->first;
     welcome.more = outgoing->more;
+    welcome.abi = (char *)region_abi();
     reply.body_case = POLYVISOR__JIT_REPLY__BODY_WELCOME;
     reply.welcome = &welcome;
     return channel_send(channel, &reply.base, 0);

@@ -15,6 +15,12 @@ CONNECTD_SOURCES := $(call find_sources,connectd)
 CLI_SOURCES := $(call find_sources,cli)
 JITD_SOURCES := $(call find_sources,jitd)
 
+# What generated code depends on (tools/source-digest). Made each time, changed only when it has to be.
+SOURCE_DIGEST := $(BUILD)/gen/source_digest.h
+.PHONY: source-digest
+$(SOURCE_DIGEST): source-digest
+	@tools/source-digest $@
+
 objects = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 archive_objects = $(call objects,$(filter-out %/main.c,$(1)))
 PROTO_OBJECTS := $(PROTO_SOURCES:$(BUILD)/gen/%.c=$(BUILD)/obj/gen/%.o)
@@ -99,7 +105,7 @@ $(BUILD)/obj/jitd/llvm/%.o: CPPFLAGS += -isystem $(LLVM)/include
 # Interpreter handlers are a few instructions each: a frame pointer would cost them a tenth.
 $(BUILD)/obj/vmmd/vcpu/engine/interp_%.o: CFLAGS += -fomit-frame-pointer
 
-$(BUILD)/obj/%.o: %.c | $(PROTO_HEADERS)
+$(BUILD)/obj/%.o: %.c | $(PROTO_HEADERS) $(SOURCE_DIGEST)
 	@mkdir -p $(@D)
 	$(QUIET_CC)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 

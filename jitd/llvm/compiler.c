@@ -3,14 +3,14 @@
 #include "jitd/llvm/object.h"
 #include "jitd/llvm/target.h"
 #include "jitd/region_compiler.h"
+#include "libshared/jit/abi.h"
+#include "source_digest.h"
 #include <llvm-c/Analysis.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Changes with every change of what comes out for the same region. */
-#define LOWERING_VERSION 5u
 /* Types, constants and metadata of all modules stay in the context: after so many, begin anew. */
 #define CONTEXT_USES 256u
 
@@ -71,9 +71,8 @@ static uint64_t layout(void)
 
 static void make_identity(void)
 {
-    snprintf(identity, sizeof(identity), "lowering %u abi %u blob %u layout %016llx %s",
-             LOWERING_VERSION, REGION_ABI, BLOB_VERSION, (unsigned long long)layout(),
-             target_description());
+    snprintf(identity, sizeof(identity), "lowering " SOURCE_DIGEST_LOWERING " %s layout %016llx %s",
+             region_abi(), (unsigned long long)layout(), target_description());
 }
 
 bool region_compiler_setup(struct error *err)

@@ -55,9 +55,8 @@ struct reservation {
     uint64_t value; /* zero-extended */
 };
 
-/* Reached through cpu->runtime, so code needs no relocation. Adding at the end, or changing, any of
- * this changes REGION_ABI. */
-#define REGION_ABI 3u
+/* Reached through cpu->runtime, so code needs no relocation. Any change of this file changes
+ * region_abi(). */
 struct region_runtime {
     /* An access that missed the inlined test. `aux` as in the IR. load: zero-extended. On return
      * cpu->exception tells whether it faulted (then nothing was stored): return at once. */

@@ -5,6 +5,7 @@
  */
 #define FUZZ_REAL_TIME
 #include "libshared/base/log.h"
+#include "libshared/jit/abi.h"
 #include "libshared/jit/region_message.h"
 #include "proto/jit.pb-c.h"
 #include "tests/fuzz/fuzz_message.h"
@@ -198,6 +199,7 @@ static void welcome(int socket)
     Polyvisor__JitWelcome first = POLYVISOR__JIT_WELCOME__INIT;
 
     first.first = true;
+    first.abi = (char *)region_abi();
     reply.body_case = POLYVISOR__JIT_REPLY__BODY_WELCOME;
     reply.welcome = &first;
     push(socket, &reply);

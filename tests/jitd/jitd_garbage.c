@@ -6,6 +6,7 @@
 #include "libshared/base/clock.h"
 #include "libshared/base/log.h"
 #include "libshared/ipc/channel.h"
+#include "libshared/jit/abi.h"
 #include "libshared/jit/blob.h"
 #include "libshared/jit/region_message.h"
 #include <nanomsg/pair.h>
@@ -56,6 +57,7 @@ static void send_welcome(struct channel *channel)
     welcome.fingerprints = fingerprints;
     welcome.n_fingerprints = random_number() % 2000;
     welcome.first = random_number() % 2;
+    welcome.abi = (char *)(random_number() % 4 ? region_abi() : "another");
     welcome.more = random_number() % 4 != 0;
     reply.body_case = POLYVISOR__JIT_REPLY__BODY_WELCOME;
     reply.welcome = &welcome;

@@ -1,6 +1,7 @@
 /* vcpud's end of the conversation with jitd: nothing that jitd does, or leaves undone, harms. */
 #include "libshared/base/clock.h"
 #include "libshared/ipc/channel.h"
+#include "libshared/jit/abi.h"
 #include "libshared/jit/cache_entry.h"
 #include "libshared/jit/region_message.h"
 #include "tests/unit/jit_sample.h"
@@ -223,7 +224,7 @@ static void teardown(void)
     unlink(path);
 }
 
-static void welcome(size_t count, bool first, bool more)
+static void welcome_of(const char *abi, size_t count, bool first, bool more)
 {
     Polyvisor__JitReply reply = POLYVISOR__JIT_REPLY__INIT;
     Polyvisor__JitWelcome message = POLYVISOR__JIT_WELCOME__INIT;
@@ -233,9 +234,15 @@ static void welcome(size_t count, bool first, bool more)
     message.fingerprints = fingerprints;
     message.first = first;
     message.more = more;
+    message.abi = (char *)abi;
     reply.body_case = POLYVISOR__JIT_REPLY__BODY_WELCOME;
     reply.welcome = &message;
     ck_assert_int_eq(channel_send(jitd, &reply.base, WAIT_MS), 0);
+}
+
+static void welcome(size_t count, bool first, bool more)
+{
+    welcome_of(region_abi(), count, first, more);
 }
 
 static Polyvisor__JitRequest *next_request(void)
@@ -315,6 +322,33 @@ START_TEST(nothing_happens_before_a_welcome)
     ck_assert(!another_request(100));
     ck_assert_uint_eq(read_count(&engine.ticks), 0);
     ck_assert_uint_eq(read_count(&engine.offered), 0);
+}
+END_TEST
+
+/* The package was replaced while the machine runs: code for another CPU state must not come in. */
+START_TEST(one_of_another_version_is_as_good_as_none)
+{
+    struct region region;
+    struct jit_link_stats stats;
+
+    welcome_of("another", 5, true, false);
+    ck_assert(!another_request(200));
+    welcome_of("", 5, true, false); /* from before versions were told */
+    ck_assert(!another_request(200));
+    ck_assert_uint_eq(read_count(&engine.ticks), 0);
+    ck_assert_uint_eq(read_count(&engine.known), 0);
+    jit_link_get_stats(link_, &stats);
+    ck_assert_uint_eq(stats.lives, 0);
+    welcome(0, true, false); /* ours, and what it has been asked is void when another follows */
+    Polyvisor__JitRequest *request = next_request();
+    welcome_of("another", 0, true, false);
+    wait_until(&engine.forgotten, 4);
+    ck_assert(region_from_message(&region, request->compile->region, NULL));
+    answer(request->id, POLYVISOR__JIT_STATUS__JIT_DONE, &region, NULL, true);
+    protobuf_c_message_free_unpacked(&request->base, NULL);
+    welcome(0, true, false);
+    wait_until(&engine.forgotten, 5);
+    ck_assert_uint_eq(read_count(&engine.installed), 0);
 }
 END_TEST
 
@@ -603,6 +637,7 @@ int main(void)
     tcase_set_timeout(tests, 120);
     tcase_add_test(tests, regions_are_asked_for_and_installed);
     tcase_add_test(tests, nothing_happens_before_a_welcome);
+    tcase_add_test(tests, one_of_another_version_is_as_good_as_none);
     tcase_add_test(tests, open_requests_are_bounded);
     tcase_add_test(tests, a_new_life_begins_afresh);
     tcase_add_test(tests, welcomes_without_end_are_bounded);

@@ -3,6 +3,7 @@
 #include "libshared/base/clock.h"
 #include "libshared/base/log.h"
 #include "libshared/ipc/channel.h"
+#include "libshared/jit/abi.h"
 #include "libshared/jit/cache_entry.h"
 #include "libshared/jit/region_message.h"
 #include "vmmd/vcpu/tunables.h"
@@ -65,7 +66,8 @@ struct jit_link {
     bool started;
 
     /* The thread's own. */
-    bool alive; /* a jitd has said that it is there */
+    bool alive;   /* a jitd has said that it is there */
+    bool foreign; /* and that it is of another version */
     uint64_t last_id, look_ns, heard_ns, pause_ns;
     struct request requests[JIT_LINK_REQUESTS];
     unsigned open;
@@ -445,17 +447,33 @@ static void add_known(struct jit_link *link, const Polyvisor__JitWelcome *welcom
     link->known_count += count_new;
 }
 
+/* A new life: what was asked of the one before is void. One of another version is as good as none,
+ * since its code knows another CPU than ours. */
+static void begin_life(struct jit_link *link, const char *abi)
+{
+    forget_all(link);
+    link->known_count = 0;
+    link->known_ns = 0;
+    link->alive = !strcmp(abi, region_abi());
+    if (!link->alive && !link->foreign) {
+        log_warning("jitd was replaced by one of another version: what it compiles is not for this "
+                    "machine until it is started again");
+    }
+    link->foreign = !link->alive;
+    if (link->alive) {
+        count(&link->lives);
+    }
+}
+
 static void handle_welcome(struct jit_link *link, const Polyvisor__JitWelcome *welcome)
 {
     if (welcome->first) {
-        forget_all(link);
-        link->alive = true;
-        link->known_count = 0;
-        link->known_ns = 0;
-        count(&link->lives);
+        begin_life(link, welcome->abi);
     }
-    add_known(link, welcome);
-    link->known_news = !welcome->more;
+    if (!link->foreign) {
+        add_known(link, welcome);
+        link->known_news = !welcome->more;
+    }
 }
 
 /* The engine then looks at all code that it has: not for each piece of news by itself. */
