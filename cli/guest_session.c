@@ -1,9 +1,6 @@
 #include "cli/guest_session.h"
 
-#include "cli/client.h"
-#include "cli/machine_view.h"
 #include "libshared/base/clock.h"
-#include "libshared/vsock/setting.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -39,6 +36,14 @@ struct pending {
     uint8_t before;              /* the last byte written */
 };
 
+/* Why no further connection is of use. */
+enum failure {
+    FAILURE_NONE,
+    FAILURE_FORGOTTEN, /* another agent than the one that started the command */
+    FAILURE_VERSION,   /* it speaks another version of the protocol */
+    FAILURE_NONSENSE,  /* it breaks the rules */
+};
+
 struct session {
     const struct guest_command *command;
     struct guest_outcome *outcome;
@@ -46,7 +51,9 @@ struct session {
     uint8_t token[AGENT_TOKEN];
     int fd;   /* -1: not connected */
     bool met; /* there is, or was, an agent */
-    bool greeted, started, over, failed;
+    bool greeted, started, over;
+    enum failure failure;
+    uint32_t version;                       /* that the agent speaks */
     uint64_t give_up_ns;                    /* while there is no connection */
     uint64_t end_ns;                        /* of all of it */
     uint64_t signalled_ns[SIGNALS_END - 1]; /* the last ones, the latest first */
@@ -197,7 +204,7 @@ static void send_window(struct session *session)
     }
 }
 
-/* ---- Receiving: a frame that makes no sense ends the connection ---- */
+/* ---- Receiving: a frame that makes no sense ends all ---- */
 
 static bool take_welcome(struct session *session, const uint8_t *frame, size_t length)
 {
@@ -208,8 +215,13 @@ static bool take_welcome(struct session *session, const uint8_t *frame, size_t l
     }
     memcpy(&welcome, frame, sizeof(welcome));
     session->greeted = session->outcome->answered = true;
+    if (welcome.version != AGENT_VERSION) {
+        session->version = welcome.version;
+        session->failure = FAILURE_VERSION;
+        return true;
+    }
     if (!welcome.known && session->started) {
-        session->failed = true; /* the agent that had it is no more */
+        session->failure = FAILURE_FORGOTTEN;
         return true;
     }
     if (welcome.received < session->input_first || welcome.received > session->input_end) {
@@ -315,6 +327,12 @@ static bool take_frame(struct session *session, uint8_t type, const uint8_t *fra
     return takers[type](session, frame, length);
 }
 
+static void end_nonsense(struct session *session)
+{
+    session->failure = FAILURE_NONSENSE;
+    disconnect(session);
+}
+
 static void receive(struct session *session)
 {
     ssize_t count = recv(session->fd, session->from + session->incoming,
@@ -330,7 +348,7 @@ static void receive(struct session *session)
         struct agent_header header;
         memcpy(&header, session->from + done, sizeof(header));
         if (header.length > AGENT_FRAME_MAX) {
-            disconnect(session);
+            end_nonsense(session);
             return;
         }
         if (session->incoming - done < sizeof(header) + header.length) {
@@ -339,7 +357,10 @@ static void receive(struct session *session)
         const uint8_t *frame = session->from + done + sizeof(header);
         done += sizeof(header) + header.length;
         if (!take_frame(session, header.type, frame, header.length)) {
-            disconnect(session);
+            end_nonsense(session);
+            return;
+        }
+        if (session->failure) {
             return;
         }
     }
@@ -569,6 +590,49 @@ static void list(const struct session *session, struct pollfd polls[POLLS])
     polls[POLL_SIGNALS].fd = command->signals ? command->signals->fd : -1;
 }
 
+/* The command is not to wait for who does not come back: it is told as one whose reader has gone.
+ * Its agent ends it by itself, too, if this does not reach it, but later. */
+static void dismiss(struct session *session)
+{
+    const struct agent_signal number = {.number = SIGPIPE};
+
+    if (session->fd < 0 || !session->greeted || session->over) {
+        return;
+    }
+    flush(session);
+    if (session->fd >= 0 && has_room(session, sizeof(number) + sizeof(struct agent_header))) {
+        queue(session, AGENT_SIGNAL, &number, sizeof(number), NULL, 0);
+        queue(session, AGENT_BYE, NULL, 0, NULL, 0);
+        flush(session);
+    }
+}
+
+static int write_outputs(struct session *session, const struct pollfd polls[POLLS],
+                         struct error *err)
+{
+    const struct guest_command *command = session->command;
+
+    for (unsigned i = 0; i < AGENT_STREAMS; i++) {
+        struct pending *pending = &session->pending[i];
+        bool ready = polls[POLL_OUTPUT + i].revents || command->output[i] < 0;
+        if (!ready || !pending->length) {
+            continue;
+        }
+        int cause = write_output(pending, command->output[i], command->printable[i]);
+        if (cause) {
+            return error_set(err, ERROR_IO, cause, "cannot write the command's output: %s",
+                             strerror(cause));
+        }
+        int status = command->taken && i == AGENT_STDOUT
+                         ? command->taken(command->taken_context, pending->written, err)
+                         : 0;
+        if (status != 0) {
+            return status;
+        }
+    }
+    return 0;
+}
+
 static int turn(struct session *session, bool *impatient, struct error *err)
 {
     struct pollfd polls[POLLS];
@@ -588,16 +652,10 @@ static int turn(struct session *session, bool *impatient, struct error *err)
     if (polls[POLL_INPUT].revents) {
         read_input(session);
     }
-    for (unsigned i = 0; i < AGENT_STREAMS; i++) {
-        bool ready = polls[POLL_OUTPUT + i].revents || session->command->output[i] < 0;
-        int cause = ready && session->pending[i].length
-                        ? write_output(&session->pending[i], session->command->output[i],
-                                       session->command->printable[i])
-                        : 0;
-        if (cause) {
-            return error_set(err, ERROR_IO, cause, "cannot write the command's output: %s",
-                             strerror(cause));
-        }
+    int status = write_outputs(session, polls, err);
+    if (status != 0) {
+        dismiss(session);
+        return status;
     }
     if (polls[POLL_AGENT].revents) {
         receive(session);
@@ -614,6 +672,28 @@ static int turn(struct session *session, bool *impatient, struct error *err)
     return 0;
 }
 
+static int tell_failure(const struct session *session, struct error *err)
+{
+    switch (session->failure) {
+    case FAILURE_VERSION:
+        error_set(err, ERROR_PROTOCOL, 0,
+                  "the guest's agent speaks version %u of its protocol, vmctl version %u",
+                  session->version, AGENT_VERSION);
+        error_hint(err, "put the polyvisor-agent that came with this vmctl into the guest, or "
+                        "build its image again");
+        return -ERROR_PROTOCOL;
+    case FAILURE_NONSENSE:
+        error_set(err, ERROR_PROTOCOL, 0, "the guest's agent says what makes no sense");
+        error_hint(err, "is it polyvisor-agent that listens on port %u of the guest's vsock?",
+                   AGENT_PORT);
+        return -ERROR_PROTOCOL;
+    default:
+        error_set(err, ERROR_CRASHED, 0, "the guest's agent was started again meanwhile");
+        error_hint(err, "nothing is known of what became of the command");
+        return -ERROR_CRASHED;
+    }
+}
+
 static int run(struct session *session, struct error *err)
 {
     uint64_t limit_ns = session->command->limit_ms * NS_PER_MS;
@@ -622,10 +702,8 @@ static int run(struct session *session, struct error *err)
 
     session->end_ns = limit_ns ? clock_monotonic_ns() + limit_ns : UINT64_MAX;
     while (status == 0 && !(session->over && all_written(session))) {
-        if (session->failed) {
-            error_set(err, ERROR_CRASHED, 0, "the guest's agent was started again meanwhile");
-            error_hint(err, "nothing is known of what became of the command");
-            return -ERROR_CRASHED;
+        if (session->failure) {
+            return tell_failure(session, err);
         }
         if (is_gone(session)) {
             return error_set(err, ERROR_CRASHED, 0, "the machine ended before the command did");
@@ -703,61 +781,4 @@ int guest_exit_status(const struct guest_outcome *outcome, const char *what, str
         return outcome->cause == ENOENT ? 127 : 126;
     }
     return (int)(outcome->by_signal ? 128 + (outcome->status & 0x7f) : outcome->status & 0xff);
-}
-
-/* ---- Where it is ---- */
-
-/* The setting of its vsock, which may have been plugged in later; "": it has none. */
-static const char *vsock_text(const Polyvisor__MachineInfo *machine)
-{
-    for (size_t i = 0; i < machine->n_devices; i++) {
-        if (machine->devices[i]->vsock[0]) {
-            return machine->devices[i]->vsock;
-        }
-    }
-    return "";
-}
-
-static int machine_vsock(const Polyvisor__MachineInfo *machine, char *path, size_t size,
-                         struct error *err)
-{
-    struct vsock_setting setting;
-    const char *name = machine->config->name;
-
-    if (machine->n_processes == 0) {
-        error_set(err, ERROR_STATE, 0, "machine '%s' does not run (%s)", name,
-                  machine_state_text(machine->state));
-        error_hint(err, "start it with 'vmctl start %s'", name);
-        return -ERROR_STATE;
-    }
-    const char *text = vsock_text(machine);
-    if (!text[0]) {
-        error_set(err, ERROR_CONFIG, 0, "machine '%s' has no vsock", name);
-        error_hint(err, "create it with --vsock path=FILE, and run polyvisor-agent in the guest");
-        return -ERROR_CONFIG;
-    }
-    int status = vsock_setting_parse(text, ERROR_PROTOCOL, &setting, err);
-    if (status == 0) {
-        snprintf(path, size, "%s", setting.path);
-    }
-    return status;
-}
-
-int guest_vsock_path(const struct invocation *invocation, const char *name, const char *vsock,
-                     char *path, size_t size, struct error *err)
-{
-    const Polyvisor__MachineInfo *machine;
-    Polyvisor__Response *response;
-
-    if (vsock) {
-        snprintf(path, size, "%s", vsock);
-        return 0;
-    }
-    int status = client_ask_machine(invocation, name, &response, &machine, err);
-    if (status != 0) {
-        return status;
-    }
-    status = machine_vsock(machine, path, size, err);
-    client_free(response);
-    return status;
 }

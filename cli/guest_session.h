@@ -30,6 +30,10 @@ struct guest_command {
      */
     bool (*gone)(void *context);
     void *gone_context;
+    /* Asked after each write of standard output, with how many bytes that makes: is there to be
+     * more? 0, or a negative code with *err set, which ends the command. Or NULL. */
+    int (*taken)(void *context, uint64_t written, struct error *err);
+    void *taken_context;
 };
 
 /* What became of it. */
@@ -39,11 +43,6 @@ struct guest_outcome {
     uint32_t status; /* exit status, or the signal's number */
     int cause;       /* errno in the guest when it could not be started, or 0 */
 };
-
-/* The path of the vsock of a running machine: what `vsock` names, or of the machine `name`. 0 or a
- * negative code with *err set. */
-int guest_vsock_path(const struct invocation *invocation, const char *name, const char *vsock,
-                     char *path, size_t size, struct error *err);
 
 /* Run it to its end. 0 with *outcome, also when the guest could not start it; or a negative code
  * with *err set. */

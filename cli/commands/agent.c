@@ -1,6 +1,7 @@
 /* vmctl agent: does the guest's agent answer, and what does it tell of itself? */
 #include "cli/agent_status.h"
 #include "cli/guest_session.h"
+#include "cli/guest_vsock.h"
 #include "cli/output.h"
 #include "libshared/base/clock.h"
 #include <errno.h>

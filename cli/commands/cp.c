@@ -1,5 +1,6 @@
 /* vmctl cp: copy files between host and guest. */
 #include "cli/guest_session.h"
+#include "cli/guest_vsock.h"
 #include "cli/output.h"
 #include "cli/unpack.h"
 #include <errno.h>
@@ -9,12 +10,19 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+/* A guest can send without end: so much of a file system stays free, if that is less than a
+ * twentieth of it. */
+#define SPARE_BYTES (UINT64_C(256) << 20)
+#define LOOK_BYTES  (UINT64_C(1) << 20) /* how often that is looked at */
 
 struct cp_settings {
     bool recursive;
     char *vsock;
+    uint64_t limit;
     uint32_t wait_ms;
 };
 
@@ -25,6 +33,12 @@ static const struct option_spec options[] = {
      .summary = "copy a folder with all that is in it; needs tar in the guest, and to copy there "
                 "on the host",
      .offset = offsetof(struct cp_settings, recursive)},
+    {.name = "limit",
+     .type = &option_size,
+     .argument = "SIZE",
+     .summary = "from a guest: give up when it sends more than that; without this, when the "
+                "host's file system is nearly full",
+     .offset = offsetof(struct cp_settings, limit)},
     {.name = "wait",
      .type = &option_duration,
      .argument = "DURATION",
@@ -46,15 +60,55 @@ struct copy {
     char vsock[PATH_MAX];
     const char *from, *to;
     bool to_guest;
+    int place;       /* a descriptor of the file system that fills up; -1: none */
+    uint64_t looked; /* bytes taken when its room was looked at last */
 };
+
+/* ---- What a guest may send ---- */
+
+static bool is_nearly_full(int place)
+{
+    struct statvfs info;
+
+    if (place < 0 || fstatvfs(place, &info) < 0) {
+        return false;
+    }
+    uint64_t spare = (uint64_t)info.f_blocks * info.f_frsize / 20;
+    return (uint64_t)info.f_bavail * info.f_frsize < (spare < SPARE_BYTES ? spare : SPARE_BYTES);
+}
+
+/* guest_command.taken: is there to be more of it? */
+static int check_taken(void *context, uint64_t taken, struct error *err)
+{
+    struct copy *copy = context;
+    uint64_t limit = copy->settings->limit;
+
+    if (limit != 0 && taken > limit) {
+        error_set(err, ERROR_IO, EFBIG, "the guest sends more than the %llu bytes of --limit",
+                  (unsigned long long)limit);
+        error_hint(err, "give a larger --limit, if you trust the guest");
+        return -ERROR_IO;
+    }
+    if (taken - copy->looked < LOOK_BYTES) {
+        return 0;
+    }
+    copy->looked = taken;
+    if (is_nearly_full(copy->place)) {
+        error_set(err, ERROR_IO, ENOSPC, "the host's file system of '%.150s' is nearly full",
+                  copy->to);
+        error_hint(err, "make room, or copy to another file system");
+        return -ERROR_IO;
+    }
+    return 0;
+}
 
 /* ---- In the guest ---- */
 
 /* Run it there; anything but success is an error, told by what it said. */
-static int in_guest(const struct copy *copy, uint32_t flags, const char *const *arguments,
-                    int input, int output, struct error *err)
+static int in_guest(struct copy *copy, uint32_t flags, const char *const *arguments, int input,
+                    int output, struct error *err)
 {
-    struct guest_outcome outcome;
+    struct guest_outcome outcome = {0};
     const struct guest_command command = {
         .flags = flags,
         .arguments = arguments,
@@ -63,6 +117,8 @@ static int in_guest(const struct copy *copy, uint32_t flags, const char *const *
         .printable = {[AGENT_STDERR] = true},
         .wait_ms = copy->settings->wait_ms,
         .signals = copy->signals,
+        .taken = check_taken,
+        .taken_context = copy,
     };
     int status = guest_session_run(copy->vsock, &command, &outcome, err);
 
@@ -77,8 +133,7 @@ static int in_guest(const struct copy *copy, uint32_t flags, const char *const *
 }
 
 /* Whether a path of the guest is a folder. */
-static int is_guest_folder(const struct copy *copy, const char *path, bool *folder,
-                           struct error *err)
+static int is_guest_folder(struct copy *copy, const char *path, bool *folder, struct error *err)
 {
     const char *const arguments[] = {"kind", path, NULL};
     char answer[16] = "";
@@ -110,7 +165,7 @@ static int host_error(const char *what, const char *path, struct error *err)
     return error_set(err, ERROR_IO, errno, "cannot %s '%.150s': %s", what, path, strerror(errno));
 }
 
-static int file_to_guest(const struct copy *copy, struct error *err)
+static int file_to_guest(struct copy *copy, struct error *err)
 {
     char target[PATH_MAX], mode[8];
     const char *const arguments[] = {"put", target, mode, NULL};
@@ -140,7 +195,7 @@ static int file_to_guest(const struct copy *copy, struct error *err)
 }
 
 /* It appears whole, or not at all. */
-static int file_from_guest(const struct copy *copy, struct error *err)
+static int file_from_guest(struct copy *copy, struct error *err)
 {
     const char *const arguments[] = {"get", copy->from, NULL};
     char target[PATH_MAX], beside[PATH_MAX + 8];
@@ -158,6 +213,7 @@ static int file_from_guest(const struct copy *copy, struct error *err)
     if (fd < 0) {
         return host_error("write", target, err);
     }
+    copy->place = fd;
     int status = in_guest(copy, AGENT_START_BUILTIN, arguments, -1, fd, err);
     if (status == 0 && (fchmod(fd, 0666 & ~mask) < 0 || rename(beside, target) < 0)) {
         status = host_error("write", target, err);
@@ -212,7 +268,7 @@ static int await(pid_t child, int status, const char *what, struct error *err)
     return status;
 }
 
-static int folder_to_guest(const struct copy *copy, struct error *err)
+static int folder_to_guest(struct copy *copy, struct error *err)
 {
     char *const here[] = {"tar", "-C", (char *)copy->from, "-cf", "-", ".", NULL};
     const char *const there[] = {"tar", "-C", copy->to, "-xf", "-", NULL};
@@ -232,7 +288,7 @@ static int folder_to_guest(const struct copy *copy, struct error *err)
     return await(child, status, "tar failed on the host", err);
 }
 
-static int folder_from_guest(const struct copy *copy, struct error *err)
+static int folder_from_guest(struct copy *copy, struct error *err)
 {
     const char *const there[] = {"tar", "-C", copy->from, "-cf", "-", ".", NULL};
     pid_t child;
@@ -244,8 +300,12 @@ static int folder_from_guest(const struct copy *copy, struct error *err)
     if (fd < 0) {
         return fd;
     }
+    copy->place = open(copy->to, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int status = in_guest(copy, 0, there, -1, fd, err);
     close(fd);
+    if (copy->place >= 0) {
+        close(copy->place);
+    }
     return await(child, status, "not all that the guest sent could be made", err);
 }
 
@@ -266,7 +326,7 @@ static const char *guest_path(const char *word, char *name, size_t size)
 
 static int run(const struct invocation *invocation, struct error *err)
 {
-    struct copy copy = {.invocation = invocation, .settings = invocation->settings};
+    struct copy copy = {.invocation = invocation, .settings = invocation->settings, .place = -1};
     char name[MACHINE_NAME_MAX + 1];
     const char *from = guest_path(invocation->positionals[0], name, sizeof(name));
     const char *to = guest_path(invocation->positionals[1], name, sizeof(name));
@@ -305,7 +365,10 @@ const struct command command_cp = {
         "keeps its name; to the host's '-' means standard output. With -r what is in the first "
         "folder is put into the second, which is made; a guest's files come without owners, "
         "set-user bits and devices. The guest must run polyvisor-agent, and the machine must have "
-        "a vsock.\n",
+        "a vsock.\n"
+        "A guest can send without end, whatever it was asked for: --limit bounds it. Copying stops "
+        "in any case before the host's file system is full (256 MiB, or a twentieth of it, stay "
+        "free); what came of a tree so far is left.\n",
     .options = options,
     .settings_size = sizeof(struct cp_settings),
     .positional = POSITIONAL_FILE,
@@ -313,6 +376,8 @@ const struct command command_cp = {
     .positionals_max = 2,
     .examples = {{"vmctl cp program build1:/usr/local/bin/", "Bring a program to build1"},
                  {"vmctl cp build1:/var/log/syslog -", "Print a file of build1"},
-                 {"vmctl cp -r src build1:/work/src", "Copy a tree"}},
+                 {"vmctl cp -r src build1:/work/src", "Copy a tree"},
+                 {"vmctl cp -r --limit 1G build1:/results results",
+                  "Take a tree from a guest that is not trusted"}},
     .run = run,
 };

@@ -2,6 +2,7 @@
 
 #include "cli/client.h"
 #include "cli/guest_session.h"
+#include "cli/guest_vsock.h"
 #include "cli/machine_view.h"
 #include "cli/output.h"
 

@@ -1,5 +1,6 @@
 /* vmctl exec: run a command in a guest, with our standard streams. */
 #include "cli/guest_session.h"
+#include "cli/guest_vsock.h"
 #include "cli/output.h"
 #include "cli/terminal.h"
 #include <limits.h>

@@ -5,6 +5,7 @@
 #include "cli/client.h"
 #include "cli/commands/machine_request.h"
 #include "cli/guest_session.h"
+#include "cli/guest_vsock.h"
 #include "cli/machine_view.h"
 #include "cli/output.h"
 #include "libshared/base/clock.h"

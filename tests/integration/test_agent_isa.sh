@@ -21,7 +21,7 @@ try() { # ARCH
         command -v "${run[0]}" >/dev/null || { echo "skip - $arch: there is no ${run[0]}"; return; }
     fi
     check "$arch: it is static" sh -c "! readelf -l 'build/agent/$arch/polyvisor-agent' | grep -q INTERP"
-    "${run[@]}" "build/agent/$arch/polyvisor-agent" --unix "$socket" --patience 60 2>"$work/$arch.err" &
+    "${run[@]}" "build/agent/$arch/polyvisor-agent" --unix "$socket" --patience 3600 2>"$work/$arch.err" &
     agent=$!
     wait_for 20 test -S "$socket"
     python3 $peer bridge "$vsock" "$socket" &
@@ -35,6 +35,9 @@ try() { # ARCH
     is "$arch: no such program" 127 "$(gx -n any -- /no/such/program 2>/dev/null; echo $?)"
     check "$arch: a terminal" grep -q "a terminal" <(script -qec \
         "timeout 60 '$vmctl' exec -t --vsock '$vsock' any -- sh -c '[ -t 0 ] && [ -t 1 ] && echo a terminal'" /dev/null </dev/null)
+    gx -n any -- sh -c "echo \$\$ >'$work/$arch.pid'; exec yes" 2>/dev/null | head -n 1 >/dev/null
+    gone() { ! kill -0 "$(cat "$work/$arch.pid")" 2>/dev/null; }
+    check "$arch: a command whose reader leaves is ended, not left to wait" wait_for 60 gone
     check "$arch: a file there" timeout 120 "$vmctl" cp --vsock "$vsock" "$work/data" "any:$work/$arch.copy"
     check "$arch: and back" timeout 120 "$vmctl" cp --vsock "$vsock" "any:$work/$arch.copy" "$work/$arch.back"
     check "$arch: with its bytes" cmp "$work/data" "$work/$arch.back"
@@ -64,7 +67,37 @@ print(*(told[key] for key in ("answers", "version", "kernel", "uptime_s", "agent
 timeout 120 "$vmctl" --timeout 3s agent ping --vsock "$work/endless" any >/dev/null 2>&1
 status=$?
 check "an agent that never stops is given up" test $status -ne 0 -a $status -ne 124
-kill $liar $endless
+# What a guest may send: more than was asked for, without end.
+limited() { # SIZE FROM OPTION...
+    local size=$1 from=$2
+    shift 2
+    timeout 120 "$vmctl" cp "$@" --limit "$size" --vsock "$from" any:/file "$work/limited" 2>"$work/err"
+}
+python3 $peer flood "$work/flood" &
+flood=$!
+wait_for 60 test -S "$work/flood"
+limited 4M "$work/flood"
+check "a file without end stops at its limit, and leaves nothing" \
+    sh -c 'test $1 -eq 17 && grep -q "more than the 4194304 bytes" "$2" && ! ls "$3"* 2>/dev/null' sh $? "$work/err" "$work/limited"
+limited 10 "$work/liar"
+check "so does a small one" sh -c 'test $1 -eq 17 && grep -q "more than the 10 bytes" "$2" && ! ls "$3"* 2>/dev/null' sh $? "$work/err" "$work/limited"
+limited 4M "$work/flood" -r
+check "and a tree" sh -c 'test $1 -eq 17 && grep -q "more than the 4194304 bytes" "$2"' sh $? "$work/err"
+
+# Agents of another version, and what is no agent: said at once, and not tried again and again.
+python3 $peer stranger "$work/stranger" 7 &
+stranger=$!
+python3 $peer babbler "$work/babbler" &
+babbler=$!
+wait_for 60 test -S "$work/stranger" -a -S "$work/babbler"
+check "an agent of another version is told as that" refused bad-message 'version 7 of its protocol, vmctl version 1' \
+    timeout 120 "$vmctl" exec -n --vsock "$work/stranger" any -- true
+check "so for agent and cp" sh -c '! "$1" agent --vsock "$2" any 2>"$3" && grep -q bad-message "$3" &&
+    ! "$1" cp --vsock "$2" any:/file - 2>"$3" && grep -q bad-message "$3"' sh "$vmctl" "$work/stranger" "$work/err"
+check "frames that make no sense end the command" refused bad-message 'makes no sense' \
+    timeout 120 "$vmctl" exec -n --vsock "$work/babbler" any -- true
+kill $liar $endless $stranger $babbler $flood
+wait $stranger $babbler $flood 2>/dev/null
 wait $liar $endless 2>/dev/null || true # the signal's status is not the test's
 
 # A guest that sends hostile trees, into a folder with a link that an earlier one left.

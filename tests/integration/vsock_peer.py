@@ -7,6 +7,9 @@ vsock_peer.py greet SOCKET TEXT           send TEXT; print the answer
 vsock_peer.py bridge PATH SOCKET          listen as a machine's vsock does; SOCKET is the guest's side
 vsock_peer.py liar PATH [endless]         likewise, with an agent that says what it should not
 vsock_peer.py sender PATH FILE [ERROR]    likewise, whatever it is asked for it says FILE, and ERROR beside it
+vsock_peer.py flood PATH                  likewise, with one that keeps the rules and never stops sending
+vsock_peer.py stranger PATH VERSION       likewise, with an agent that speaks that version of the protocol
+vsock_peer.py babbler PATH                likewise, with one whose frames make no sense
 vsock_peer.py deaf PATH                   likewise, with an agent that never ends what it was asked for
 vsock_peer.py mute PATH                   listen, accept nobody, and have no room for more
 vsock_peer.py trees FOLDER                make hostile archives of trees there
@@ -98,12 +101,12 @@ def frame(kind, body):
     return struct.pack("<IB3x", len(body), kind) + body
 
 
-def greet(client):
+def greet(client, version=1):
     """libshared/agent/protocol.h: WELCOME."""
     line = b""
     while not line.endswith(b"\n"):
         line += client.recv(1)
-    client.sendall(b"OK 1\n" + frame(2, struct.pack("<IIQ", 1, 0, 0)))
+    client.sendall(b"OK 1\n" + frame(2, struct.pack("<IIQ", version, 0, 0)))
 
 
 def say(client, stream, text, at=0):
@@ -139,6 +142,24 @@ def send(client, file, error):
     end(client)
 
 
+def flood(client):
+    """CONFIRM says how much it has: 256 KiB more may be on their way."""
+    greet(client)
+    stream, confirmed, at = client.makefile("rb"), 0, 0
+    while True:
+        while at - confirmed < 200000:
+            at = say(client, 0, b"x" * 30000, at)
+        length, kind = struct.unpack("<IB3x", stream.read(8))
+        body = stream.read(length)
+        if kind == 6:
+            confirmed = struct.unpack("<QQ", body)[0]
+
+
+def babble(client):
+    greet(client)
+    client.sendall(frame(5, b"short"))
+
+
 def heed_nothing(client):
     greet(client)
     say(client, 0, b"begun\n")
@@ -149,7 +170,7 @@ def serve_one(client, agent, arguments):
         agent(client, *arguments)
         while client.recv(65536):
             pass
-    except OSError:
+    except (OSError, struct.error):
         pass
     client.close()
 
@@ -169,6 +190,18 @@ def command_liar(path, endless=""):
 
 def command_sender(path, file, error=""):
     serve_agents(path, send, file, error)
+
+
+def command_flood(path):
+    serve_agents(path, flood)
+
+
+def command_stranger(path, version):
+    serve_agents(path, greet, int(version))
+
+
+def command_babbler(path):
+    serve_agents(path, babble)
 
 
 def command_deaf(path):
