@@ -3,17 +3,16 @@
  *
  * How reads stay cheap while BARs move. The regions stand in an array of pointers sorted by base.
  * A reader takes no lock: it notes the sequence number, finds the region by binary search, pins it
- * (`active`), and looks at the sequence number again. Same number: the region it found is right
- * and stays so until it lets go, because a writer that changes a region waits for its pins after
- * it raised the number. Another number: let go and search again. Both sides use sequentially
- * consistent operations for number and pin, so of a reader that pins and a writer that changes at
- * the same moment at least one sees the other.
+ * (`active`), and looks at the sequence number again. Same number: the region it found is right,
+ * and its record stays as it is until the reader lets go, because no record is filled again while
+ * it is pinned. Another number: let go and search again. Both sides use sequentially consistent
+ * operations for number and pin, so of a reader that pins and a writer that changes at the same
+ * moment at least one sees the other.
  *
  * Region records live as long as the bus and are reused, never freed: a reader that was overtaken
- * may still count up and down on one without harm. A writer waits only for readers of the region
- * it changes, never for those of others: the ECAM handler moves BARs while further CPUs wait in the
- * same handler. Hence the one rule for access functions: they move no region but those of others,
- * and only when their own region never moves.
+ * may still count up and down on one without harm. Writers wait for nobody: an access that began
+ * before its region went ends in that region, however long it waits there for a device. Who wants
+ * to free what the access functions use waits for them with bus_drain, and holds no lock meanwhile.
  */
 #include "vmmd/vcpu/machine/bus.h"
 #include <errno.h>
@@ -135,17 +134,11 @@ static void table_remove(struct bus *bus, const struct bus_region *region)
     atomic_store(&bus->count, kept);
 }
 
-static void wait_until_unused(struct bus_region *region)
-{
-    while (atomic_load(&region->active) != 0) {
-        sched_yield();
-    }
-}
-
+/* One that is in no table and in which no access is any more. */
 static struct bus_region *region_allocate(struct bus *bus)
 {
     for (unsigned i = 0; i < BUS_REGIONS_MAX; i++) {
-        if (!bus->regions[i].used) {
+        if (!bus->regions[i].used && atomic_load(&bus->regions[i].active) == 0) {
             return &bus->regions[i];
         }
     }
@@ -172,7 +165,6 @@ int bus_add(struct bus *bus, uint64_t base, uint64_t size, const char *name,
         result = -ENOMEM;
     }
     if (result == 0) {
-        wait_until_unused(region);
         region_fill(region, size, name, ops, device);
         table_change_begin(bus);
         table_insert(bus, region, base);
@@ -209,31 +201,32 @@ static struct bus_region *region_of_device(struct bus *bus, uint64_t base, const
     return NULL;
 }
 
-int bus_move(struct bus *bus, uint64_t base, void *device, uint64_t new_base)
+int bus_remove(struct bus *bus, uint64_t base, void *device)
 {
     pthread_mutex_lock(&bus->lock);
-    int result = 0;
     struct bus_region *region = region_of_device(bus, base, device);
-    if (!region) {
-        result = -ENOENT;
-    } else if (new_base != UINT64_MAX) {
-        result = range_check(bus, new_base, region->size, region);
-    }
-    if (result == 0) {
-        /* Out of the table first, so that the wait ends and the base is fixed while pinned. */
+    if (region) {
         table_change_begin(bus);
         table_remove(bus, region);
         table_change_end(bus);
-        wait_until_unused(region);
-        region->used = new_base != UINT64_MAX;
-        if (region->used) {
-            table_change_begin(bus);
-            table_insert(bus, region, new_base);
-            table_change_end(bus);
-        }
+        region->used = false;
     }
     pthread_mutex_unlock(&bus->lock);
-    return result;
+    return region ? 0 : -ENOENT;
+}
+
+void bus_drain(struct bus *bus, const void *device)
+{
+    for (unsigned i = 0; i < BUS_REGIONS_MAX; i++) {
+        struct bus_region *region = &bus->regions[i];
+        pthread_mutex_lock(&bus->lock);
+        bool removed = !region->used && region->device == device;
+        pthread_mutex_unlock(&bus->lock);
+        /* Whatever fills the record anew finds it without pins. */
+        while (removed && atomic_load(&region->active) != 0) {
+            sched_yield();
+        }
+    }
 }
 
 /* --- readers -------------------------------------------------------------------------------- */

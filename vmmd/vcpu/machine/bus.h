@@ -31,10 +31,12 @@ int bus_add(struct bus *bus, uint64_t base, uint64_t size, const char *name,
  * -ENOMEM. */
 int bus_add_background(struct bus *bus, uint64_t base, uint64_t size, const char *name,
                        const struct bus_ops *ops, void *device);
-/* Move or remove what was added for `device` at `base` (new_base UINT64_MAX: remove). Returns
- * after no CPU is inside its access functions through the old address any more, so an access
- * function must not move its own region. 0, -ENOENT, or as bus_add. */
-int bus_move(struct bus *bus, uint64_t base, void *device, uint64_t new_base);
+/* Remove what was added for `device` at `base`. No access begins there any more; one that has begun
+ * goes on, and nobody waits for it here. 0 or -ENOENT. */
+int bus_remove(struct bus *bus, uint64_t base, void *device);
+/* Wait until no CPU is inside access functions of regions that were removed for `device`: after
+ * that it may be freed. Not from an access function, and with no lock that one may want. */
+void bus_drain(struct bus *bus, const void *device);
 bool bus_read(struct bus *bus, uint64_t address, unsigned size, uint64_t *value);
 bool bus_write(struct bus *bus, uint64_t address, unsigned size, uint64_t value);
 

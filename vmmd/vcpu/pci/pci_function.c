@@ -95,12 +95,7 @@ int pci_function_add_capability(struct pci_function *function, uint8_t id, unsig
 
 uint32_t pci_function_config_read(struct pci_function *function, unsigned offset, unsigned size)
 {
-    uint32_t value = 0;
-    if (function->ops && function->ops->config_read &&
-        function->ops->config_read(function->device, offset, size, &value)) {
-        return value;
-    }
-    value = pci_function_get(function, offset, size);
+    uint32_t value = pci_function_get(function, offset, size);
     if (offset <= PCI_STATUS && offset + size > PCI_STATUS && pci_host_intx_status(function)) {
         value |= (uint32_t)PCI_STATUS_INTERRUPT << (8 * (PCI_STATUS - offset));
     }
@@ -110,10 +105,6 @@ uint32_t pci_function_config_read(struct pci_function *function, unsigned offset
 bool pci_function_config_write(struct pci_function *function, unsigned offset, unsigned size,
                                uint32_t value)
 {
-    if (function->ops && function->ops->config_write &&
-        function->ops->config_write(function->device, offset, size, value)) {
-        return false;
-    }
     for (unsigned i = 0; i < size && offset + i < PCI_CONFIG_SIZE; i++) {
         uint8_t mask = function->writable[offset + i];
         uint8_t *byte = &function->config[offset + i];

@@ -16,12 +16,17 @@
 
 struct pci_host;
 
+/* Where an access leads: a BAR that the function has, and 1, 2 or 4 bytes inside it. */
+struct pci_window {
+    unsigned bar;
+    uint32_t offset, length;
+};
+
 struct pci_function_ops {
-    /* Configuration accesses that the device answers itself (a window inside a capability). True:
-     * done. `offset` is aligned to `size` (1, 2 or 4). Called under the host's lock. May be NULL.
-     */
-    bool (*config_read)(void *device, unsigned offset, unsigned size, uint32_t *value);
-    bool (*config_write)(void *device, unsigned offset, unsigned size, uint32_t value);
+    /* Whether an access at `offset` goes through a window of a capability into a BAR, and where
+     * to, as the guest has set it; length 0: nowhere. Under the host's lock. May be NULL. The
+     * access itself is then made by the BAR's functions, under no lock. */
+    bool (*window)(void *device, unsigned offset, struct pci_window *window);
     /* Writable bits of [offset, offset + size) took new values. Under the host's lock. May be NULL.
      */
     void (*config_written)(void *device, unsigned offset, unsigned size);
@@ -57,6 +62,7 @@ struct pci_function {
     struct pci_bar bars[PCI_BAR_COUNT];
     unsigned capability_end;  /* first byte after the last capability */
     unsigned last_capability; /* its offset; 0 = none */
+    unsigned inside;          /* CPUs in an access through a window */
     bool left;                /* pulled out, and its driver has let go: nothing is here any more */
     bool intx_asserted;       /* under the host's interrupt lock, as the next one */
     bool intx_disabled;       /* copy of the command register's bit */

@@ -24,7 +24,8 @@ static const struct pci_identity BRIDGE_IDENTITY = {
 struct pci_host {
     struct bus *bus;
     const struct machine_pci *windows;
-    pthread_mutex_t lock; /* slots, their configuration spaces and BAR mappings */
+    pthread_mutex_t lock;         /* slots, their configuration spaces and BAR mappings */
+    pthread_cond_t nobody_inside; /* the last CPU left a function's window */
     struct pci_function *slots[PCI_SLOT_COUNT];
     struct pci_function bridge;
     pthread_mutex_t interrupt_lock; /* leaf: pins and lines */
@@ -59,7 +60,7 @@ static uint64_t bar_wanted_base(const struct pci_host *host, const struct pci_fu
 static void bar_unmap(struct pci_host *host, struct pci_function *function, struct pci_bar *bar)
 {
     if (bar->mapped) {
-        bus_move(host->bus, bar->mapped_base, function->device, UINT64_MAX);
+        bus_remove(host->bus, bar->mapped_base, function->device);
         bar->mapped = false;
     }
 }
@@ -166,6 +167,47 @@ static struct pci_function *ecam_function(struct pci_host *host, uint64_t offset
     return function && !function->left ? function : NULL;
 }
 
+/* Under the lock: whether the access goes through a window; the CPU is inside it then. */
+static bool window_enter(struct pci_function *function, unsigned reg, struct pci_window *window)
+{
+    if (!function->ops || !function->ops->window ||
+        !function->ops->window(function->device, reg, window)) {
+        return false;
+    }
+    function->inside++;
+    return true;
+}
+
+static void window_leave(struct pci_host *host, struct pci_function *function)
+{
+    pthread_mutex_lock(&host->lock);
+    if (--function->inside == 0) {
+        pthread_cond_broadcast(&host->nobody_inside);
+    }
+    pthread_mutex_unlock(&host->lock);
+}
+
+/* These may wait for the device's process, for seconds: so they hold no lock, or all of
+ * configuration space would wait with them. */
+static uint64_t window_load(const struct pci_function *function, const struct pci_window *window)
+{
+    uint64_t value = 0;
+    if (window->length != 0) {
+        function->bars[window->bar].ops->read(function->device, window->offset, window->length,
+                                              &value);
+    }
+    return value;
+}
+
+static void window_store(const struct pci_function *function, const struct pci_window *window,
+                         unsigned size, uint64_t value)
+{
+    if (window->length != 0 && window->length <= size) {
+        function->bars[window->bar].ops->write(function->device, window->offset, window->length,
+                                               value & all_ones(window->length));
+    }
+}
+
 /* One access of 1, 2 or 4 bytes; others are not defined for configuration space and go nowhere. */
 static bool ecam_read(void *device, uint64_t offset, unsigned size, uint64_t *value)
 {
@@ -177,12 +219,18 @@ static bool ecam_read(void *device, uint64_t offset, unsigned size, uint64_t *va
     }
     pthread_mutex_lock(&host->lock);
     struct pci_function *function = ecam_function(host, offset);
+    struct pci_window window;
+    bool inside = false;
     if (function && reg >= PCI_CONFIG_SIZE) {
         *value = 0; /* no extended capabilities */
-    } else if (function) {
+    } else if (function && !(inside = window_enter(function, reg, &window))) {
         *value = pci_function_config_read(function, reg, size) & all_ones(size);
     }
     pthread_mutex_unlock(&host->lock);
+    if (inside) {
+        *value = window_load(function, &window) & all_ones(size);
+        window_leave(host, function);
+    }
     return true;
 }
 
@@ -195,11 +243,17 @@ static bool ecam_write(void *device, uint64_t offset, unsigned size, uint64_t va
     }
     pthread_mutex_lock(&host->lock);
     struct pci_function *function = ecam_function(host, offset);
-    if (function && pci_function_config_write(function, reg, size, (uint32_t)value)) {
+    struct pci_window window;
+    bool inside = function && window_enter(function, reg, &window);
+    if (function && !inside && pci_function_config_write(function, reg, size, (uint32_t)value)) {
         update_mappings(host);
         intx_disable_update(host, function);
     }
     pthread_mutex_unlock(&host->lock);
+    if (inside) {
+        window_store(function, &window, size, value);
+        window_leave(host, function);
+    }
     return true;
 }
 
@@ -266,6 +320,7 @@ struct pci_host *pci_host_create(struct bus *bus, const struct machine_pci *wind
     host->windows = windows;
     pthread_mutex_init(&host->lock, NULL);
     pthread_mutex_init(&host->interrupt_lock, NULL);
+    pthread_cond_init(&host->nobody_inside, NULL);
     pci_function_init(&host->bridge, &BRIDGE_IDENTITY, 0, NULL, &host->bridge);
     pci_host_add(host, 0, &host->bridge);
     int result = put_on_bus(host);
@@ -280,6 +335,7 @@ struct pci_host *pci_host_create(struct bus *bus, const struct machine_pci *wind
 void pci_host_destroy(struct pci_host *host)
 {
     if (host) {
+        pthread_cond_destroy(&host->nobody_inside);
         pthread_mutex_destroy(&host->interrupt_lock);
         pthread_mutex_destroy(&host->lock);
         free(host);
@@ -311,18 +367,28 @@ void pci_host_remove(struct pci_function *function)
     }
     host->slots[function->slot] = NULL;
     update_mappings(host); /* one that was in its way may have its place now */
+    while (function->inside != 0) {
+        pthread_cond_wait(&host->nobody_inside, &host->lock);
+    }
     pthread_mutex_unlock(&host->lock);
+    bus_drain(host->bus, function->device);
     pci_host_set_intx(function, false);
 }
 
-bool pci_host_is_master(struct pci_function *function, const struct timespec *until)
+bool pci_host_is_master(struct pci_function *function)
 {
-    if (pthread_mutex_clocklock(&function->host->lock, CLOCK_MONOTONIC, until) != 0) {
-        return true;
-    }
+    pthread_mutex_lock(&function->host->lock);
     bool master = pci_function_get(function, PCI_COMMAND, 2) & PCI_COMMAND_MASTER;
     pthread_mutex_unlock(&function->host->lock);
     return master;
+}
+
+bool pci_host_has_left(struct pci_function *function)
+{
+    pthread_mutex_lock(&function->host->lock);
+    bool left = function->left;
+    pthread_mutex_unlock(&function->host->lock);
+    return left;
 }
 
 void pci_host_reset(struct pci_host *host)

@@ -2,11 +2,10 @@
  * The PCIe host bridge: ECAM, the memory and I/O windows, and the INTx lines.
  *
  * One bus (0) with up to 32 single-function devices, which come and go; slot 0 is the bridge
- * itself. ECAM accesses come from CPU threads and are serialised by the host's lock; a BAR is on
- * the machine's bus
- * while the guest has memory decoding on and its address lies inside one window. INTx pins have a
- * lock of their own (a leaf), so that a device can raise an interrupt while another CPU is held up
- * in a configuration access.
+ * itself. ECAM accesses come from CPU threads and are serialised by the host's lock, under which
+ * nobody waits for a device: an access through a function's window is made after it was let go. A
+ * BAR is on the machine's bus while the guest has memory decoding on and its address lies inside
+ * one window. INTx pins have a lock of their own (a leaf).
  *
  * Lock order: host lock, then a device's own lock, then its interrupt lock, then the host's
  * interrupt lock. A BAR's access functions never take the host lock.
@@ -33,9 +32,10 @@ int pci_host_add(struct pci_host *host, unsigned slot, struct pci_function *func
 /* Take it out again. When this returns no CPU is inside its access functions, and none will be. */
 void pci_host_remove(struct pci_function *function);
 /* Whether the guest lets the function write to memory, as drivers do for as long as they have it.
- * True, too, when nobody knows until then (CLOCK_MONOTONIC): a CPU is in a configuration access
- * that waits for a device. */
-bool pci_host_is_master(struct pci_function *function, const struct timespec *until);
+ */
+bool pci_host_is_master(struct pci_function *function);
+/* Whether it was pulled out and its driver has let go: the guest does not see it any more. */
+bool pci_host_has_left(struct pci_function *function);
 /* Machine reset, while no CPU runs: all functions back to their first state, then their hooks. */
 void pci_host_reset(struct pci_host *host);
 /* Where messages go, or NULL when this machine takes none: then MSI-X is not offered. */

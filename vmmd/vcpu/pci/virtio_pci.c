@@ -20,7 +20,7 @@
 #define REGION_SIZE       0x1000u
 #define NOTIFY_MULTIPLIER 4u
 
-/* A CPU that waits for a device holds locks for seconds: whoever unplugs asks again instead. */
+/* A CPU that waits for a device holds its lock for seconds: whoever unplugs asks again instead. */
 #define UNPLUG_PATIENCE_NS 100000000
 #define NS_PER_S           1000000000
 
@@ -212,51 +212,22 @@ static const struct bus_ops MSIX_BAR_OPS = {.read = msix_bar_read, .write = msix
 /* --- configuration space --------------------------------------------------------------------- */
 
 /* 4.1.4.9: the guest names BAR, offset and length in the capability; accesses to its data field
- * then go there, with that length. False: they name no valid access. */
-static bool window_target(const struct virtio_pci *device, uint32_t *offset, uint32_t *length)
+ * then go there, with that length. */
+static bool config_window(void *opaque, unsigned offset, struct pci_window *window)
 {
+    const struct virtio_pci *device = opaque;
     const struct pci_function *function = &device->function;
     unsigned base = device->window_capability;
-    uint32_t bar = pci_function_get(function, base + offsetof(struct virtio_pci_cap, bar), 1);
-    *offset = pci_function_get(function, base + offsetof(struct virtio_pci_cap, offset), 4);
-    *length = pci_function_get(function, base + offsetof(struct virtio_pci_cap, length), 4);
-    return bar == BAR && (*length == 1 || *length == 2 || *length == 4) && *offset % *length == 0 &&
-           *offset < BAR_SIZE;
-}
-
-static bool is_window_data(const struct virtio_pci *device, unsigned offset)
-{
-    unsigned data =
-        device->window_capability + (unsigned)offsetof(struct virtio_pci_cfg_cap, pci_cfg_data);
-    return offset / 4 == data / 4;
-}
-
-static bool config_read(void *opaque, unsigned offset, unsigned size, uint32_t *value)
-{
-    struct virtio_pci *device = opaque;
-    uint32_t target, length;
-    if (!is_window_data(device, offset)) {
+    unsigned data = base + (unsigned)offsetof(struct virtio_pci_cfg_cap, pci_cfg_data);
+    if (offset / 4 != data / 4) {
         return false;
     }
-    *value = 0;
-    (void)size;
-    if (window_target(device, &target, &length)) {
-        *value = (uint32_t)bar_load(device, target, length);
-    }
-    return true;
-}
-
-static bool config_write(void *opaque, unsigned offset, unsigned size, uint32_t value)
-{
-    struct virtio_pci *device = opaque;
-    uint32_t target, length;
-    if (!is_window_data(device, offset)) {
-        return false;
-    }
-    if (window_target(device, &target, &length) && length <= size) {
-        uint32_t mask = length == 4 ? UINT32_MAX : (UINT32_C(1) << (8 * length)) - 1;
-        bar_store(device, target, length, value & mask);
-    }
+    uint32_t length = pci_function_get(function, base + offsetof(struct virtio_pci_cap, length), 4);
+    window->bar = pci_function_get(function, base + offsetof(struct virtio_pci_cap, bar), 1);
+    window->offset = pci_function_get(function, base + offsetof(struct virtio_pci_cap, offset), 4);
+    bool valid = window->bar == BAR && (length == 1 || length == 2 || length == 4) &&
+                 window->offset % length == 0 && window->offset < BAR_SIZE;
+    window->length = valid ? length : 0;
     return true;
 }
 
@@ -290,8 +261,7 @@ static void machine_reset(void *opaque)
 }
 
 static const struct pci_function_ops FUNCTION_OPS = {
-    .config_read = config_read,
-    .config_write = config_write,
+    .window = config_window,
     .config_written = config_written,
     .reset = machine_reset,
 };
@@ -492,8 +462,12 @@ bool virtio_pci_unplug(struct virtio_pci *device, bool force)
     until.tv_sec += until.tv_nsec / NS_PER_S;
     until.tv_nsec %= NS_PER_S;
     /* One whose driver is absent has the bus's driver still, and is on the guest's list. */
-    bool left = !pci_host_is_master(&device->function, &until);
-    return virtio_transport_unplug(&device->transport, left, force, &until);
+    const struct virtio_transport_unplug how = {
+        .force = force,
+        .let_go = !pci_host_is_master(&device->function),
+        .out_of_reach = pci_host_has_left(&device->function),
+    };
+    return virtio_transport_unplug(&device->transport, &how, &until);
 }
 
 void virtio_pci_remove(struct virtio_pci *device)

@@ -392,14 +392,20 @@ static uint32_t read_status(struct virtio_transport *transport)
     return status;
 }
 
-void virtio_transport_reset(struct virtio_transport *transport)
+/* Under the lock: a reset whose end is looked for later. */
+static void reset_begin(struct virtio_transport *transport)
 {
-    pthread_mutex_lock(&transport->lock);
     forget_driver(transport);
     if (transport->device_touched) {
         transport_client_reset_begin(transport->config.client);
         transport->reset_pending = true;
     }
+}
+
+void virtio_transport_reset(struct virtio_transport *transport)
+{
+    pthread_mutex_lock(&transport->lock);
+    reset_begin(transport);
     pthread_mutex_unlock(&transport->lock);
 }
 
@@ -430,16 +436,20 @@ static bool has_driver(const struct virtio_transport *transport)
     return atomic_load(&transport->status) & ~(uint32_t)VIRTIO_CONFIG_S_ACKNOWLEDGE;
 }
 
-bool virtio_transport_unplug(struct virtio_transport *transport, bool left, bool force,
+bool virtio_transport_unplug(struct virtio_transport *transport,
+                             const struct virtio_transport_unplug *how,
                              const struct timespec *until)
 {
-    if (force) {
+    if (how->force) {
         atomic_store(&transport->unplugged, true);
     }
     if (pthread_mutex_clocklock(&transport->lock, CLOCK_MONOTONIC, until) != 0) {
         return false;
     }
-    bool idle = left && !still_pending(transport) && !has_driver(transport);
+    if (how->out_of_reach && has_driver(transport)) {
+        reset_begin(transport); /* as the driver should have, and cannot any more */
+    }
+    bool idle = how->let_go && !still_pending(transport) && !has_driver(transport);
     if (idle) {
         atomic_store(&transport->unplugged, true);
     }

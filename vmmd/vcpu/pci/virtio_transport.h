@@ -94,11 +94,18 @@ bool virtio_transport_reset_pending(struct virtio_transport *transport);
 /* The device process that was to confirm the reset has ended, which is as good. Never waits. */
 void virtio_transport_device_gone(struct virtio_transport *transport);
 
-/* Take the device from the guest: true once no driver has it, by its status and by what the bus
- * says (`left`). It then stays so: the status takes nothing but zero. With `force` that holds at
- * once. False, too, while a CPU waits for the device beyond `until` (CLOCK_MONOTONIC). Main thread.
- */
-bool virtio_transport_unplug(struct virtio_transport *transport, bool left, bool force,
+/* How a device is taken from the guest, and what the bus says of it. */
+struct virtio_transport_unplug {
+    bool force;        /* the status takes nothing but zero from now on */
+    bool let_go;       /* it may not master the bus, as with no driver */
+    bool out_of_reach; /* its registers are gone from the guest: no driver can reset it any more */
+};
+
+/* Take the device from the guest: true once no driver has it, by its status and by `how`; the
+ * status then takes nothing but zero. One that is out of reach is reset as its driver should have.
+ * False, too, while a CPU waits for the device beyond `until` (CLOCK_MONOTONIC). Main thread. */
+bool virtio_transport_unplug(struct virtio_transport *transport,
+                             const struct virtio_transport_unplug *how,
                              const struct timespec *until);
 
 /* The device process was replaced: activate it again if the guest had it running. Main thread. 0,
