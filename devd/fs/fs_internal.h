@@ -66,8 +66,8 @@ void fs_attributes(const struct fs *fs, const struct statx *status, struct fuse_
 uint64_t fs_valid_seconds(const struct fs *fs, const struct statx *status);
 /* The flags of open(2) that a guest has a say in. */
 #define FS_OPEN_FLAGS (O_ACCMODE | O_TRUNC | O_SYNC | O_DSYNC)
-/* The bits of a mode that a guest may set: no set-id bits but the one that a directory hands on. */
-mode_t fs_mode(mode_t mode, bool directory);
+/* The bits of a mode that a guest may set: no set-id bits. */
+mode_t fs_mode(mode_t mode);
 /* The path of the link that leads to a descriptor, relative to fs->links. */
 struct fs_link {
     char path[16];

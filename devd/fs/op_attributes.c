@@ -33,10 +33,21 @@ int op_getattr(struct fs *fs, struct fs_message *message)
     return result < 0 ? result : answer_attributes(fs, message, &status);
 }
 
+/* A directory of the host's that hands on its group keeps the bit when a driver that gives it, too,
+ * changes nothing (chmod -R): to set it is beyond this process, so the rest cannot change with it.
+ */
+static bool keeps_group_bit(const struct statx *status, mode_t mode)
+{
+    return S_ISDIR(status->stx_mode) && status->stx_mode & mode & S_ISGID;
+}
+
 static int set_mode(struct fs *fs, const struct node_pin *pin, const struct statx *status,
                     mode_t mode)
 {
-    mode = fs_mode(mode, S_ISDIR(status->stx_mode));
+    if (keeps_group_bit(status, mode)) {
+        return fs_mode(mode) == fs_mode(status->stx_mode) ? 0 : -EPERM;
+    }
+    mode = fs_mode(mode);
     pthread_mutex_lock(&fs->lock);
     handles_keep(fs, pin->index, status, mode);
     pthread_mutex_unlock(&fs->lock);

@@ -194,7 +194,7 @@ int op_mkdir(struct fs *fs, struct fs_message *message)
     struct making making = {.fs = fs,
                             .message = message,
                             .name = fs_name(message, &offset),
-                            .mode = fs_mode(in.mode, true) | S_IFDIR,
+                            .mode = fs_mode(in.mode) | S_IFDIR,
                             .make = make_directory,
                             .is_made = is_of_type};
     return make(&making);
@@ -209,7 +209,7 @@ int op_mknod(struct fs *fs, struct fs_message *message)
     struct making making = {.fs = fs,
                             .message = message,
                             .name = fs_name(message, &offset),
-                            .mode = fs_mode(in.mode, false) | (in.mode & S_IFMT),
+                            .mode = fs_mode(in.mode) | (in.mode & S_IFMT),
                             .make = make_node,
                             .is_made = is_of_type};
 
@@ -397,7 +397,7 @@ int op_create(struct fs *fs, struct fs_message *message)
                                 .name = fs_name(message, &offset),
                                 .flags = (int)in.flags & FS_OPEN_FLAGS,
                                 .exclusive = in.flags & O_EXCL,
-                                .mode = fs_mode(in.mode, false)};
+                                .mode = fs_mode(in.mode)};
     return creation.name ? create(&creation) : message->status;
 }
 
@@ -407,6 +407,6 @@ int op_tmpfile(struct fs *fs, struct fs_message *message)
     struct creation creation = {.fs = fs,
                                 .message = message,
                                 .flags = (int)in.flags & FS_OPEN_FLAGS & ~O_TRUNC,
-                                .mode = fs_mode(in.mode, false)};
+                                .mode = fs_mode(in.mode)};
     return create(&creation);
 }

@@ -212,7 +212,7 @@ static int bind_share(const struct sandbox_isolation *isolation, int share)
     }
     snprintf(source, sizeof(source), "/proc/self/fd/%d", share);
     /* With what is mounted below it: the kernel lets nobody uncover that. The device does not go
-     * there (RESOLVE_NO_XDEV). */
+     * there (fs_open_name). */
     if (mount(source, "." SANDBOX_SHARE, NULL, MS_BIND | MS_REC, NULL) < 0 ||
         mount("/proc/self/fd", "." SANDBOX_LINKS, NULL, MS_BIND, NULL) < 0) {
         return -1;

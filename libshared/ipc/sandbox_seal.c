@@ -263,34 +263,36 @@ static int allow_unix_sockets(scmp_filter_ctx filter)
 
 /* By directories and descriptors that it has. */
 static const int SHARES[] = {
-    SCMP_SYS(openat2),  SCMP_SYS(statx),      SCMP_SYS(readlinkat),  SCMP_SYS(symlinkat),
-    SCMP_SYS(linkat),   SCMP_SYS(mkdirat),    SCMP_SYS(renameat2),   SCMP_SYS(utimensat),
-    SCMP_SYS(fstatfs),  SCMP_SYS(getdents64), SCMP_SYS(syncfs),      SCMP_SYS(setxattr),
-    SCMP_SYS(getxattr), SCMP_SYS(listxattr),  SCMP_SYS(removexattr), SCMP_SYS(copy_file_range),
+    SCMP_SYS(statx),     SCMP_SYS(readlinkat),  SCMP_SYS(symlinkat),
+    SCMP_SYS(linkat),    SCMP_SYS(mkdirat),     SCMP_SYS(renameat2),
+    SCMP_SYS(utimensat), SCMP_SYS(fstatfs),     SCMP_SYS(getdents64),
+    SCMP_SYS(syncfs),    SCMP_SYS(setxattr),    SCMP_SYS(getxattr),
+    SCMP_SYS(listxattr), SCMP_SYS(removexattr), SCMP_SYS(copy_file_range),
     SCMP_SYS(renameat), /* the C library's renameat2 without flags */
 };
 
-/* Files without set-id bits, no devices. openat2 keeps its mode where a filter cannot look, but a
- * file that it makes is empty, and the kernel takes such bits away when it gets contents. Removing
- * is for directories that it has: what nanomsg wants to remove by its path is pretended, as for the
- * others. */
+/* Files without set-id bits, no devices. So there is no openat2, which has its mode where a filter
+ * cannot look: a file that it made with a set-gid bit, without the right to run it, would keep the
+ * bit when it gets contents, and an access list (an attribute, by setxattr) could add that right.
+ * Removing is for directories that it has: what nanomsg wants to remove by its path is pretended,
+ * as for the others. */
 static int allow_shares(scmp_filter_ctx filter)
 {
     const mode_t types[] = {S_IFREG, S_IFIFO, S_IFSOCK};
+    const mode_t set_id = S_ISUID | S_ISGID;
     int result = ALLOW_LIST(filter, SHARES);
 
     for (size_t i = 0; i < sizeof(types) / sizeof(types[0]) && result == 0; i++) {
-        result =
-            seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mknodat), 1,
-                             SCMP_A2(SCMP_CMP_MASKED_EQ, S_IFMT | S_ISUID | S_ISGID, types[i]));
+        result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mknodat), 1,
+                                  SCMP_A2(SCMP_CMP_MASKED_EQ, S_IFMT | set_id, types[i]));
     }
     if (result == 0) {
         result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(openat), 1,
-                                  SCMP_A3(SCMP_CMP_MASKED_EQ, S_ISUID | S_ISGID, 0));
+                                  SCMP_A3(SCMP_CMP_MASKED_EQ, set_id, 0));
     }
     if (result == 0) {
         result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(fchmodat), 1,
-                                  SCMP_A2(SCMP_CMP_MASKED_EQ, S_ISUID, 0));
+                                  SCMP_A2(SCMP_CMP_MASKED_EQ, set_id, 0));
     }
     if (result == 0) {
         result = seccomp_rule_add(

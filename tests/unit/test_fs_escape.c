@@ -271,6 +271,29 @@ START_TEST(test_set_id_bits_do_not_pass)
 }
 END_TEST
 
+/* A guest sees which directories hand on their group, changes what it likes of others, and makes
+ * none itself. */
+START_TEST(test_a_directory_s_group_is_the_host_s)
+{
+    const struct fuse_setattr_in same = {.valid = FATTR_MODE, .mode = S_IFDIR | 02775};
+    const struct fuse_setattr_in other = {.valid = FATTR_MODE, .mode = S_IFDIR | 02700};
+    const struct fuse_setattr_in plain = {.valid = FATTR_MODE, .mode = S_IFDIR | 0750};
+    ck_assert_int_eq(mkdir(host_path(&host, "share/directory"), 0755), 0);
+    uint64_t directory = host_lookup(&host, 1, "directory", NULL);
+
+    ck_assert_int_eq(SEND(&host, FUSE_SETATTR, directory, BYTES(same)), 0);
+    ck_assert_uint_eq(host_mode("share/directory"), 0775);
+    ck_assert_int_eq(chmod(host_path(&host, "share/directory"), 02775), 0);
+    ck_assert_int_eq(host_getattr(&host, directory), 0);
+    ck_assert_uint_eq(REPLY(&host, struct fuse_attr_out)->attr.mode, S_IFDIR | 02775);
+    ck_assert_int_eq(SEND(&host, FUSE_SETATTR, directory, BYTES(same)), 0);
+    ck_assert_int_eq(SEND(&host, FUSE_SETATTR, directory, BYTES(other)), -EPERM);
+    ck_assert_uint_eq(host_mode("share/directory"), 02775);
+    ck_assert_int_eq(SEND(&host, FUSE_SETATTR, directory, BYTES(plain)), 0);
+    ck_assert_uint_eq(host_mode("share/directory"), 0750);
+}
+END_TEST
+
 START_TEST(test_owners_are_not_given_away)
 {
     const struct fuse_setattr_in in = {.valid = FATTR_UID | FATTR_GID, .uid = 1234, .gid = 1234};
@@ -520,6 +543,7 @@ int main(void)
     tcase_add_test(test, test_devices_cannot_be_made);
     tcase_add_test(test, test_special_files_are_not_opened);
     tcase_add_test(test, test_set_id_bits_do_not_pass);
+    tcase_add_test(test, test_a_directory_s_group_is_the_host_s);
     tcase_add_test(test, test_owners_are_not_given_away);
     tcase_add_loop_test(test, test_attributes_that_mean_something_are_refused, 0,
                         sizeof(hidden) / sizeof(hidden[0]));
