@@ -77,8 +77,8 @@ extern const struct option_type option_vsock;    /* char * */
 extern const struct option_type option_port;     /* struct port_settings */
 extern const struct option_type option_share;    /* struct share_settings */
 
-/* Memory can be taken from a machine while it runs (vmctl balloon), but not added. Sets *err to say so.
- * -ERROR_UNSUPPORTED. */
+/* Memory can be taken from a machine while it runs (vmctl balloon), but not added. Sets *err to say
+ * so. -ERROR_UNSUPPORTED. */
 int machine_memory_is_fixed(struct error *err);
 
 /* The lines of a table whose settings are a `struct machine_settings`. */
@@ -170,9 +170,10 @@ int machine_memory_is_fixed(struct error *err);
          .argument = "DIR:TAG[,readonly][,WORD=VALUE...]",                                         \
          .summary = "share a directory of the host, which the guest mounts by 'mount -t virtiofs " \
                     "TAG WHERE'; may be given several times. A comma in DIR is written twice. "    \
-                    "cache=auto|always|never: whether the guest asks the host for every name and " \
-                    "keeps contents while they are unchanged, goes by what it knows, or keeps "    \
-                    "nothing. uid=N and gid=N: to whom your files belong in the guest, root if "   \
+                    "cache=auto|always|never: whether the guest sees the host's changes at once "  \
+                    "(after 10 ms) and keeps contents while they are unchanged, goes by what it "  \
+                    "knows, or keeps nothing. uid=N and gid=N: to whom your files belong in the "  \
+                    "guest, root if "                                                              \
                     "not given",                                                                   \
          .offset = offsetof(struct machine_settings, shares)},                                     \
         {.name = "balloon",                                                                        \

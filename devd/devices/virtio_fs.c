@@ -19,6 +19,7 @@
 #include "libshared/base/vectors.h"
 #include "libshared/ipc/sandbox.h"
 #include <errno.h>
+#include <event2/event.h>
 #include <fcntl.h>
 #include <linux/virtio_fs.h>
 #include <linux/virtio_ids.h>
@@ -34,6 +35,8 @@
 #define INLINE_MAX     1024u /* bytes of arguments that need no memory of their own */
 #define THREADS        8u
 #define OPEN_FILES     65536u
+#define KNOWN_FILES    131072u
+#define TIDY_S         2 /* a file that was not used for so long, up to twice that, is closed */
 #define SLOW_NS        UINT64_C(2000000)    /* what took longer makes the next ones */
 #define SLOW_FOR_NS    UINT64_C(1000000000) /* go to threads for so long */
 #define REPEAT_ROUNDS  8u
@@ -62,6 +65,7 @@ struct virtio_fs {
     unsigned waiting; /* of these, those in `alone` */
     uint32_t signals; /* queues with something completed that were not interrupted yet */
     uint64_t slow_until_ns;
+    struct event *tidy;
 };
 
 /* ---- Completion ---- */
@@ -251,10 +255,31 @@ static void fs_request(struct device *device, unsigned queue, const struct virtq
     own->last_repeated = &request->next;
 }
 
+static void tidy_later(struct virtio_fs *own)
+{
+    const struct timeval later = {.tv_sec = TIDY_S};
+
+    if (!evtimer_pending(own->tidy, NULL)) {
+        evtimer_add(own->tidy, &later);
+    }
+}
+
+static void tidy(evutil_socket_t fd, short what, void *context)
+{
+    struct virtio_fs *own = context;
+
+    (void)fd, (void)what;
+    if (fs_tidy(own->fs)) {
+        tidy_later(own);
+    }
+}
+
 static void fs_batch(struct device *device)
 {
     struct virtio_fs *own = device->own;
+
     virtio_queues_signal(device, &own->signals);
+    tidy_later(own);
 }
 
 /* ---- What an earlier process had in flight ---- */
@@ -371,6 +396,7 @@ static int share_open(struct device *device, struct virtio_fs *own, struct error
     }
     getrlimit(RLIMIT_NOFILE, &files);
     options.state = device->share_state;
+    options.known = KNOWN_FILES;
     options.cached = (unsigned)(files.rlim_cur < OPEN_FILES ? files.rlim_cur : OPEN_FILES) / 2;
     options.links =
         access(SANDBOX_LINKS_OUTSIDE, F_OK) == 0 ? SANDBOX_LINKS_OUTSIDE : SANDBOX_LINKS;
@@ -401,6 +427,10 @@ static int fs_init(struct device *device, struct error *err)
     if (!own->workers) {
         return error_set(err, ERROR_INTERNAL, errno, "no threads for device %s", device->id);
     }
+    own->tidy = evtimer_new(device->base, tidy, own);
+    if (!own->tidy) {
+        return error_set(err, ERROR_INTERNAL, ENOMEM, "no memory for device %s", device->id);
+    }
     int status = share_open(device, own, err);
     /* It shows more of the host than the process shall see. */
     close(device->backend);
@@ -423,6 +453,9 @@ static void fs_destroy_device(struct device *device)
     struct virtio_fs *own = device->own;
 
     if (own) {
+        if (own->tidy) {
+            event_free(own->tidy);
+        }
         workers_destroy(own->workers);
         requests_free(own->free);
         requests_free(own->alone);

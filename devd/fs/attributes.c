@@ -15,6 +15,11 @@
 
 #define NOBODY 65534u
 #define LONG   3600u /* seconds that the guest may go by anything with cache=always */
+/* What one system call of the guest asks twice need not be asked twice, and a name that has just
+ * been used is kept by its kernel, contents and all: one that is good for no time is thrown away
+ * with its last user. Shorter than anybody takes to change a file here and have it looked at there.
+ */
+#define BRIEF_NS 10000000u
 
 #ifndef STATX_ATTR_MOUNT_ROOT
 #define STATX_ATTR_MOUNT_ROOT 0x2000
@@ -83,19 +88,20 @@ void fs_attributes(const struct fs *fs, const struct statx *status, struct fuse_
     };
 }
 
-/* A name is asked for each time it is used, but for those of directories: a path has many of them,
- * and hardly anybody puts another directory in the place of one. */
-uint64_t fs_valid_seconds(const struct fs *fs, const struct statx *status)
+/* Names of directories are good for longer: a path has many of them, and hardly anybody puts
+ * another directory in the place of one. */
+struct fs_valid fs_valid(const struct fs *fs, const struct statx *status)
 {
     switch (fs->setting.cache) {
     case SHARE_CACHE_ALWAYS:
-        return LONG;
+        return (struct fs_valid){.seconds = LONG};
     case SHARE_CACHE_AUTO:
-        return S_ISDIR(status->stx_mode) ? 1 : 0;
+        return S_ISDIR(status->stx_mode) ? (struct fs_valid){.seconds = 1}
+                                         : (struct fs_valid){.nanoseconds = BRIEF_NS};
     case SHARE_CACHE_NEVER:
         break;
     }
-    return 0;
+    return (struct fs_valid){0};
 }
 
 struct fs_link fs_link_to(int fd)

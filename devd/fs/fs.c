@@ -138,6 +138,14 @@ void fs_reset(struct fs *fs)
     pthread_mutex_unlock(&fs->lock);
 }
 
+bool fs_tidy(struct fs *fs)
+{
+    pthread_mutex_lock(&fs->lock);
+    bool more = nodes_tidy(fs);
+    pthread_mutex_unlock(&fs->lock);
+    return more;
+}
+
 static int open_places(struct fs *fs, const struct fs_options *options, struct error *err)
 {
     struct stat root;
@@ -172,7 +180,7 @@ static int take_over(struct fs *fs, const struct fs_options *options, struct err
     if (fs->state->magic != SHARE_STATE_MAGIC || fs->state->version != SHARE_STATE_VERSION) {
         return error_set(err, ERROR_PROTOCOL, 0, "the state of the share is of another version");
     }
-    if (nodes_create(fs, options->cached) < 0 || handles_create(fs) < 0) {
+    if (nodes_create(fs, options->cached, options->known) < 0 || handles_create(fs) < 0) {
         return error_set(err, ERROR_INTERNAL, ENOMEM, "no memory for the share's files");
     }
     pthread_mutex_lock(&fs->lock);

@@ -38,6 +38,7 @@ struct fs_options {
     int state;             /* memory of SHARE_STATE_SIZE bytes; borrowed likewise */
     int keep_in, keep_out; /* the two ends of keep.h; taken. -1: descriptors do not survive */
     unsigned cached;       /* descriptors of files that are kept open at most */
+    unsigned known;        /* files above which the guest is to keep none that it does not use */
     uid_t host_uid;        /* whom the process will be when requests come */
 };
 
@@ -67,6 +68,10 @@ void fs_destroy(struct fs *fs);
 void fs_run(struct fs *fs, struct fs_message *message);
 /* The session is over, or the driver was reset: the guest knows no file and has none open. */
 void fs_reset(struct fs *fs);
+
+/* Let go of descriptors of files that were not used since the last call: once the host has removed
+ * them their room is to be free. Whether to call it again. May be called while requests run. */
+bool fs_tidy(struct fs *fs);
 
 /* Whether the request may only run while no other does. */
 bool fs_is_alone(uint32_t opcode);

@@ -62,8 +62,12 @@ int fs_stat_at(int directory, const char *name, struct statx *status);
 struct share_identity fs_identity(const struct statx *status);
 bool fs_same(const struct share_identity *one, const struct share_identity *other);
 void fs_attributes(const struct fs *fs, const struct statx *status, struct fuse_attr *attributes);
-/* How many seconds the guest may go by what it was told of a name and of attributes. */
-uint64_t fs_valid_seconds(const struct fs *fs, const struct statx *status);
+/* How long the guest may go by what it was told of a name and of attributes. */
+struct fs_valid {
+    uint64_t seconds;
+    uint32_t nanoseconds;
+};
+struct fs_valid fs_valid(const struct fs *fs, const struct statx *status);
 /* The flags of open(2) that a guest has a say in. */
 #define FS_OPEN_FLAGS (O_ACCMODE | O_TRUNC | O_SYNC | O_DSYNC)
 /* The bits of a mode that a guest may set: no set-id bits. */

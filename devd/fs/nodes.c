@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #define BUCKETS      (1u << 17)
@@ -11,6 +12,7 @@
 #define DEPTH_MAX    2048u /* of a walk: no path that the guest can name is deeper */
 #define ROOT_NUMBER  ((uint64_t)FUSE_ROOT_ID)
 #define NO_NAME_SLOT 0u
+#define SETTLED_S    1
 
 /* What this process knows besides. */
 struct node_own {
@@ -19,6 +21,7 @@ struct node_own {
     uint32_t handles;      /* open ones, in the state as well */
     uint32_t next;         /* in its bucket; of a free one: the next free */
     uint32_t newer, older; /* among those with a descriptor that may be let go */
+    uint32_t used_at;      /* the count of tidyings when it was used last, while among those */
     bool kept, seen;
     struct statx_timestamp seen_time;
     uint64_t seen_size;
@@ -30,6 +33,8 @@ struct node_table {
     uint32_t free;           /* first of them */
     uint32_t newest, oldest; /* descriptors */
     unsigned cached, cached_max;
+    uint32_t tidyings;
+    unsigned known, known_max; /* nodes in use; above which the guest is to keep no more */
     uint32_t long_free[SHARE_LONG_NAMES_MAX]; /* numbers of slots, plus one */
     unsigned long_free_count;
 };
@@ -66,6 +71,12 @@ static uint32_t *bucket_of(const struct fs *fs, const struct share_identity *ide
     return &fs->nodes->buckets[mixed >> 40 & (BUCKETS - 1)];
 }
 
+bool nodes_have_room(const struct fs *fs)
+{
+    const struct node_table *table = fs->nodes;
+    return table->known < table->known_max && table->long_free_count > SHARE_LONG_NAMES_MAX / 2;
+}
+
 uint32_t node_find(const struct fs *fs, const struct share_identity *identity)
 {
     uint32_t index = *bucket_of(fs, identity);
@@ -99,6 +110,7 @@ static void line_join(struct node_table *table, uint32_t index)
 
     own->older = table->newest;
     own->newer = 0;
+    own->used_at = table->tidyings;
     *(table->newest ? &table->own[table->newest].newer : &table->oldest) = index;
     table->newest = index;
     table->cached++;
@@ -139,6 +151,28 @@ static void descriptor_set(struct node_table *table, uint32_t index, int fd)
         line_join(table, index);
         descriptors_trim(table);
     }
+}
+
+bool nodes_tidy(struct fs *fs)
+{
+    struct node_table *table = fs->nodes;
+    bool more = false;
+
+    for (uint32_t index = table->oldest, newer; index && !more; index = newer) {
+        const struct node_own *own = &table->own[index];
+        newer = own->newer;
+        const struct share_node *node = &fs->state->nodes[index];
+        if (node->type == S_IFDIR || own->handles || !node->name_length) {
+            continue; /* the guest may be in it; held anyway; not found again */
+        }
+        if (own->used_at == table->tidyings || own->pins) {
+            more = true;
+        } else {
+            descriptor_drop(table, index);
+        }
+    }
+    table->tidyings++;
+    return more;
 }
 
 /* ---- Names ---- */
@@ -286,6 +320,7 @@ int node_hold(struct fs *fs, uint32_t index, struct node_pin *pin)
 
     if (result == 0) {
         own->pins++;
+        own->used_at = fs->nodes->tidyings;
         if (in_line(own, index) && fs->nodes->newest != index) {
             line_leave(fs->nodes, index);
             line_join(fs->nodes, index);
@@ -324,6 +359,7 @@ static void node_free(struct fs *fs, uint32_t index)
     descriptor_drop(table, index);
     node->used = 0;
     node->generation++;
+    table->known--;
     memset(own, 0, sizeof(*own));
     own->next = table->free;
     table->free = index;
@@ -387,6 +423,7 @@ static uint32_t node_create(struct fs *fs, const struct statx *status)
     node->name_length = 0;
     node->long_name = NO_NAME_SLOT;
     node->used = 1;
+    fs->nodes->known++;
     uint32_t *bucket = bucket_of(fs, &node->identity);
     fs->nodes->own[index].next = *bucket;
     *bucket = index;
@@ -474,6 +511,15 @@ bool node_restore(struct fs *fs, const struct keep_name *name, int fd)
     return true;
 }
 
+/* Hosts tell times in steps of milliseconds: two changes within one of them look like one. */
+static bool is_settled(const struct statx *status)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    return now.tv_sec - status->stx_mtime.tv_sec > SETTLED_S;
+}
+
 bool node_unchanged(struct fs *fs, uint32_t index, const struct statx *status)
 {
     struct node_own *own = &fs->nodes->own[index];
@@ -481,7 +527,7 @@ bool node_unchanged(struct fs *fs, uint32_t index, const struct statx *status)
                 own->seen_time.tv_sec == status->stx_mtime.tv_sec &&
                 own->seen_time.tv_nsec == status->stx_mtime.tv_nsec;
 
-    own->seen = true;
+    own->seen = is_settled(status);
     own->seen_size = status->stx_size;
     own->seen_time = status->stx_mtime;
     return same;
@@ -520,8 +566,10 @@ static void nodes_scan(struct fs *fs)
 {
     struct node_table *table = fs->nodes;
 
+    table->known = 0;
     for (uint32_t index = fs->state->node_end - 1; index > SHARE_ROOT; index--) {
         const struct share_node *node = &fs->state->nodes[index];
+        table->known += node->used != 0;
         uint32_t *place = node->used ? bucket_of(fs, &node->identity) : &table->free;
         table->own[index].next = *place;
         *place = index;
@@ -566,7 +614,7 @@ static void *reserve(size_t bytes)
     return memory == MAP_FAILED ? NULL : memory;
 }
 
-int nodes_create(struct fs *fs, unsigned cached)
+int nodes_create(struct fs *fs, unsigned cached, unsigned known)
 {
     struct node_table *table = calloc(1, sizeof(*table));
 
@@ -575,6 +623,7 @@ int nodes_create(struct fs *fs, unsigned cached)
         return -ENOMEM;
     }
     table->cached_max = cached;
+    table->known_max = known;
     table->own = reserve(SHARE_NODES_MAX * sizeof(*table->own));
     table->buckets = reserve(BUCKETS * sizeof(*table->buckets));
     if (!table->own || !table->buckets) {

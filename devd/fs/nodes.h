@@ -25,8 +25,8 @@ struct node_pin {
     int fd; /* O_PATH */
 };
 
-/* Take over what the state holds. 0 or -ENOMEM. */
-int nodes_create(struct fs *fs, unsigned cached);
+/* Take over what the state holds. `cached` and `known` are fs_options'. 0 or -ENOMEM. */
+int nodes_create(struct fs *fs, unsigned cached, unsigned known);
 void nodes_destroy(struct fs *fs);
 /* Once handles and what was kept are taken over: forget those that nobody needs. */
 void nodes_sweep(struct fs *fs);
@@ -68,8 +68,14 @@ int node_keep(struct fs *fs, uint32_t index, bool always);
 int node_kept(const struct fs *fs, const struct keep_name *name);
 bool node_restore(struct fs *fs, const struct keep_name *name, int fd); /* takes fd when true */
 
+/* Whether the guest may keep more files in mind than it uses: while it knows few enough. */
+bool nodes_have_room(const struct fs *fs);
+/* Let go of the descriptors of files that nobody has used since the last call or has open: what the
+ * host removes gives back its room. Whether there is something to let go of another time. */
+bool nodes_tidy(struct fs *fs);
+
 /* Whether the contents are those that the guest saw when it last opened the file; from now on
- * it has seen these. */
+ * it has seen these. Of a file that was changed a moment before, nobody can say. */
 bool node_unchanged(struct fs *fs, uint32_t index, const struct statx *status);
 
 #endif

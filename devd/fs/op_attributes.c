@@ -8,7 +8,8 @@
 
 static int answer_attributes(struct fs *fs, struct fs_message *message, const struct statx *status)
 {
-    struct fuse_attr_out out = {.attr_valid = fs_valid_seconds(fs, status)};
+    struct fs_valid valid = fs_valid(fs, status);
+    struct fuse_attr_out out = {.attr_valid = valid.seconds, .attr_valid_nsec = valid.nanoseconds};
 
     fs_attributes(fs, status, &out.attr);
     return fs_reply(message, &out, sizeof(out));

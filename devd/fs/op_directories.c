@@ -44,6 +44,15 @@ int op_opendir(struct fs *fs, struct fs_message *message)
     return result < 0 ? result : fs_reply(message, &out, sizeof(out));
 }
 
+/* Whether the guest would keep what it is told: else it forgets it at once, and asks again. */
+static bool is_worth_telling(struct fs *fs)
+{
+    pthread_mutex_lock(&fs->lock);
+    bool room = nodes_have_room(fs);
+    pthread_mutex_unlock(&fs->lock);
+    return room && fs->setting.cache != SHARE_CACHE_NEVER;
+}
+
 /* What the guest is told of a file beside its name; nothing when it cannot be told of. */
 static void tell_of(const struct listing *listing, const char *name, struct fuse_entry_out *entry)
 {
@@ -51,7 +60,8 @@ static void tell_of(const struct listing *listing, const char *name, struct fuse
     struct statx status;
 
     memset(entry, 0, sizeof(*entry));
-    if (fs_name_valid(name, strlen(name)) && fs_stat_at(listing->handle.fd, name, &status) == 0) {
+    if (is_worth_telling(fs) && fs_name_valid(name, strlen(name)) &&
+        fs_stat_at(listing->handle.fd, name, &status) == 0) {
         fs_tell(fs, listing->message->header.nodeid, name, -1, &status, entry);
     }
 }

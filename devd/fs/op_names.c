@@ -11,17 +11,22 @@
 int fs_tell(struct fs *fs, uint64_t parent, const char *name, int fd, const struct statx *status,
             struct fuse_entry_out *entry)
 {
+    struct fs_valid valid = fs_valid(fs, status);
     uint64_t number;
 
     pthread_mutex_lock(&fs->lock);
     int result = node_tell(fs, status, parent, name, fd, &number);
+    bool room = nodes_have_room(fs);
     pthread_mutex_unlock(&fs->lock);
     if (result < 0) {
         return result;
     }
-    *entry = (struct fuse_entry_out){.nodeid = number,
-                                     .entry_valid = fs_valid_seconds(fs, status),
-                                     .attr_valid = fs_valid_seconds(fs, status)};
+    *entry = (struct fuse_entry_out){
+        .nodeid = number, .attr_valid = valid.seconds, .attr_valid_nsec = valid.nanoseconds};
+    if (room) { /* else the guest shall forget it once it is not used */
+        entry->entry_valid = valid.seconds;
+        entry->entry_valid_nsec = valid.nanoseconds;
+    }
     fs_attributes(fs, status, &entry->attr);
     return 0;
 }

@@ -93,6 +93,7 @@ static void serve(struct session *session)
         .keep_in = fcntl(session->keep[0], F_DUPFD_CLOEXEC, 0),
         .keep_out = fcntl(session->keep[1], F_DUPFD_CLOEXEC, 0),
         .cached = 4,
+        .known = 8,
         .host_uid = geteuid(),
     };
 

@@ -26,7 +26,7 @@ struct fs_host {
     char base[64]; /* a folder; the shared one is base/share, and beside it is base/outside */
     int state, keep[2];
     struct share_setting setting;
-    unsigned cached;
+    unsigned cached, known;
     uint64_t unique;
     bool again;
     unsigned slot;
@@ -90,6 +90,7 @@ static inline void host_serve(struct fs_host *host)
                                  .keep_in = fcntl(host->keep[0], F_DUPFD_CLOEXEC, 0),
                                  .keep_out = fcntl(host->keep[1], F_DUPFD_CLOEXEC, 0),
                                  .cached = host->cached,
+                                 .known = host->known,
                                  .host_uid = geteuid()};
 
     error_clear(&err);
@@ -179,6 +180,7 @@ static inline void host_begin(struct fs_host *host)
     ck_assert_int_eq(
         socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, host->keep), 0);
     host->cached = 100;
+    host->known = 1000;
     host_serve(host);
     host_introduce(host);
 }
