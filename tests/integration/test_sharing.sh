@@ -78,6 +78,7 @@ heads() {
 boots 1
 check "a machine alone has regions compiled" [ "$regions" -gt 5 ]
 check "what that took is counted: $(counter jit_compile_median_ns) ns in the median" counters_agree
+alone=$regions
 rm -rf "$POLYVISOR_CACHE_DIR"
 boots "$machines"
 together=$regions
@@ -86,11 +87,16 @@ together=$regions
 echo "# they have $(heads) heads"
 check "$machines machines together compile a head hardly more than once" \
     [ "$together" -le $(($(heads) * 3 / 2 + 5)) ]
+# Beyond that it is the pace that decides: said of the long run alone.
+if [ "$machines" -ge 20 ]; then
+    check "and have hardly more compiled than one alone" [ "$together" -le $((2 * alone + 10)) ]
+fi
 
 # Again, with what they left.
 boots 1
 again=$regions
-check "the next boot compiles next to nothing" [ "$again" -le $((together / 3)) ]
+# A few heads are found hot in one boot and not in another. Without the cache all would be compiled again.
+check "the next boot compiles next to nothing" [ "$again" -le $((together / 2 + 3)) ]
 boots 1
-check "the one after that likewise" [ "$regions" -le $((together / 3)) ]
+check "the one after that likewise" [ "$regions" -le $((together / 2 + 3)) ]
 finish

@@ -170,6 +170,44 @@ START_TEST(exits_do_not_lead_on)
 }
 END_TEST
 
+/* A path that is run again and again between two exits, as an interrupt's is: its blocks become hot
+ * together, and get one region from its beginning, not one each. */
+#define PATH_BLOCKS 8u
+
+START_TEST(a_path_has_one_region)
+{
+    uint64_t path[PATH_BLOCKS];
+    bool asked = false;
+    toy_start(1, ENGINE_OPTIMISED);
+    toy.next_code = CODE;
+    uint64_t outer = toy_emit(toy_li(1, 300));
+    toy_emit(toy_jump(16));
+    uint64_t inner = toy_emit(toy_addi(1, 1, -1));
+    toy_emit(toy_branch_imm(IR_NE, 1, 0, (int32_t)(inner - toy.next_code)));
+    toy_emit(toy_call_helper(TOY_BARRIER, TOY_NONE, TOY_NONE, TOY_NONE, 0)); /* and exit */
+    for (unsigned i = 0; i < PATH_BLOCKS; i++) {
+        path[i] = toy_emit(toy_addi(2, 2, 1));
+        toy_emit(i + 1 < PATH_BLOCKS
+                     ? toy_jump(16)
+                     : toy_call_helper(TOY_BARRIER, TOY_NONE, TOY_NONE, TOY_NONE, 0));
+    }
+    toy_emit(toy_jump((int32_t)(outer - toy.next_code)));
+    start_running(CODE);
+    while (!asked) {
+        ck_assert(next_region(LONG_ENOUGH));
+        asked = block_at(path[PATH_BLOCKS - 1]) >= 0;
+    }
+    for (unsigned i = 0; i < PATH_BLOCKS; i++) {
+        ck_assert_int_eq(block_at(path[i]), (int)i);
+    }
+    while (next_region(500)) {
+        ck_assert_int_lt(block_at(path[PATH_BLOCKS - 1]), 0);
+    }
+    stop_running();
+    toy_finish();
+}
+END_TEST
+
 /* --- tickets -------------------------------------------------------------------------------- */
 
 START_TEST(a_head_is_asked_for_once)
@@ -570,6 +608,7 @@ static Suite *suite(void)
     tcase_add_test(tests, loop_with_a_call);
     tcase_add_test(tests, nested_loops);
     tcase_add_test(tests, exits_do_not_lead_on);
+    tcase_add_test(tests, a_path_has_one_region);
     tcase_add_test(tests, a_head_is_asked_for_once);
     tcase_add_test(tests, refused_ones_are_left_alone);
     tcase_add_test(tests, dropped_code_is_not_wanted);

@@ -116,6 +116,8 @@
  * hottest edge: the way out of a loop that is in another. */
 #define ENGINE_REGION_PATH       16u
 #define ENGINE_REGION_PATH_SHARE 256u
+/* Blocks that are gone back from a hot one to where its path begins. */
+#define ENGINE_REGION_WAY 64u
 /* Guest instructions of a region, within REGION_INSNS_MAX: compiling takes longer than in
  * proportion to them, and what lies far from the head is seldom reached in one go. */
 #define ENGINE_REGION_INSNS 384u

@@ -140,6 +140,18 @@ static void add_edge(struct profile_node *from, const struct profile_node *to)
     *coldest = (struct profile_edge){to->key.physical, (int32_t)delta, 1};
 }
 
+/* Who leads here more often than all others together is known in the end, as in a vote by
+ * majority. */
+static void note_from(struct profile_node *node, uint64_t physical)
+{
+    if (node->from_heat && node->from != physical) {
+        node->from_heat--;
+        return;
+    }
+    node->from = physical;
+    node->from_heat++;
+}
+
 static void decay(struct profile *profile)
 {
     for (unsigned i = 0; i < NODES; i++) {
@@ -151,6 +163,7 @@ static void decay(struct profile *profile)
         node->samples /= 2;
         node->loops /= 2;
         node->exits /= 2;
+        node->from_heat /= 2;
         for (unsigned e = 0; e < ENGINE_PROFILE_EDGES; e++) {
             node->edges[e].heat /= 2;
         }
@@ -171,8 +184,7 @@ static bool is_hot(const struct profile *profile, const struct profile_node *nod
                      node->heat >= (loop ? ENGINE_HOT_LOOP_HEAT : ENGINE_HOT_HEAT);
 }
 
-/* Whether a region with it has been asked for. */
-static bool is_awaited(const struct profile *profile, const struct profile_node *node)
+bool profile_is_awaited(const struct profile *profile, const struct profile_node *node)
 {
     for (unsigned t = 0; t < ENGINE_TICKETS; t++) {
         const struct ticket *ticket = &profile->tickets[t];
@@ -239,7 +251,7 @@ static void consider(struct profile *profile, struct profile_node *node,
     if (!is_hot(profile, node)) {
         return;
     }
-    if (is_awaited(profile, node)) {
+    if (profile_is_awaited(profile, node)) {
         node->heat = node->samples = 0;
     } else {
         profile_nominate(profile, node, path);
@@ -311,6 +323,7 @@ static void merge_step(struct merging *merging, const struct trace_step *step)
     }
     if (follows) {
         add_edge(merging->previous, node);
+        note_from(node, merging->previous_key.physical);
         node->loops += jumps_back(merging->previous_step, step);
     }
     consider(profile, node, &(struct profile_path){merging->cpu, step->va, merging->key});

@@ -49,6 +49,8 @@ struct profile_node {
     uint64_t va;        /* where it was last seen */
     uint64_t hot_ns;    /* when it became hot */
     uint64_t exit_head; /* of the region that was left to here: physical address of its head */
+    uint64_t from;      /* the block that mostly led here, in the same mode */
+    uint32_t from_heat; /* how much more often than all others */
     uint32_t heat;      /* times seen outside of regions; decays, as the rest up to `exits` */
     uint32_t samples;   /* in how many traces that was */
     uint32_t loops;     /* times reached by a jump back */
@@ -151,6 +153,8 @@ void profile_merge(struct engine *engine, struct cpu *cpu, struct trace *trace);
 
 /* --- with the profile's lock ---------------------------------------------------------------- */
 struct profile_node *profile_find(const struct profile *profile, struct profile_key key);
+/* Whether a region with it has been asked for. */
+bool profile_is_awaited(const struct profile *profile, const struct profile_node *node);
 /* Consider the block for a region. `path` tells how it was reached, or is NULL. */
 void profile_nominate(struct profile *profile, struct profile_node *node,
                       const struct profile_path *path);

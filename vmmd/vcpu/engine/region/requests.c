@@ -89,6 +89,58 @@ static bool contains(const struct ticket *ticket, const struct profile_node *nod
     return false;
 }
 
+/* The block that mostly leads to this one, if it is hot as well and has no region yet, nor is to
+ * have one. */
+static struct profile_node *led_from(const struct engine *engine, const struct profile_node *node,
+                                     uint32_t least)
+{
+    struct profile *profile = engine->profile;
+    struct profile_key key = {node->from, node->key.mode};
+    struct profile_node *from =
+        node->from_heat * 2 >= node->heat ? profile_find(profile, key) : NULL;
+    if (!from || from->heat < least || (int32_t)(profile->ticks - from->quiet) < 0 ||
+        profile_is_awaited(profile, from)) {
+        return NULL;
+    }
+    const struct block *block = block_cache_find(engine, key.physical, key.mode, UINT64_MAX);
+    return block && !atomic_load(&block->region) ? from : NULL;
+}
+
+/* Where a circle begins that goes back along `way` from [first]: at its lowest address, as loops
+ * and functions do; all machines that run this code find the same. */
+static struct profile_node *circle_begin(struct profile_node *const *way, unsigned first,
+                                         unsigned count)
+{
+    struct profile_node *lowest = way[first];
+    for (unsigned i = first + 1; i < count; i++) {
+        lowest = way[i]->va < lowest->va ? way[i] : lowest;
+    }
+    return lowest;
+}
+
+/* The blocks of a path become hot together. A region of its own for each of them would be that of
+ * the one before but for a block. So it begins where the path does, at least half as hot; what that
+ * region has no room for is hot still, and the next one begins there. */
+static struct profile_node *find_beginning(const struct engine *engine, struct profile_node *node)
+{
+    struct profile_node *way[ENGINE_REGION_WAY], *at = node;
+    for (unsigned count = 0; count < ENGINE_REGION_WAY; count++) {
+        for (unsigned i = 0; i < count; i++) {
+            if (at == way[i]) {
+                return circle_begin(way, i, count);
+            }
+        }
+        way[count] = at;
+        struct profile_node *from =
+            profile_is_loop(at) ? NULL : led_from(engine, at, (node->heat + 1) / 2);
+        if (!from) {
+            return at;
+        }
+        at = from;
+    }
+    return at;
+}
+
 /* Form the region for a hot block: with it as the head, or the one that it belongs to. */
 static struct profile_node *form(const struct engine *engine, struct profile_node *node,
                                  struct region *region, struct ticket *ticket)
@@ -96,6 +148,11 @@ static struct profile_node *form(const struct engine *engine, struct profile_nod
     struct profile_node *head = left_region(engine, node);
     if (head && region_form(engine, head, region, ticket) && contains(ticket, node)) {
         head->reforms++;
+        head->hot_ns = node->hot_ns;
+        return head;
+    }
+    head = find_beginning(engine, node);
+    if (head != node && region_form(engine, head, region, ticket)) {
         head->hot_ns = node->hot_ns;
         return head;
     }
@@ -109,7 +166,7 @@ static void cool(const struct profile *profile, const struct ticket *ticket)
         struct profile_key key = {ticket->blocks[i], ticket->key.mode};
         struct profile_node *node = profile_find(profile, key);
         if (node) {
-            node->heat = node->samples = node->exits = 0;
+            node->heat = node->samples = node->exits = node->from_heat = 0;
             node->candidate = false;
         }
     }
@@ -136,7 +193,8 @@ static bool next_region(struct engine *engine, struct region *region, struct tic
         ticket->key = head->key;
         ticket->path = path;
         ticket->path.va = head->va;
-        ticket->replaces = head != node;
+        block = block_cache_find(engine, head->key.physical, head->key.mode, UINT64_MAX);
+        ticket->replaces = block && atomic_load(&block->region);
         ticket->hot_ns = head->hot_ns;
         ticket->heat = heat;
         node->hot_ns = head->hot_ns = 0;
