@@ -368,10 +368,15 @@ static int configure_device(struct devd *devd, struct error *err)
     return status;
 }
 
+/* Before the answer, so that its confirmation cannot come too early: see linger. */
 static void stopped(void *context)
 {
     struct devd *devd = context;
+    sigset_t confirmation;
 
+    sigemptyset(&confirmation);
+    sigaddset(&confirmation, SIGTERM);
+    sigprocmask(SIG_BLOCK, &confirmation, NULL);
     device_control_stopped(devd->control);
     event_base_loopexit(devd->base, NULL);
 }
@@ -503,11 +508,16 @@ static int serve(struct devd *devd, struct error *err)
     return 0;
 }
 
-/* Give the last answer time to leave. */
+/* Give the last answer time to arrive: what has not been read when we end is lost. vmmd says by a
+ * signal that it has it. */
 static void linger(void)
 {
     const struct timespec time = {.tv_nsec = LINGER_MS * 1000000};
-    nanosleep(&time, NULL);
+    sigset_t confirmation;
+
+    sigemptyset(&confirmation);
+    sigaddset(&confirmation, SIGTERM);
+    sigtimedwait(&confirmation, NULL, &time);
 }
 
 static void release(struct devd *devd)

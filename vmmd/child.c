@@ -455,6 +455,16 @@ void child_kill(struct child *child)
     }
 }
 
+void child_dismiss(struct child *child, const struct error *err, const ProtobufCMessage *reply,
+                   uint64_t context)
+{
+    (void)reply, (void)context;
+    if (!err && child->running) {
+        child->put_down = true;
+        pidfd_send_signal(child->pidfd, SIGTERM, NULL, 0);
+    }
+}
+
 int child_inherit(struct child *child)
 {
     int pidfd = child->pid && !child->running ? child->pidfd : -1;

@@ -74,7 +74,7 @@ struct child {
     int pidfd;
     uint64_t start_time; /* of process_start_time */
     bool running;
-    bool put_down;              /* by child_kill */
+    bool put_down;              /* by child_kill, or by child_dismiss: it may end as it likes */
     bool stopped;               /* by somebody else, when it was found hung */
     int exit_code, exit_signal; /* once it has ended: status, or the signal that killed it */
     void *owner;
@@ -117,6 +117,10 @@ void child_doubt(struct child *child);
 void child_look(struct child *child);
 /* SIGKILL. Its end is reported by `exited`. */
 void child_kill(struct child *child);
+/* A child_reply_fn for the request to stop of a process that waits, once it has answered, for its
+ * answer to arrive: tells it that it has, by SIGTERM. */
+void child_dismiss(struct child *child, const struct error *err, const ProtobufCMessage *reply,
+                   uint64_t context);
 /* The pidfd of one whose end was reported, for the caller to collect it (waitid) when there is time
  * for it; child_release does it otherwise. -1 when there is none. */
 int child_inherit(struct child *child);

@@ -412,7 +412,7 @@ void compiler_detach(struct compiler *compiler, const char *name)
     TAILQ_REMOVE(&compiler->attachments, attachment, link);
     free(attachment);
     if (TAILQ_EMPTY(&compiler->attachments)) {
-        compiler->idle_ns = clock_monotonic_ns() + COMPILER_IDLE_NS;
+        compiler->idle_ns = clock_monotonic_ns() + (compiler->host.alone ? 0 : COMPILER_IDLE_NS);
     }
     compiler_wake(compiler);
 }

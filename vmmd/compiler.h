@@ -21,6 +21,7 @@ struct compiler_host {
     struct publisher *publisher;
     const char *directory; /* runtime directory */
     const char *programs;  /* folder of jitd */
+    bool alone;            /* there will be no machine after the last */
     void *context;         /* compiler_context */
 };
 

@@ -1,6 +1,7 @@
 #include "vmmd/machine.h"
 
 #include "libshared/base/clock.h"
+#include "libshared/base/descriptor.h"
 #include "libshared/base/log.h"
 #include "libshared/ipc/error_message.h"
 #include "libshared/ipc/runtime.h"
@@ -43,6 +44,9 @@ void machine_begin_end(struct machine *machine, enum machine_goal goal,
         machine->end_reason = reason;
         machine->ask_ns = machine->phase_ns = machine->panic_ns = 0;
         child_heartbeat_stop(&machine->vcpu);
+        if (machine->host->compiler) { /* which may end beside the machine */
+            compiler_detach(machine->host->compiler, machine->config->name);
+        }
         for (size_t i = 0; i < machine->device_count; i++) {
             machine->devices[i]->restart_ns = 0;
             machine_device_let_go(machine->devices[i]);
@@ -171,6 +175,18 @@ static void machine_step_up(struct machine *machine)
     }
 }
 
+/* Its CPUs have come to rest, so no new requests come to the devices. What is left of its process
+ * may take down its memory beside them. */
+static void machine_vcpu_stopped(struct child *child, const struct error *err,
+                                 const ProtobufCMessage *reply, uint64_t context)
+{
+    struct machine *machine = child->owner;
+    (void)reply, (void)context;
+
+    machine->vcpu_stopped = !err;
+    machine_wake(machine);
+}
+
 static void machine_stop_vcpu(struct machine *machine, uint64_t now)
 {
     Polyvisor__VcpuRequest request = POLYVISOR__VCPU_REQUEST__INIT;
@@ -186,7 +202,7 @@ static void machine_stop_vcpu(struct machine *machine, uint64_t now)
     machine->phase_ns = now + MACHINE_VCPU_STOP_MS * NS_PER_MS;
     request.body_case = POLYVISOR__VCPU_REQUEST__BODY_STOP;
     request.stop = &stop;
-    child_request(&machine->vcpu, &request.base, MACHINE_VCPU_STOP_MS, NULL, 0);
+    child_request(&machine->vcpu, &request.base, MACHINE_VCPU_STOP_MS, machine_vcpu_stopped, 0);
 }
 
 static void machine_stop_device(struct machine_device *device, uint64_t now)
@@ -203,9 +219,10 @@ static void machine_stop_device(struct machine_device *device, uint64_t now)
     }
     device->stopping = true;
     machine->phase_ns = now + MACHINE_DEVICE_STOP_MS * NS_PER_MS;
+    descriptor_close(&device->namespace_fd); /* all may take theirs down at once */
     request.body_case = POLYVISOR__DEVICE_REQUEST__BODY_STOP;
     request.stop = &stop;
-    child_request(&device->child, &request.base, MACHINE_DEVICE_STOP_MS, NULL, 0);
+    child_request(&device->child, &request.base, MACHINE_DEVICE_STOP_MS, child_dismiss, 0);
 }
 
 static void machine_step_stopping(struct machine *machine)
@@ -228,7 +245,7 @@ static void machine_step_stopping(struct machine *machine)
         any_running = true;
         if (kill_all) {
             child_kill(&device->child);
-        } else if (!vcpu_running) { /* the guest is quiet: no new requests come */
+        } else if (!vcpu_running || machine->vcpu_stopped) { /* the guest is quiet */
             machine_stop_device(device, now);
         }
     }

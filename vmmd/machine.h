@@ -78,6 +78,7 @@ struct machine {
     bool vcpu_ready; /* configured */
     bool vcpu_start_sent;
     bool vcpu_stop_sent;
+    bool vcpu_stopped;                           /* it said that its CPUs have come to rest */
     bool guest_ended;                            /* power-off or failure was reported */
     struct machine_device planned[DEVICES_MAX];  /* those of its configuration */
     struct machine_device *devices[DEVICES_MAX]; /* all there are; plugged in later: allocated */

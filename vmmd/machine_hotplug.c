@@ -315,7 +315,7 @@ static void unplug_stop(struct machine_device *device, uint64_t now)
         machine_device_let_go(device);
         request.body_case = POLYVISOR__DEVICE_REQUEST__BODY_STOP;
         request.stop = &stop;
-        child_request(&device->child, &request.base, UNPLUG_STOP_MS, NULL, 0);
+        child_request(&device->child, &request.base, UNPLUG_STOP_MS, child_dismiss, 0);
     }
 }
 

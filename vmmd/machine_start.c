@@ -323,7 +323,7 @@ static int machine_configure_device(struct machine_device *device, bool restart)
     configure.kind = (char *)machine_device_model(device);
     /* While the machine ends there may be no vcpud any more, and nothing that it would want. */
     bool wanted =
-        machine->vcpu.running && (device->plug.phase != PLUG_ENDING || device->plug.force);
+        machine->vcpu.running && !machine->vcpu_stopped && (device->plug.phase != PLUG_ENDING || device->plug.force);
     configure.transport_path = wanted ? (char *)device->transport_path : (char *)"";
     configure.memory_base = machine_ram_base(machine);
     configure.memory_bytes = machine->config->memory_bytes;
@@ -515,5 +515,6 @@ void machine_release(struct machine *machine)
     descriptor_close(&machine->ram_fd);
     perf_file_close(&machine->perf_file);
     machine->vcpu_ready = machine->vcpu_start_sent = machine->vcpu_stop_sent = false;
+    machine->vcpu_stopped = false;
     machine->guest_ended = false;
 }

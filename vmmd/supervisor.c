@@ -27,6 +27,7 @@ struct supervisor {
     TAILQ_HEAD(, machine) machines;
     size_t machine_count;
     bool ending;
+    bool unheard; /* nothing is left to say, or nobody to say it to */
     struct event *terminate, *interrupt, *changed, *leash, *end_timer;
 };
 
@@ -196,19 +197,27 @@ static void supervisor_load(struct supervisor *supervisor)
 
 /* ---- the end ---- */
 
-static void supervisor_check_end(struct supervisor *supervisor)
+static bool supervisor_is_idle(const struct supervisor *supervisor)
 {
-    const struct timeval linger = {0, SUPERVISOR_LINGER_US};
-    struct machine *machine;
+    const struct machine *machine;
 
     TAILQ_FOREACH(machine, &supervisor->machines, link)
     {
         if (!machine_is_idle(machine)) {
-            return;
+            return false;
         }
     }
-    control_socket_ended(supervisor->control);
-    event_base_loopexit(supervisor->host.base, &linger);
+    return true;
+}
+
+static void supervisor_check_end(struct supervisor *supervisor)
+{
+    const struct timeval linger = {0, supervisor->unheard ? 0 : SUPERVISOR_LINGER_US};
+
+    if (supervisor_is_idle(supervisor)) {
+        control_socket_ended(supervisor->control);
+        event_base_loopexit(supervisor->host.base, &linger);
+    }
 }
 
 static void supervisor_kill_all(struct supervisor *supervisor)
@@ -280,6 +289,7 @@ static void supervisor_on_leash(evutil_socket_t fd, short what, void *argument)
     ssize_t length = read(fd, bytes, sizeof(bytes));
     if (length == 0 || (length < 0 && errno != EAGAIN && errno != EINTR)) {
         event_del(supervisor->leash);
+        supervisor->unheard = supervisor_is_idle(supervisor);
         supervisor_end(supervisor, "the client that started this vmmd is gone");
     }
 }
@@ -378,6 +388,7 @@ struct supervisor *supervisor_open(const struct supervisor_options *options, str
             .publisher = supervisor->host.publisher,
             .directory = options->directory,
             .programs = options->programs,
+            .alone = options->leash_fd >= 0,
             .context = supervisor,
         },
         err);
