@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -19,7 +20,7 @@
 
 #define LEASH_FD       3 /* of the child */
 #define STOP_LIMIT_MS  15000
-#define READY_SLICE_MS 2
+#define READY_SLICE_MS 50 /* in case that vmmd does not say it */
 
 extern char **environ;
 
@@ -118,15 +119,15 @@ static int spawn_vmmd(struct private_vmmd *vmmd, int leash, struct error *err)
 /* Start vmmd in vmmd->directory. 0 or a negative code. */
 static int launch(struct private_vmmd *vmmd, struct error *err)
 {
-    int pipe_fds[2];
+    int ends[2];
 
-    if (pipe2(pipe_fds, O_CLOEXEC) < 0) {
-        return error_set(err, ERROR_IO, errno, "no pipe: %s", strerror(errno));
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) {
+        return error_set(err, ERROR_IO, errno, "no pair of sockets: %s", strerror(errno));
     }
-    vmmd->leash = pipe_fds[1];
-    int status = spawn_vmmd(vmmd, pipe_fds[0], err);
+    vmmd->leash = ends[1];
+    int status = spawn_vmmd(vmmd, ends[0], err);
 
-    close(pipe_fds[0]);
+    close(ends[0]);
     return status;
 }
 
@@ -148,30 +149,28 @@ static int ended_early(struct private_vmmd *vmmd, struct error *err)
     return -ERROR_CRASHED;
 }
 
-/* Connect as soon as vmmd listens. */
+/* Connect as soon as vmmd listens, which it says by a byte through the leash. */
 static int wait_ready(struct private_vmmd *vmmd, struct client *client, uint32_t timeout_ms,
                       int interrupt_fd, struct error *err)
 {
     uint64_t deadline_ns = clock_monotonic_ns() + (uint64_t)timeout_ms * 1000000;
+    struct pollfd polls[] = {{.fd = vmmd->pidfd, .events = POLLIN},
+                             {.fd = interrupt_fd, .events = POLLIN},
+                             {.fd = vmmd->leash, .events = POLLIN}};
 
     for (;;) {
-        int status = client_open(client, vmmd->directory, timeout_ms, interrupt_fd, err);
-        struct pollfd polls[] = {{.fd = vmmd->pidfd, .events = POLLIN},
-                                 {.fd = interrupt_fd, .events = POLLIN}};
-
-        if (status != -ERROR_CONNECT) {
-            return status;
-        }
-        poll(polls, 2, READY_SLICE_MS);
+        poll(polls, 3, READY_SLICE_MS);
         if (polls[0].revents != 0) {
             return ended_early(vmmd, err);
         }
         if (polls[1].revents != 0) {
             return error_set(err, ERROR_CANCELLED, EINTR, "interrupted");
         }
-        if (clock_monotonic_ns() >= deadline_ns) {
+        int status = client_open(client, vmmd->directory, timeout_ms, interrupt_fd, err);
+        if (status != -ERROR_CONNECT || clock_monotonic_ns() >= deadline_ns) {
             return status;
         }
+        polls[2].fd = polls[2].revents != 0 ? -1 : vmmd->leash; /* it has been said */
     }
 }
 

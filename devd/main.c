@@ -5,6 +5,7 @@
 #include "devd/device.h"
 #include "devd/device_control.h"
 #include "devd/transport.h"
+#include "libshared/base/descriptor.h"
 #include "libshared/base/error.h"
 #include "libshared/base/log.h"
 #include "libshared/base/scheduling.h"
@@ -13,6 +14,7 @@
 #include "libshared/ipc/sandbox.h"
 #include <errno.h>
 #include <getopt.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -268,6 +270,17 @@ static int read_limits(const struct device_model *model, const char *text, struc
     return limits_parse(model->traffic, text, ERROR_CONFIG, limits, err);
 }
 
+/* When all of a machine's processes start, vcpud has bound its sockets later than we have come so
+ * far. nanomsg would try again and again to connect. */
+static void await_transports(int *pipe_fd)
+{
+    struct pollfd bound = {.fd = *pipe_fd, .events = POLLIN};
+
+    while (poll(&bound, *pipe_fd >= 0, CONNECT_TIMEOUT_MS) < 0 && errno == EINTR) {
+    }
+    descriptor_close(pipe_fd);
+}
+
 static int create_device(struct devd *devd, const Polyvisor__DeviceConfigure *configure,
                          struct error *err)
 {
@@ -297,20 +310,24 @@ static int create_device(struct devd *devd, const Polyvisor__DeviceConfigure *co
     if (status < 0) {
         return status;
     }
+    int transports = take_descriptor(devd, "transports");
     take_descriptors(devd, &descriptors);
     devd->device =
         device_create(devd->model, &settings, &devd->memory, devd->base, &descriptors, err);
     if (!devd->device) {
+        descriptor_close(&transports);
         return -ERROR_INTERNAL;
     }
     device_on_notice(devd->device, noticed, devd);
     if (devd->model->device_class == DEVICE_VIRTIO && configure->transport_path[0]) {
+        await_transports(&transports);
         devd->transport = transport_open(devd->device, configure->transport_path, err);
         if (!devd->transport) {
             return -ERROR_INTERNAL;
         }
         return transport_await(devd->transport, CONNECT_TIMEOUT_MS, err);
     }
+    descriptor_close(&transports);
     return 0;
 }
 
@@ -553,6 +570,7 @@ static int live(struct devd *devd, struct error *err)
     if (!devd->control) {
         return -ERROR_INTERNAL;
     }
+    fdlist_tell(&devd->descriptors, "bound");
     devd->base = event_base_new();
     if (!devd->base) {
         return error_set(err, ERROR_INTERNAL, ENOMEM, "no memory for the event loop");

@@ -193,6 +193,7 @@ static bool serve(struct jitd *jitd, struct error *err)
     if (!jitd->control || !open_events(jitd, err)) {
         return false;
     }
+    fdlist_tell(&descriptors, "bound");
     jitd->service = service_create(
         &(struct service_options){.base = jitd->base, .journal_fd = jitd->journal_fd}, err);
     if (!jitd->service || !jit_control_serve(jitd->control, jitd->base, jitd->service, err)) {

@@ -1,6 +1,7 @@
 #include "vmmd/child.h"
 
 #include "libshared/base/clock.h"
+#include "libshared/base/descriptor.h"
 #include "libshared/base/log.h"
 #include "vmmd/message.h"
 #include "vmmd/record.h"
@@ -128,7 +129,7 @@ int child_request(struct child *child, ProtobufCMessage *message, int deadline_m
         return -ENOMEM;
     }
     evtimer_add(request->deadline, &deadline);
-    if (child->channel) {
+    if (child->send_event) {
         child_flush(child);
     }
     return 0;
@@ -176,7 +177,7 @@ static void child_note_malformed(struct child *child)
 /* Receive what is there; true when there may be more. */
 static bool child_receive(struct child *child)
 {
-    for (int i = 0; i < CHILD_BATCH; i++) {
+    for (int i = 0; child->channel && i < CHILD_BATCH; i++) {
         ProtobufCMessage *message;
         int result = channel_receive(child->channel, child->protocol->reply_type, &message, 0);
         if (result == -EBADMSG) {
@@ -213,6 +214,21 @@ static void child_fail_requests(struct child *child)
     }
 }
 
+static void child_disconnect(struct child *child)
+{
+    struct event **events[] = {&child->bound_event, &child->receive_event, &child->send_event};
+
+    for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++) {
+        if (*events[i]) {
+            event_free(*events[i]);
+            *events[i] = NULL;
+        }
+    }
+    channel_close(child->channel);
+    child->channel = NULL;
+    descriptor_close(&child->bound_fd);
+}
+
 /* It has ended, and what it sent before has had time to arrive. */
 static void child_on_settled(evutil_socket_t fd, short what, void *argument)
 {
@@ -222,8 +238,7 @@ static void child_on_settled(evutil_socket_t fd, short what, void *argument)
     for (int i = 0; i < CHILD_BATCH && child_receive(child); i++) {
     }
     child_fail_requests(child);
-    event_del(child->receive_event);
-    event_del(child->send_event);
+    child_disconnect(child); /* or nanomsg would try to connect again */
     child->callbacks->exited(child);
 }
 
@@ -393,12 +408,50 @@ void child_look(struct child *child)
     }
 }
 
+/* nanomsg goes on trying until the socket is bound, every 2 ms and with some twenty system calls;
+ * that is for what should not take long. */
+static int child_connect(struct child *child)
+{
+    struct event_base *base = child->base;
+
+    child->channel = channel_connect(child->protocol->kind, NN_PAIR, child->socket_path);
+    if (!child->channel) {
+        return -errno;
+    }
+    child->receive_event = event_new(base, channel_receive_fd(child->channel), EV_READ | EV_PERSIST,
+                                     child_on_message, child);
+    child->send_event = event_new(base, channel_send_fd(child->channel), EV_READ | EV_PERSIST,
+                                  child_on_sendable, child);
+    if (!child->receive_event || !child->send_event || event_add(child->receive_event, NULL) < 0) {
+        return -ENOMEM;
+    }
+    child_flush(child);
+    return 0;
+}
+
+/* Or it has ended before, which is seen by its pidfd. */
+static void child_on_bound(evutil_socket_t fd, short what, void *argument)
+{
+    struct child *child = argument;
+    (void)fd, (void)what;
+
+    descriptor_close(&child->bound_fd);
+    int result = child->running ? child_connect(child) : 0;
+    if (result) {
+        log_warning("cannot connect to %s: %s", child->role, strerror(-result));
+        child_kill(child);
+    }
+}
+
 int child_attach(struct child *child, struct event_base *base,
                  const struct child_protocol *protocol, const struct child_callbacks *callbacks,
-                 void *owner, const char *role, pid_t pid, int pidfd, const char *socket_path)
+                 void *owner, const char *role, pid_t pid, int pidfd, const char *socket_path,
+                 int bound_fd)
 {
     memset(child, 0, sizeof(*child));
     snprintf(child->role, sizeof(child->role), "%s", role);
+    snprintf(child->socket_path, sizeof(child->socket_path), "%s", socket_path);
+    child->bound_fd = bound_fd;
     child->pid = pid;
     child->pidfd = pidfd;
     child->start_time = process_start_time(pid);
@@ -410,24 +463,22 @@ int child_attach(struct child *child, struct event_base *base,
     child->beat_ms = CHILD_HEARTBEAT_MS;
     TAILQ_INIT(&child->requests);
 
-    child->channel = channel_connect(protocol->kind, NN_PAIR, socket_path);
-    if (!child->channel) {
-        return -errno;
+    if (strlen(socket_path) >= sizeof(child->socket_path)) {
+        return -ENAMETOOLONG;
     }
     child->exit_event = event_new(base, pidfd, EV_READ | EV_PERSIST, child_on_exit, child);
     child->settle_event = evtimer_new(base, child_on_settled, child);
-    child->receive_event = event_new(base, channel_receive_fd(child->channel), EV_READ | EV_PERSIST,
-                                     child_on_message, child);
-    child->send_event = event_new(base, channel_send_fd(child->channel), EV_READ | EV_PERSIST,
-                                  child_on_sendable, child);
     child->heartbeat_event = event_new(base, -1, EV_PERSIST, child_on_beat, child);
     child->doubt_event = evtimer_new(base, child_on_doubt, child);
-    if (!child->exit_event || !child->settle_event || !child->receive_event || !child->send_event ||
-        !child->heartbeat_event || !child->doubt_event || event_add(child->exit_event, NULL) < 0 ||
-        event_add(child->receive_event, NULL) < 0) {
+    if (!child->exit_event || !child->settle_event || !child->heartbeat_event ||
+        !child->doubt_event || event_add(child->exit_event, NULL) < 0) {
         return -ENOMEM;
     }
-    return 0;
+    if (bound_fd < 0) {
+        return child_connect(child);
+    }
+    child->bound_event = event_new(base, bound_fd, EV_READ, child_on_bound, child);
+    return child->bound_event && event_add(child->bound_event, NULL) == 0 ? 0 : -ENOMEM;
 }
 
 void child_heartbeat_start(struct child *child)
@@ -477,8 +528,8 @@ int child_inherit(struct child *child)
 
 void child_release(struct child *child)
 {
-    struct event *events[] = {child->exit_event, child->settle_event,    child->receive_event,
-                              child->send_event, child->heartbeat_event, child->doubt_event};
+    struct event *events[] = {child->exit_event, child->settle_event, child->heartbeat_event,
+                              child->doubt_event};
 
     if (!child->pid) {
         return;
@@ -498,7 +549,7 @@ void child_release(struct child *child)
             event_free(events[i]);
         }
     }
-    channel_close(child->channel);
+    child_disconnect(child);
     if (child->pidfd >= 0) {
         close(child->pidfd);
     }

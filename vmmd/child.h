@@ -83,8 +83,10 @@ struct child {
     const struct child_callbacks *callbacks;
     struct event_base *base;
     struct channel *channel;
-    struct event *exit_event, *settle_event, *receive_event, *send_event, *heartbeat_event,
-        *doubt_event;
+    char socket_path[108]; /* sun_path */
+    int bound_fd;          /* -1: it has bound that */
+    struct event *exit_event, *settle_event, *bound_event, *receive_event, *send_event,
+        *heartbeat_event, *doubt_event;
     uint64_t last_id;
     TAILQ_HEAD(, child_request) requests; /* sent or waiting to be sent, in that order */
     unsigned missed, malformed;
@@ -97,12 +99,14 @@ struct child {
 
 /* Watch the process `pid` that was just spawned, whose pidfd becomes the child's, and connect to
  * the control socket that it binds or will bind: the caller has removed what an earlier process
- * left there, which would be taken for the new one. 0 or negative errno; either way child_release
- * must follow.
+ * left there, which would be taken for the new one. `bound_fd` becomes the child's: a pipe that can
+ * be read once the socket is bound; -1 to try until it is, for one that was bound before. 0 or
+ * negative errno; either way child_release must follow.
  */
 int child_attach(struct child *child, struct event_base *base,
                  const struct child_protocol *protocol, const struct child_callbacks *callbacks,
-                 void *owner, const char *role, pid_t pid, int pidfd, const char *socket_path);
+                 void *owner, const char *role, pid_t pid, int pidfd, const char *socket_path,
+                 int bound_fd);
 /* Ask. The message is copied. `reply` is called exactly once: later from the event loop, or by
  * child_release. 0, or without a call: -ESRCH when the process has ended, -EMSGSIZE,
  * -ENOMEM. */

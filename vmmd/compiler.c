@@ -200,7 +200,7 @@ static int spawn(struct compiler *compiler, const char *program)
     static struct fdlist list;
     struct spawn_gate gate;
     pid_t pid;
-    int pidfd;
+    int pidfd, bound_fd;
 
     if (compiler->cache_path[0]) {
         argv[3] = (char *)"--cache";
@@ -215,11 +215,12 @@ static int spawn(struct compiler *compiler, const char *program)
     if (result) {
         return result;
     }
-    result = spawn_process(&gate, program, argv, &list, &pid, &pidfd);
+    result = spawn_process_bound(&gate, program, argv, &list, &pid, &pidfd, &bound_fd);
     if (!result) {
         unlink(compiler->path); /* of an earlier one */
         result = child_attach(&compiler->child, compiler->host.base, &child_protocol_jit,
-                              &compiler_callbacks, compiler, "jitd", pid, pidfd, compiler->path);
+                              &compiler_callbacks, compiler, "jitd", pid, pidfd, compiler->path,
+                              bound_fd);
         result = result ? result : send_configure(compiler);
         if (!result) {
             spawn_gate_release(&gate);

@@ -126,6 +126,11 @@ static void machine_vcpu_started(struct child *child, const struct error *err,
         return;
     }
     machine->started_ns = clock_realtime_ns();
+    /* Not before: its start costs as much processor time as that of the machine. */
+    if (machine_wants_compiler(machine)) {
+        compiler_attach(machine->host->compiler, machine->config->name, machine->jit_path,
+                        machine->config->arch);
+    }
     machine_set_state(machine, POLYVISOR__MACHINE_STATE__MACHINE_RUNNING);
     machine_event(machine, "started", "", "pid %ld", (long)child->pid);
     machine_wake(machine);
@@ -344,10 +349,6 @@ void machine_vcpu_configured(struct child *child, const struct error *err,
         machine_note_error(machine, err);
     } else {
         machine->vcpu_ready = true;
-        if (machine_wants_compiler(machine)) { /* vcpud has bound its socket */
-            compiler_attach(machine->host->compiler, machine->config->name, machine->jit_path,
-                            machine->config->arch);
-        }
         machine_wake(machine);
     }
 }
@@ -653,6 +654,7 @@ static struct machine *machine_new(const struct machine_host *host,
     machine->kernel_fd = machine->initrd_fd = machine->firmware_fd = -1;
     machine->perf_file.fd = -1;
     machine->handover_fds[0] = machine->handover_fds[1] = -1;
+    machine->transports_fds[0] = machine->transports_fds[1] = -1;
     snprintf(machine->directory, sizeof(machine->directory), "%s/vms/%s", host->directory,
              config->name);
     snprintf(machine->vcpu_path, sizeof(machine->vcpu_path), "%.*s/vcpud.sock",

@@ -83,8 +83,9 @@ struct machine {
     struct machine_device planned[DEVICES_MAX];  /* those of its configuration */
     struct machine_device *devices[DEVICES_MAX]; /* all there are; plugged in later: allocated */
     size_t device_count;
-    int handover_fds[2]; /* ours and vcpud's end (libshared/ipc/handover.h); -1 = none */
-    uint64_t handovers;  /* the number of the last one */
+    int handover_fds[2];   /* ours and vcpud's end (libshared/ipc/handover.h); -1 = none */
+    int transports_fds[2]; /* while its processes are being started (libshared/ipc/fdlist.h) */
+    uint64_t handovers;    /* the number of the last one */
 
     unsigned panic_count; /* of the guest's kernel, since the start, as its consoles say */
     char panic_text[PANIC_TEXT_MAX];            /* of the last one; "" = none */

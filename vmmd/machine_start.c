@@ -12,6 +12,7 @@
 #include "vmmd/spawn.h"
 #include "vmmd/storage.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -135,6 +136,7 @@ static int machine_list_vcpu(const struct machine *machine, struct fdlist *list)
         {"firmware", machine->firmware_fd},
         {"perf-map", machine->perf_file.fd},
         {"handover", machine->handover_fds[1]},
+        {"transports", machine->transports_fds[1]},
     };
     int result = 0;
 
@@ -152,6 +154,9 @@ static int machine_list_device(const struct machine_device *device, struct fdlis
     int result = fdlist_add(list, device->machine->ram_fd, "ram");
 
     result = result ? result : fdlist_add(list, device->machine->codemap_fd, "codemap");
+    if (!result && device->machine->transports_fds[0] >= 0) {
+        result = fdlist_add(list, device->machine->transports_fds[0], "transports");
+    }
     return result ? result : machine_device_list_own(device, list);
 }
 
@@ -178,22 +183,22 @@ static int machine_find_program(const struct machine *machine, const char *progr
 
 /* Fork it and attach `child` to it. The gate keeps it from running yet. */
 static int machine_spawn(const struct machine *machine, struct spawn_gate *gate,
-                         const struct machine_process *process, const char *role,
-                         struct child *child)
+                         struct machine_process *process, const char *role, struct child *child)
 {
     char path[PATH_MAX];
     pid_t pid;
-    int pidfd;
+    int pidfd, bound_fd;
 
     int result = machine_find_program(machine, process->program, path);
-    result =
-        result ? result : spawn_process(gate, path, process->argv, &process->list, &pid, &pidfd);
+    result = result ? result
+                    : spawn_process_bound(gate, path, process->argv, &process->list, &pid, &pidfd,
+                                          &bound_fd);
     if (result) {
         return result;
     }
     unlink(process->control_path); /* of an earlier one */
     return child_attach(child, machine->host->base, process->protocol, process->callbacks,
-                        process->owner, role, pid, pidfd, process->control_path);
+                        process->owner, role, pid, pidfd, process->control_path, bound_fd);
 }
 
 static int machine_spawn_vcpu(struct machine *machine, struct spawn_gate *gate)
@@ -322,8 +327,8 @@ static int machine_configure_device(struct machine_device *device, bool restart)
     configure.id = device->id;
     configure.kind = (char *)machine_device_model(device);
     /* While the machine ends there may be no vcpud any more, and nothing that it would want. */
-    bool wanted =
-        machine->vcpu.running && !machine->vcpu_stopped && (device->plug.phase != PLUG_ENDING || device->plug.force);
+    bool wanted = machine->vcpu.running && !machine->vcpu_stopped &&
+                  (device->plug.phase != PLUG_ENDING || device->plug.force);
     configure.transport_path = wanted ? (char *)device->transport_path : (char *)"";
     configure.memory_base = machine_ram_base(machine);
     configure.memory_bytes = machine->config->memory_bytes;
@@ -371,6 +376,10 @@ static int machine_spawn_all(struct machine *machine, struct error *err)
     struct spawn_gate gate;
     int result = spawn_gate_open(&gate);
 
+    if (!result && pipe2(machine->transports_fds, O_CLOEXEC) < 0) {
+        result = -errno;
+        spawn_gate_close(&gate);
+    }
     if (result) {
         return error_set(err, ERROR_IO, -result, "cannot make a pipe: %s", strerror(-result));
     }
@@ -394,6 +403,8 @@ static int machine_spawn_all(struct machine *machine, struct error *err)
                            machine->host->programs, program, strerror(-result));
     }
     spawn_gate_close(&gate);
+    descriptor_close(&machine->transports_fds[0]);
+    descriptor_close(&machine->transports_fds[1]);
     return result;
 }
 
@@ -442,7 +453,7 @@ static int machine_relaunch_spare(struct machine_device *device, pid_t pid, int 
     memcpy(device->spare_path, path, sizeof(path));
     int result =
         child_attach(&device->child, device->machine->host->base, &child_protocol_device,
-                     &machine_device_callbacks, device, role, pid, pidfd, device->control_path);
+                     &machine_device_callbacks, device, role, pid, pidfd, device->control_path, -1);
     result = result ? result : machine_configure_device(device, true);
     if (!result && !recorded) {
         machine_save(device->machine);

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -33,7 +34,8 @@ static const char usage[] =
     "  --runtime-dir DIR  where its sockets are (default: $POLYVISOR_RUNTIME_DIR, or\n"
     "                     /run/polyvisor for root, or $XDG_RUNTIME_DIR/polyvisor)\n"
     "  --private FD       serve one client: stop everything and end when the other end of this\n"
-    "                     inherited pipe is closed, and leave no file behind\n"
+    "                     inherited pipe (or socket, which then gets a byte when the control\n"
+    "                     socket is there) is closed, and leave no file behind\n"
     "  --log LEVEL        error, warning, info or debug, on standard error (default: warning)\n"
     "  --version          print the version\n";
 
@@ -247,6 +249,9 @@ int main(int argc, char **argv)
         &err);
     if (supervisor) {
         notify_systemd("READY=1");
+        if (options.leash_fd >= 0) { /* to who has a pair of sockets there; nobody else hears it */
+            send(options.leash_fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+        }
         supervisor_run(supervisor);
         notify_systemd("STOPPING=1");
         supervisor_close(supervisor);

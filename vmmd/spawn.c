@@ -140,6 +140,25 @@ out:
     return result;
 }
 
+int spawn_process_bound(struct spawn_gate *gate, const char *program, char *const argv[],
+                        struct fdlist *list, pid_t *pid, int *pidfd, int *bound_fd)
+{
+    int ends[2];
+
+    if (pipe2(ends, O_CLOEXEC) < 0) {
+        return -errno;
+    }
+    int result = fdlist_add(list, ends[1], "bound");
+    result = result ? result : spawn_process(gate, program, argv, list, pid, pidfd);
+    close(ends[1]);
+    if (result) {
+        close(ends[0]);
+        return result;
+    }
+    *bound_fd = ends[0];
+    return 0;
+}
+
 void spawn_protect_descriptors(int first)
 {
     if (close_range((unsigned)first, ~0u, CLOSE_RANGE_CLOEXEC) == 0) {

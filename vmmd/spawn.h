@@ -29,6 +29,11 @@ void spawn_gate_close(struct spawn_gate *gate);
 int spawn_process(struct spawn_gate *gate, const char *program, char *const argv[],
                   const struct fdlist *list, pid_t *pid, int *pidfd);
 
+/* The same of a program that binds a socket: with "bound" (libshared/ipc/fdlist.h) added to `list`,
+ * and *bound_fd, the caller's, to read that from. */
+int spawn_process_bound(struct spawn_gate *gate, const char *program, char *const argv[],
+                        struct fdlist *list, pid_t *pid, int *pidfd, int *bound_fd);
+
 /* Mark every open descriptor from `first` on close-on-exec. For main, before anything is
  * opened: what vmmd was started with must not reach its children. */
 void spawn_protect_descriptors(int first);

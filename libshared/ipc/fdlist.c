@@ -125,6 +125,17 @@ int fdlist_take(struct fdlist *list, const char *name, ...)
     return fd;
 }
 
+void fdlist_tell(struct fdlist *list, const char *name)
+{
+    int fd = fdlist_take(list, "%s", name);
+
+    if (fd >= 0) {
+        while (write(fd, "", 1) < 0 && errno == EINTR) {
+        }
+        close(fd);
+    }
+}
+
 void fdlist_close(struct fdlist *list)
 {
     while (list->count > 0) {

@@ -17,6 +17,9 @@
  *          standby: a pipe to read a byte from before anything else (vmmd/spare.h)
  *   connectd: channel (libshared/nbd/channel.h), old (the connection before, if there was one)
  *   jitd:  journal (libshared/jit/journal.h), leash (its end of file: vmmd is gone)
+ *   all:   bound: a pipe to write a byte to when the control socket is bound (but not for a
+ * standby) vcpud, devd: transports: a pipe; vcpud writes a byte when it has bound the sockets of
+ * all virtio devices that it was configured with, and devd waits for it before it connects
  * `<id>` is the device id of the machine's configuration ("serial0", "disk0"). virtio devices have
  * kick.0 to kick.<queue_count - 1> and call.0 to call.<queue_count>; plain MMIO devices kick.0,
  * call.0 and reply.
@@ -53,6 +56,8 @@ int fdlist_inherit(struct fdlist *list);
 /* Child side: the descriptor of that name, removed from the list and now the caller's; -ENOENT
  * when there is none. */
 int fdlist_take(struct fdlist *list, const char *name, ...) __attribute__((format(printf, 2, 3)));
+/* Child side: take that pipe, write a byte to it, close it; nothing when there is none. */
+void fdlist_tell(struct fdlist *list, const char *name);
 /* Close what nobody has taken. */
 void fdlist_close(struct fdlist *list);
 

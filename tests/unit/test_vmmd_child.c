@@ -74,7 +74,7 @@ static void set_up(void)
     replies = ends = held = released = 0;
     somebody_waits = false;
     ck_assert_int_eq(child_attach(&child, base, &child_protocol_vcpu, &callbacks, NULL, "vcpud",
-                                  pid, pidfd, path),
+                                  pid, pidfd, path, -1),
                      0);
 }
 

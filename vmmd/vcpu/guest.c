@@ -158,6 +158,7 @@ static int create_devices(struct guest *guest, const Polyvisor__VcpuConfigure *c
     if (!guest->devices) {
         return -ERROR_INTERNAL;
     }
+    fdlist_tell(descriptors, "transports");
     return 0;
 }
 

@@ -77,6 +77,7 @@ int main(int argc, char *argv[])
         log_error("%s", err.message);
         return error_exit_status(err.code);
     }
+    fdlist_tell(&descriptors, "bound");
     control_confine_with(control, confine_seal);
     /* From here on vmmd configures, starts and stops the guest. */
     int result = control_loop(control);
