@@ -276,7 +276,7 @@ static void await_transports(int *pipe_fd)
 {
     struct pollfd bound = {.fd = *pipe_fd, .events = POLLIN};
 
-    while (poll(&bound, *pipe_fd >= 0, CONNECT_TIMEOUT_MS) < 0 && errno == EINTR) {
+    while (*pipe_fd >= 0 && poll(&bound, 1, CONNECT_TIMEOUT_MS) < 0 && errno == EINTR) {
     }
     descriptor_close(pipe_fd);
 }
