@@ -111,7 +111,7 @@ static int take_message(struct client *client, Polyvisor__Response **response, s
 int client_receive(struct client *client, uint32_t wait_ms, Polyvisor__Response **response,
                    struct error *err)
 {
-    uint64_t deadline_ns = clock_monotonic_ns() + (uint64_t)wait_ms * 1000000;
+    uint64_t deadline_ns = clock_monotonic_ns() + wait_ms * NS_PER_MS;
 
     *response = NULL;
     for (;;) {
@@ -143,7 +143,7 @@ int client_receive(struct client *client, uint32_t wait_ms, Polyvisor__Response 
             {.fd = client->probe, .events = POLLIN},
             {.fd = client->interrupt_fd, .events = POLLIN},
         };
-        poll(polls, 3, (int)((deadline_ns - now) / 1000000) + 1);
+        poll(polls, 3, clock_poll_ms(deadline_ns));
         if (polls[2].revents != 0) {
             return error_set(err, ERROR_CANCELLED, EINTR, "interrupted");
         }

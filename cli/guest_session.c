@@ -13,7 +13,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define NS_PER_MS    UINT64_C(1000000)
 #define RECONNECT_MS 30000u /* how long a connection that ended is made again */
 #define ALWAYS_MS    2000u  /* the vsock's process may just be starting again */
 #define RETRY_MS     100u

@@ -74,7 +74,7 @@ static uint64_t uptime_seconds(const Polyvisor__MachineInfo *machine)
 {
     uint64_t now = clock_realtime_ns();
 
-    return now > machine->started_ns ? (now - machine->started_ns) / 1000000000u : 0;
+    return now > machine->started_ns ? (now - machine->started_ns) / NS_PER_S : 0;
 }
 
 void device_address(const Polyvisor__DeviceInfo *device, char *address, size_t size)
@@ -386,7 +386,7 @@ static void add_descriptions(struct output_table *table, const Polyvisor__Machin
 
 static void add_times(struct output_table *table, const Polyvisor__MachineInfo *machine)
 {
-    time_t started = (time_t)(machine->started_ns / 1000000000u);
+    time_t started = (time_t)(machine->started_ns / NS_PER_S);
     char text[64], uptime[32];
     struct tm local;
 

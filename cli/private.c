@@ -153,7 +153,7 @@ static int ended_early(struct private_vmmd *vmmd, struct error *err)
 static int wait_ready(struct private_vmmd *vmmd, struct client *client, uint32_t timeout_ms,
                       int interrupt_fd, struct error *err)
 {
-    uint64_t deadline_ns = clock_monotonic_ns() + (uint64_t)timeout_ms * 1000000;
+    uint64_t deadline_ns = clock_monotonic_ns() + timeout_ms * NS_PER_MS;
     struct pollfd polls[] = {{.fd = vmmd->pidfd, .events = POLLIN},
                              {.fd = interrupt_fd, .events = POLLIN},
                              {.fd = vmmd->leash, .events = POLLIN}};

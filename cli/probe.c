@@ -145,11 +145,9 @@ static int greet(int fd, int own, int peer, uint64_t deadline_ns, int interrupt_
         return foreign(directory, name, err);
     }
     while (have < sizeof(theirs)) {
-        uint64_t now = clock_monotonic_ns();
-        int wait_ms = now >= deadline_ns ? 0 : (int)((deadline_ns - now) / 1000000) + 1;
         struct pollfd polls[] = {{.fd = fd, .events = POLLIN},
                                  {.fd = interrupt_fd, .events = POLLIN}};
-        int ready = poll(polls, 2, wait_ms);
+        int ready = poll(polls, 2, clock_poll_ms(deadline_ns));
 
         if (ready > 0 && polls[1].revents != 0) {
             return error_set(err, ERROR_CANCELLED, EINTR, "interrupted");
@@ -177,7 +175,7 @@ static int greet(int fd, int own, int peer, uint64_t deadline_ns, int interrupt_
 int probe_open(const char *directory, const char *name, int own, int peer, uint32_t timeout_ms,
                int interrupt_fd, struct error *err)
 {
-    uint64_t deadline_ns = clock_monotonic_ns() + (uint64_t)timeout_ms * 1000000;
+    uint64_t deadline_ns = clock_monotonic_ns() + timeout_ms * NS_PER_MS;
     int status = check_directory(directory, err);
 
     if (status != 0) {

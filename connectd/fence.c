@@ -8,17 +8,14 @@
 
 bool fence_wait(int socket, int timeout_ms)
 {
-    uint64_t end = clock_monotonic_ns() + (uint64_t)timeout_ms * 1000000u;
+    uint64_t end = clock_monotonic_ns() + (uint64_t)timeout_ms * NS_PER_MS;
     static char dropped[65536];
 
     shutdown(socket, SHUT_WR); /* fails when it has ended already; reading tells */
     for (;;) {
-        uint64_t now = clock_monotonic_ns();
+        int wait_ms = clock_poll_ms(end);
         struct pollfd readable = {.fd = socket, .events = POLLIN};
-        if (now >= end) {
-            return false;
-        }
-        if (poll(&readable, 1, (int)((end - now) / 1000000u) + 1) < 0 && errno != EINTR) {
+        if (wait_ms == 0 || (poll(&readable, 1, wait_ms) < 0 && errno != EINTR)) {
             return false;
         }
         ssize_t bytes = recv(socket, dropped, sizeof(dropped), MSG_DONTWAIT);

@@ -1,4 +1,5 @@
 #include "devd/console_internal.h"
+#include "libshared/base/clock.h"
 #include "libshared/base/log.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -135,7 +136,7 @@ static void console_arrival(evutil_socket_t fd, short what, void *context)
         }
         if (errno != EAGAIN && errno != EWOULDBLOCK) {
             /* Out of descriptors, say: the loop must not spin on it. */
-            struct timeval later = {.tv_usec = RETRY_MS * 1000};
+            const struct timeval later = clock_timeval(RETRY_MS * NS_PER_MS);
             log_warning("cannot accept a console client: %s", strerror(errno));
             event_del(fd == console->plain ? console->plain_arrival : console->arrival);
             event_add(console->retry, &later);
@@ -229,7 +230,7 @@ static void console_forget(evutil_socket_t fd, short what, void *context)
 /* The sockets, and what happens later. 0 or -ENOMEM. */
 static int console_listen(struct console *console)
 {
-    const struct timeval patience = {.tv_sec = CONSOLE_AWAIT_MS / 1000};
+    const struct timeval patience = clock_timeval(CONSOLE_AWAIT_MS * NS_PER_MS);
     struct event_base *base = console->base;
 
     fcntl(console->listener, F_SETFL, O_NONBLOCK);
@@ -349,7 +350,7 @@ static void console_limit(evutil_socket_t fd, short what, void *context)
 void console_drain(struct console *console, unsigned limit_ms, void (*drained)(void *context),
                    void *context)
 {
-    struct timeval limit = {.tv_sec = limit_ms / 1000, .tv_usec = limit_ms % 1000 * 1000};
+    const struct timeval limit = clock_timeval(limit_ms * NS_PER_MS);
 
     /* Whoever connected before the machine ended gets its output; who lost an earlier process, when
      * it is back. */

@@ -1,5 +1,6 @@
 #include "devd/console_internal.h"
 #include "devd/order.h"
+#include "libshared/base/clock.h"
 #include "libshared/base/log.h"
 #include <errno.h>
 #include <poll.h>
@@ -280,7 +281,7 @@ static bool client_greet(struct console_client *client)
 /* Until console_input_resume, or for good. */
 static void client_stop_reading(struct console_client *client)
 {
-    const struct timeval later = {.tv_sec = LOOK_MS / 1000};
+    const struct timeval later = clock_timeval(LOOK_MS * NS_PER_MS);
 
     event_del(client->readable);
     event_add(client->late, &later);
@@ -387,8 +388,7 @@ void console_client_create(struct console *console, int fd, bool plain)
 
     struct console_client **place = console_place(console);
     struct console_client *client = place ? calloc(1, sizeof(*client)) : NULL;
-    struct timeval hello_time = {.tv_sec = CONSOLE_HELLO_MS / 1000,
-                                 .tv_usec = CONSOLE_HELLO_MS % 1000 * 1000};
+    const struct timeval hello_time = clock_timeval(CONSOLE_HELLO_MS * NS_PER_MS);
 
     if (!client) {
         log_warning(place ? "no memory for a console client" : "too many console clients");

@@ -129,17 +129,15 @@ void device_control_close(struct device_control *control)
 const Polyvisor__DeviceConfigure *device_control_await_configure(struct device_control *control,
                                                                  int timeout_ms, struct error *err)
 {
-    uint64_t end = clock_monotonic_ns() + (uint64_t)timeout_ms * 1000000;
+    uint64_t end = clock_monotonic_ns() + (uint64_t)timeout_ms * NS_PER_MS;
 
     for (;;) {
-        uint64_t now = clock_monotonic_ns();
-        int status;
-        if (now >= end) {
+        int wait_ms = clock_poll_ms(end), status;
+        if (wait_ms == 0) {
             error_set(err, ERROR_TIMEOUT, 0, "vmmd sent no configuration");
             return NULL;
         }
-        Polyvisor__DeviceRequest *request =
-            device_control_receive(control, (int)((end - now) / 1000000) + 1, &status);
+        Polyvisor__DeviceRequest *request = device_control_receive(control, wait_ms, &status);
         if (!request) {
             if (status != -EBADMSG && status != -EAGAIN && status != -ETIMEDOUT) {
                 error_set(err, ERROR_INTERNAL, -status, "the control channel failed: %s",

@@ -5,6 +5,7 @@
 #include "devd/device.h"
 #include "devd/device_control.h"
 #include "devd/transport.h"
+#include "libshared/base/clock.h"
 #include "libshared/base/descriptor.h"
 #include "libshared/base/error.h"
 #include "libshared/base/log.h"
@@ -529,7 +530,7 @@ static int serve(struct devd *devd, struct error *err)
  * signal that it has it. */
 static void linger(void)
 {
-    const struct timespec time = {.tv_nsec = LINGER_MS * 1000000};
+    const struct timespec time = clock_timespec(LINGER_MS * NS_PER_MS);
     sigset_t confirmation;
 
     sigemptyset(&confirmation);

@@ -38,7 +38,7 @@ static uint64_t processor_ns(clockid_t clock)
 
     return clock_gettime(clock, &time) < 0
                ? 0
-               : (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
+               : (uint64_t)time.tv_sec * NS_PER_S + (uint64_t)time.tv_nsec;
 }
 
 static void refuse(struct job *job, const struct error *err)
@@ -165,8 +165,8 @@ struct compile_threads *compile_threads_start(unsigned count, struct queue *queu
 
 bool compile_threads_end(struct compile_threads *all, int timeout_ms)
 {
-    uint64_t until = clock_monotonic_ns() + (uint64_t)timeout_ms * 1000000;
-    const struct timespec deadline = {(time_t)(until / 1000000000), (long)(until % 1000000000)};
+    uint64_t until = clock_monotonic_ns() + (uint64_t)timeout_ms * NS_PER_MS;
+    const struct timespec deadline = clock_timespec(until);
     int result = 0;
 
     if (!all) {

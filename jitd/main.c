@@ -4,6 +4,7 @@
  */
 #include "jitd/jit_control.h"
 #include "jitd/replay.h"
+#include "libshared/base/clock.h"
 #include "libshared/base/log.h"
 #include "libshared/base/scheduling.h"
 #include "libshared/ipc/fdlist.h"
@@ -208,7 +209,8 @@ static bool serve(struct jitd *jitd, struct error *err)
         error_set(err, ERROR_TIMEOUT, 0, "a job does not end");
         return false;
     }
-    nanosleep(&(const struct timespec){.tv_nsec = LINGER_MS * 1000000}, NULL);
+    const struct timespec time = clock_timespec(LINGER_MS * NS_PER_MS);
+    nanosleep(&time, NULL);
     return true;
 }
 

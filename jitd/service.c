@@ -377,7 +377,7 @@ static void on_tick(evutil_socket_t fd, short what, void *argument)
 
     if (longest > service->job_limit_ns) {
         log_error("a job has taken %llu s of processor time: giving up",
-                  (unsigned long long)(longest / 1000000000));
+                  (unsigned long long)(longest / NS_PER_S));
         service->hangs = true;
         event_base_loopbreak(service->options.base);
     }
@@ -610,7 +610,7 @@ int service_configure(struct service *service, const Polyvisor__JitConfigure *co
         return -(int)err->code;
     }
     if (configure->job_limit_ms) {
-        service->job_limit_ns = (uint64_t)configure->job_limit_ms * 1000000;
+        service->job_limit_ns = configure->job_limit_ms * NS_PER_MS;
     }
     if (configure->rest_ms) {
         service->rest_ticks = configure->rest_ms / TICK_MS + 1;

@@ -5,6 +5,7 @@
 #ifndef POLYVISOR_JITD_SERVICE_H
 #define POLYVISOR_JITD_SERVICE_H
 
+#include "libshared/base/clock.h"
 #include "libshared/base/error.h"
 #include "proto/jit.pb-c.h"
 #include <event2/event.h>
@@ -13,7 +14,7 @@
 #define SERVICE_MACHINES_MAX 256u
 #define SERVICE_POISONED_MAX 256u
 /* Processor time for one job; LLVM needs some milliseconds, or hangs. */
-#define SERVICE_JOB_LIMIT_NS (UINT64_C(20) * 1000000000)
+#define SERVICE_JOB_LIMIT_NS (20 * NS_PER_S)
 
 struct service;
 

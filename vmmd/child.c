@@ -31,11 +31,6 @@ struct child_request {
     struct event *deadline;
 };
 
-static struct timeval child_timeval(int milliseconds)
-{
-    return (struct timeval){milliseconds / 1000, (milliseconds % 1000) * 1000};
-}
-
 static void child_request_free(struct child_request *request)
 {
     TAILQ_REMOVE(&request->child->requests, request, link);
@@ -101,7 +96,7 @@ static void child_on_sendable(evutil_socket_t fd, short what, void *argument)
 int child_request(struct child *child, ProtobufCMessage *message, int deadline_ms,
                   child_reply_fn *reply, uint64_t context)
 {
-    struct timeval deadline = child_timeval(deadline_ms);
+    struct timeval deadline = clock_timeval((uint64_t)deadline_ms * NS_PER_MS);
     struct child_request *request;
 
     if (!child->running) {
@@ -267,7 +262,7 @@ static void child_on_exit(evutil_socket_t fd, short what, void *argument)
     child_heartbeat_stop(child);
     /* One that was killed had no time to say anything about it. */
     bool silent = TAILQ_EMPTY(&child->requests) || child->exit_signal == SIGKILL;
-    struct timeval settle = child_timeval(silent ? 0 : CHILD_SETTLE_MS);
+    struct timeval settle = clock_timeval(silent ? 0 : CHILD_SETTLE_MS * NS_PER_MS);
     evtimer_add(child->settle_event, &settle);
 }
 
@@ -309,7 +304,7 @@ static bool child_missed_beat(struct child *child, uint64_t elapsed_ns)
     struct pulse before = child->pulse;
     bool looked = child->pulse_taken;
     /* A late beat says that vmmd (or the whole host) was held up, nothing about the child. */
-    uint64_t beat_ns = (uint64_t)child->beat_ms * 1000000;
+    uint64_t beat_ns = (uint64_t)child->beat_ms * NS_PER_MS;
     bool punctual = elapsed_ns < beat_ns + beat_ns / CHILD_HEARTBEAT_LATE_PART;
 
     child->pulse = pulse_take(child->pid);
@@ -347,7 +342,7 @@ static void child_on_beat(evutil_socket_t fd, short what, void *argument)
 /* Look again in `milliseconds`. */
 static void child_watch_doubted(struct child *child, bool pulse, int milliseconds)
 {
-    struct timeval limit = child_timeval(milliseconds);
+    struct timeval limit = clock_timeval((uint64_t)milliseconds * NS_PER_MS);
 
     child->doubt_ns = clock_monotonic_ns();
     child->doubt_pulsed = pulse;
@@ -373,7 +368,7 @@ static void child_on_doubt(evutil_socket_t fd, short what, void *argument)
         return;
     }
     struct pulse now = pulse_take(child->pid);
-    if (late_ns > 2ull * CHILD_DOUBT_MS * 1000000 ||
+    if (late_ns > 2 * CHILD_DOUBT_MS * NS_PER_MS ||
         !child_at_fault(child, &child->doubt_pulse, &now, late_ns)) {
         child_doubt(child);
         return;
@@ -483,7 +478,7 @@ int child_attach(struct child *child, struct event_base *base,
 
 void child_heartbeat_start(struct child *child)
 {
-    struct timeval beat = child_timeval(child->beat_ms);
+    struct timeval beat = clock_timeval((uint64_t)child->beat_ms * NS_PER_MS);
 
     child->missed = 0;
     child->ping_pending = false;

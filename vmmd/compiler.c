@@ -17,7 +17,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define NS_PER_MS             UINT64_C(1000000)
 #define COMPILER_CONFIGURE_MS 30000 /* it initialises LLVM and reads the cache */
 #define COMPILER_REQUEST_MS   10000
 #define COMPILER_STATS_MS     1000 /* the answer to a person does not wait for it for long */

@@ -1,4 +1,5 @@
 /* The life of a request of the control socket: it is answered at once, or waits. */
+#include "libshared/base/clock.h"
 #include "libshared/base/log.h"
 #include "libshared/ipc/channel.h"
 #include "libshared/ipc/error_message.h"
@@ -154,7 +155,7 @@ bool request_wait(struct request *request, enum request_wait wait, struct machin
     if (!timeout_ms || timeout_ms > CONTROL_WAIT_MAX_MS) {
         timeout_ms = CONTROL_WAIT_MAX_MS;
     }
-    const struct timeval timeout = {timeout_ms / 1000, (suseconds_t)(timeout_ms % 1000) * 1000};
+    const struct timeval timeout = clock_timeval(timeout_ms * NS_PER_MS);
     request->wait = wait;
     request->machine = machine;
     request->timer = evtimer_new(request->control->base, request_on_timer, request);

@@ -1,5 +1,6 @@
 #include "vmmd/link.h"
 
+#include "libshared/base/clock.h"
 #include "libshared/base/descriptor.h"
 #include "libshared/base/log.h"
 #include "libshared/ipc/rights.h"
@@ -166,7 +167,7 @@ void link_repeat(struct link *link)
 
 static void link_wait_ms(struct link *link, unsigned milliseconds)
 {
-    const struct timeval time = {milliseconds / 1000, (milliseconds % 1000) * 1000};
+    const struct timeval time = clock_timeval(milliseconds * NS_PER_MS);
     event_add(link->timer, &time);
 }
 

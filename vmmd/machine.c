@@ -17,8 +17,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define NS_PER_MS 1000000ull
-
 #define MACHINE_LOOK_MS 5000
 
 /* ---- changes of state ---- */
@@ -385,7 +383,7 @@ void machine_device_configured(struct child *child, const struct error *err,
         child_heartbeat_start(child);
         machine_event(machine, "device-restarted", child->role,
                       "pid %ld, %llu ms after the end of the last one", (long)child->pid,
-                      (unsigned long long)(clock_monotonic_ns() - device->died_ns) / 1000000);
+                      (unsigned long long)(clock_monotonic_ns() - device->died_ns) / NS_PER_MS);
         machine_keep_spare(device);
         machine_wake(machine); /* a key may have to be pressed */
     }

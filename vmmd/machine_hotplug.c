@@ -23,7 +23,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define NS_PER_MS     1000000ull
 #define PLUG_START_MS 30000 /* until its process is configured, restarts and all */
 /* vcpud answers or dies: by its heartbeat if need be. While somebody holds it (SIGSTOP) nobody
  * knows what the guest has, and whoever asked has a time of their own. */

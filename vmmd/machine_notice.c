@@ -6,7 +6,7 @@
 #include <ctype.h>
 #include <stdio.h>
 
-#define NOTICES_APART_NS 100000000ull
+#define NOTICES_APART_NS (100 * NS_PER_MS)
 
 /* What a device says is for people's terminals: nothing but a line of text. */
 static void text_copy(char *to, size_t size, const char *from)

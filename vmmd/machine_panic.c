@@ -7,7 +7,7 @@
 #include <string.h>
 
 /* A kernel that began to tell of a panic has so long to tell the rest. */
-#define PANIC_TELLS_NS 10000000000ull
+#define PANIC_TELLS_NS (10 * NS_PER_S)
 
 static bool panic_ends_machine(const struct machine *machine)
 {

@@ -61,7 +61,7 @@ void machine_ask_guest(struct machine *machine, uint32_t timeout_ms)
     struct machine_device *device = power_device(machine);
 
     machine->goal = MACHINE_GOAL_ASK;
-    machine->ask_ns = clock_monotonic_ns() + timeout_ms * UINT64_C(1000000);
+    machine->ask_ns = clock_monotonic_ns() + timeout_ms * NS_PER_MS;
     if (device) {
         device->key_pressed = false; /* asked again: press again */
     }

@@ -6,9 +6,9 @@
 #include <signal.h>
 #include <string.h>
 
-#define RECOVERY_DEATHS_MAX 5              /* of itself, in a row; then the device stays dead */
-#define RECOVERY_STABLE_NS  60000000000ull /* a life that long ends the row */
-#define RECOVERY_DELAY_NS   100000000ull   /* before the second restart; doubles */
+#define RECOVERY_DEATHS_MAX 5                 /* of itself, in a row; then the device stays dead */
+#define RECOVERY_STABLE_NS  (60 * NS_PER_S)   /* a life that long ends the row */
+#define RECOVERY_DELAY_NS   (100 * NS_PER_MS) /* before the second restart; doubles */
 #define RECOVERY_EARLY_MAX  3 /* killed while they started, in a row; then not at once any more */
 #define RECOVERY_TELL_MS    5000
 #define RECOVERY_REVIVALS   5 /* while a machine ends, which must not take for ever */

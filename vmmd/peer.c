@@ -16,8 +16,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define ATTEMPTS_APART_NS UINT64_C(50000000) /* whatever the device asks for */
-#define CONNECTOR_MS      40000              /* it ends by itself long before */
+#define ATTEMPTS_APART_NS (50 * NS_PER_MS) /* whatever the device asks for */
+#define CONNECTOR_MS      40000            /* it ends by itself long before */
 #define MESSAGES_A_TURN   16
 
 struct peer {
@@ -175,7 +175,7 @@ static int connector_start(struct peer *peer)
         connector_release(peer);
         return status;
     }
-    peer_wait(peer, CONNECTOR_MS * UINT64_C(1000000));
+    peer_wait(peer, CONNECTOR_MS * NS_PER_MS);
     return 0;
 }
 

@@ -1,5 +1,6 @@
 #include "vmmd/pulse.h"
 
+#include "libshared/base/clock.h"
 #include "libshared/base/log.h"
 #include <dirent.h>
 #include <fcntl.h>
@@ -114,8 +115,8 @@ static void pulse_log_thread(pid_t pid, const char *thread, const char *role)
     if (pulse_identify(pid, thread, name, &state) && pulse_add(pid, thread, &pulse)) {
         pulse_read(pid, thread, "wchan", place, sizeof(place));
         log_warning("%s: thread %s (%s): state %c in %s, ran %llu ms, lacked a processor %llu ms",
-                    role, thread, name, state, place, (unsigned long long)pulse.ran_ns / 1000000,
-                    (unsigned long long)pulse.waited_ns / 1000000);
+                    role, thread, name, state, place, (unsigned long long)pulse.ran_ns / NS_PER_MS,
+                    (unsigned long long)pulse.waited_ns / NS_PER_MS);
     }
 }
 

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #define REAPER_WAITING_MAX 256
-#define REAPER_DELAY_NS    (REAPER_DELAY_MS * UINT64_C(1000000))
+#define REAPER_DELAY_NS    (REAPER_DELAY_MS * NS_PER_MS)
 
 struct reaper {
     struct event *timer;

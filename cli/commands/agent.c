@@ -12,8 +12,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define NS_PER_MS UINT64_C(1000000)
-
 struct agent_settings {
     char *vsock;
     uint32_t wait_ms;

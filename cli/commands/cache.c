@@ -2,6 +2,7 @@
 #include "cli/command.h"
 #include "cli/output.h"
 #include "cli/values.h"
+#include "libshared/base/clock.h"
 #include "libshared/jit/cache_files.h"
 
 #include <dirent.h>
@@ -169,7 +170,7 @@ static int show_text(const char *path, int directory, const struct survey *surve
     print_line("Regions:", text);
     for (size_t i = 0; i < survey->count; i++) {
         const struct identity *identity = &survey->identities[i];
-        time_t used = (time_t)(identity->used_ns / 1000000000u);
+        time_t used = (time_t)(identity->used_ns / NS_PER_S);
         char when[40] = "?";
         struct tm local;
         if (localtime_r(&used, &local) != NULL) {

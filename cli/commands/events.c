@@ -2,6 +2,7 @@
 #include "cli/client.h"
 #include "cli/output.h"
 #include "cli/probe.h"
+#include "libshared/base/clock.h"
 #include "libshared/ipc/channel.h"
 #include "proto/event.pb-c.h"
 
@@ -24,8 +25,8 @@ static int print_json(const Polyvisor__Event *event, struct error *err)
 
 static int print_text(const Polyvisor__Event *event, struct error *err)
 {
-    time_t seconds = (time_t)(event->time_ns / 1000000000u);
-    unsigned milliseconds = (unsigned)(event->time_ns / 1000000u % 1000u);
+    time_t seconds = (time_t)(event->time_ns / NS_PER_S);
+    unsigned milliseconds = (unsigned)(event->time_ns / NS_PER_MS % 1000u);
     const char *const words[] = {event->machine, event->kind, event->component, event->detail};
     char text[64] = "?";
     struct tm local;

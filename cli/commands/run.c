@@ -238,7 +238,7 @@ static void watch_console(struct run *run)
         run->told_absent = false;
     } else if (run->absent_ns == 0) {
         run->absent_ns = now;
-    } else if (!run->told_absent && now - run->absent_ns >= ABSENT_TELL_MS * UINT64_C(1000000)) {
+    } else if (!run->told_absent && now - run->absent_ns >= ABSENT_TELL_MS * NS_PER_MS) {
         output_warning(globals, "the console of %s is gone; the machine goes on", run->name);
         run->told_absent = true;
     }
@@ -297,7 +297,7 @@ static int follow(struct run *run, struct error *err)
 static void drain(struct run *run)
 {
     uint64_t moved = run->attachment.moved;
-    uint64_t deadline_ns = clock_monotonic_ns() + DRAIN_LIMIT_MS * UINT64_C(1000000);
+    uint64_t deadline_ns = clock_monotonic_ns() + DRAIN_LIMIT_MS * NS_PER_MS;
 
     while (!attachment_drained(&run->attachment) && run->signal == 0) {
         struct pollfd watched[] = {{.fd = run->signals.fd, .events = POLLIN}};
@@ -309,7 +309,7 @@ static void drain(struct run *run)
         }
         if (blocked || moved != run->attachment.moved) {
             moved = run->attachment.moved;
-            deadline_ns = clock_monotonic_ns() + DRAIN_LIMIT_MS * UINT64_C(1000000);
+            deadline_ns = clock_monotonic_ns() + DRAIN_LIMIT_MS * NS_PER_MS;
         } else if (clock_monotonic_ns() >= deadline_ns) {
             return;
         }

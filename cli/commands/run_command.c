@@ -98,7 +98,7 @@ static const char *image_words(const struct run *run, char *text, size_t room)
 static void tell_waiting(const struct watch *watch)
 {
     struct run *run = watch->run;
-    uint64_t waited_ms = (clock_monotonic_ns() - watch->began_ns) / 1000000;
+    uint64_t waited_ms = (clock_monotonic_ns() - watch->began_ns) / NS_PER_MS;
     char words[96];
 
     if (watch->outcome->answered || run->told_waiting || waited_ms < NOTICE_MS) {

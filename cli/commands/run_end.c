@@ -6,8 +6,7 @@
 
 #include <stdlib.h>
 
-#define NS_PER_MS UINT64_C(1000000)
-#define SLICE_MS  200
+#define SLICE_MS 200
 /* For the guest to power off in: nothing is lost with a disk that goes with the machine. */
 #define GRACE_MS            10000u
 #define PERSISTENT_GRACE_MS 120000u

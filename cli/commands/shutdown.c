@@ -25,15 +25,14 @@ static const struct option_spec options[] = {
 /* vmmd's end closes the probe. */
 static int wait_gone(const struct client *client, uint64_t deadline_ns, struct error *err)
 {
-    for (uint64_t now = 0; now < deadline_ns;) {
+    do {
         struct pollfd gone = {.fd = client->probe, .events = POLLIN};
 
-        now = clock_monotonic_ns();
-        poll(&gone, 1, now < deadline_ns ? (int)((deadline_ns - now) / 1000000) : 0);
+        poll(&gone, 1, clock_poll_ms(deadline_ns));
         if (gone.revents != 0 && probe_gone(client->probe)) {
             return 0;
         }
-    }
+    } while (clock_monotonic_ns() < deadline_ns);
     error_set(err, ERROR_TIMEOUT, ETIMEDOUT, "vmmd has not ended in time");
     error_hint(err, "it goes on stopping; 'vmctl list' shows what still runs");
     return -ERROR_TIMEOUT;
@@ -42,7 +41,7 @@ static int wait_gone(const struct client *client, uint64_t deadline_ns, struct e
 static int run(const struct invocation *invocation, struct error *err)
 {
     const struct shutdown_settings *settings = invocation->settings;
-    uint64_t deadline_ns = clock_monotonic_ns() + (uint64_t)settings->grace_ms * 1000000;
+    uint64_t deadline_ns = clock_monotonic_ns() + settings->grace_ms * NS_PER_MS;
     Polyvisor__ShutdownRequest shutdown = POLYVISOR__SHUTDOWN_REQUEST__INIT;
     Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
     struct client client;

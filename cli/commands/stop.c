@@ -12,9 +12,8 @@
 #include <limits.h>
 #include <string.h>
 
-#define NS_PER_MS UINT64_C(1000000)
-#define SLICE_MS  200u
-#define WAIT_MS   60000u /* of one request that waits for the machine's end */
+#define SLICE_MS 200u
+#define WAIT_MS  60000u /* of one request that waits for the machine's end */
 /* Of the time that the guest has, a part in so many is the agent's to answer in. */
 #define ANSWER_PART 3u
 

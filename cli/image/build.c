@@ -25,7 +25,7 @@
 #define REPORT_MAX      2048
 #define SPACE_NEEDED    (UINT64_C(2) << 30)
 #define END_LIMIT_MS    20000
-#define SHOW_SLICE_NS   UINT64_C(200000000)
+#define SHOW_SLICE_NS   (200 * NS_PER_MS)
 #define CPUS_MAX        4
 #define ENVIRONMENT_MAX 24
 
@@ -376,7 +376,7 @@ static int follow(struct work *work)
         int signal = watched[2].revents != 0 ? signals_take(&work->signals) : 0;
         if (signals_end(signal) && work->signal == 0) {
             work->signal = signal;
-            give_up_ns = clock_monotonic_ns() + END_LIMIT_MS * UINT64_C(1000000);
+            give_up_ns = clock_monotonic_ns() + END_LIMIT_MS * NS_PER_MS;
             kill(-work->pid, SIGTERM);
         } else if (signal == SIGTSTP) {
             kill(-work->pid, SIGSTOP);

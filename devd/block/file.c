@@ -33,9 +33,9 @@
 
 /* Of writes that are done at once. */
 #define QUICK_BYTES    (64u << 10)
-#define QUICK_TURN_NS  UINT64_C(500000)     /* in one turn of the event loop */
-#define QUICK_LATE_NS  UINT64_C(2000000)    /* one that took so long was held up */
-#define QUICK_PAUSE_NS UINT64_C(1000000000) /* after that */
+#define QUICK_TURN_NS  UINT64_C(500000)  /* in one turn of the event loop */
+#define QUICK_LATE_NS  UINT64_C(2000000) /* one that took so long was held up */
+#define QUICK_PAUSE_NS NS_PER_S          /* after that */
 
 static struct file *file_of(struct block *block)
 {

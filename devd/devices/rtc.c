@@ -25,7 +25,6 @@ enum rtc_offset {
 };
 
 #define REGISTERS_VERSION 1
-#define NS_A_SECOND       UINT64_C(1000000000)
 
 struct rtc_registers {
     uint64_t offset; /* guest clock minus host clock, wraps */
@@ -68,8 +67,7 @@ static void alarm_set(struct rtc *rtc)
     }
     if (r->armed) {
         uint64_t host = r->alarm - r->offset;
-        when.it_value.tv_sec = (time_t)(host / NS_A_SECOND);
-        when.it_value.tv_nsec = (long)(host % NS_A_SECOND);
+        when.it_value = clock_timespec(host);
     }
     timerfd_settime(rtc->timer, TFD_TIMER_ABSTIME, &when, NULL);
 }

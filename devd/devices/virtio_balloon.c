@@ -230,7 +230,7 @@ static void describe(struct device *device, struct device_balloon_report *report
     };
     memcpy(report->values, balloon->values, sizeof(report->values));
     if (balloon->known) {
-        report->age_ms = (clock_monotonic_ns() - balloon->read_ns) / 1000000;
+        report->age_ms = (clock_monotonic_ns() - balloon->read_ns) / NS_PER_MS;
     }
 }
 
@@ -306,7 +306,7 @@ static void set_target(struct device *device, uint64_t bytes)
 static int balloon_order(struct device *device, const struct device_balloon_order *order,
                          uint64_t id, device_balloon_fn *done, void *context, struct error *err)
 {
-    static const struct timeval limit = {STATISTICS_MS / 1000, STATISTICS_MS % 1000 * 1000};
+    const struct timeval limit = clock_timeval(STATISTICS_MS * NS_PER_MS);
     struct balloon *balloon = balloon_of(device);
     struct device_balloon_report report;
 

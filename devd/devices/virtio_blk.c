@@ -25,10 +25,10 @@
 #include <string.h>
 
 #define QUEUE_SIZE      256
-#define DISCARD_SECTORS (1u << 21) /* 1 GiB */
-#define ZEROES_SECTORS  (1u << 16) /* 32 MiB: bounded time even when zeroes must be written */
-#define NOTICE_NS       UINT64_C(10000000000) /* between two notices of the same error */
-#define SAVED_MAGIC     0x424c4b31u           /* "1KLB" */
+#define DISCARD_SECTORS (1u << 21)      /* 1 GiB */
+#define ZEROES_SECTORS  (1u << 16)      /* 32 MiB: bounded time even when zeroes must be written */
+#define NOTICE_NS       (10 * NS_PER_S) /* between two notices of the same error */
+#define SAVED_MAGIC     0x424c4b31u     /* "1KLB" */
 
 /* Requests that wait for the backend to get well are tried again so often. */
 static const struct timeval retry_time = {.tv_usec = 500000};

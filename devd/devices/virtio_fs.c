@@ -37,8 +37,8 @@
 #define OPEN_FILES     65536u
 #define KNOWN_FILES    131072u
 #define TIDY_S         2 /* a file that was not used for so long, up to twice that, is closed */
-#define SLOW_NS        UINT64_C(2000000)    /* what took longer makes the next ones */
-#define SLOW_FOR_NS    UINT64_C(1000000000) /* go to threads for so long */
+#define SLOW_NS        UINT64_C(2000000) /* what took longer makes the next ones */
+#define SLOW_FOR_NS    NS_PER_S          /* go to threads for so long */
 #define REPEAT_ROUNDS  8u
 
 struct request {

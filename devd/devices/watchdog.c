@@ -24,7 +24,6 @@ enum watchdog_offset {
 #define MODE_ON           1u
 #define MODE_BITS         0xf1u
 #define REGISTERS_VERSION 1
-#define NS_PER_MS         UINT64_C(1000000)
 #define TELL_AGAIN_MS     1000
 
 /* Milliseconds by the four bits of the mode; those that the chip has not are the longest. */
@@ -54,17 +53,17 @@ static void timer_set(struct device *device)
 {
     struct watchdog *watchdog = watchdog_of(device);
     const struct watchdog_registers *r = &watchdog->registers;
-    uint64_t now = clock_monotonic_ns(), wait_ms = 0;
+    uint64_t now = clock_monotonic_ns(), wait_ns = 0;
 
     if (r->expired) {
-        wait_ms = TELL_AGAIN_MS;
+        wait_ns = TELL_AGAIN_MS * NS_PER_MS;
     } else if (!r->deadline_ns) {
         event_del(watchdog->timer);
         return;
     } else if (r->deadline_ns > now) {
-        wait_ms = (r->deadline_ns - now) / NS_PER_MS + 1;
+        wait_ns = r->deadline_ns - now;
     }
-    const struct timeval wait = {(time_t)(wait_ms / 1000), (suseconds_t)(wait_ms % 1000) * 1000};
+    const struct timeval wait = clock_timeval(wait_ns);
     event_add(watchdog->timer, &wait);
 }
 

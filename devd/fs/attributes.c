@@ -8,6 +8,7 @@
  * pass, either.
  */
 #include "devd/fs/fs_internal.h"
+#include "libshared/base/clock.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -49,9 +50,8 @@ struct share_identity fs_identity(const struct statx *status)
     return (struct share_identity){
         .device = (uint64_t)status->stx_dev_major << 32 | status->stx_dev_minor,
         .inode = status->stx_ino,
-        .born = born ? (uint64_t)status->stx_btime.tv_sec * UINT64_C(1000000000) +
-                           status->stx_btime.tv_nsec
-                     : 0,
+        .born =
+            born ? (uint64_t)status->stx_btime.tv_sec * NS_PER_S + status->stx_btime.tv_nsec : 0,
     };
 }
 

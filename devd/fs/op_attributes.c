@@ -1,6 +1,7 @@
 /* Attributes: reading and setting them; the contents of symbolic links. */
 #include "devd/fs/handles.h"
 #include "devd/fs/nodes.h"
+#include "libshared/base/clock.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -100,7 +101,7 @@ static int set_times(struct fs *fs, const struct node_pin *pin, const struct fus
         time_of(in->valid, FATTR_ATIME, FATTR_ATIME_NOW, in->atime, in->atimensec),
         time_of(in->valid, FATTR_MTIME, FATTR_MTIME_NOW, in->mtime, in->mtimensec)};
 
-    if (in->atimensec >= 1000000000 || in->mtimensec >= 1000000000) {
+    if (in->atimensec >= NS_PER_S || in->mtimensec >= NS_PER_S) {
         return -EINVAL; /* the special values are not the guest's to give */
     }
     return utimensat(fs->links, fs_link_to(pin->fd).path, times, 0) < 0 ? -errno : 0;

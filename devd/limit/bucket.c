@@ -1,7 +1,8 @@
 #include "devd/limit/bucket.h"
+#include "libshared/base/clock.h"
 
 #define TICKS_A_NS     16u
-#define TICKS_A_SECOND (UINT64_C(1000000000) * TICKS_A_NS)
+#define TICKS_A_SECOND (NS_PER_S * TICKS_A_NS)
 #define TICKS_MOST     (UINT64_C(1) << 62)
 
 static uint64_t lesser(uint64_t one, uint64_t other)

@@ -22,11 +22,11 @@
 #include <sys/queue.h>
 #include <unistd.h>
 
-#define POLLS_MAX       2048u       /* descriptors of libslirp */
-#define EVENTS_A_TURN   64          /* taken from the epoll set at once */
-#define HELD_BYTES_STOP (1u << 20)  /* frames that wait for the guest: no more from sockets */
-#define HELD_BYTES_MAX  (4u << 20)  /* and from here on they are dropped */
-#define RESYNC_NS       1000000000u /* how often the epoll set is set up anew, in any case */
+#define POLLS_MAX       2048u      /* descriptors of libslirp */
+#define EVENTS_A_TURN   64         /* taken from the epoll set at once */
+#define HELD_BYTES_STOP (1u << 20) /* frames that wait for the guest: no more from sockets */
+#define HELD_BYTES_MAX  (4u << 20) /* and from here on they are dropped */
+#define RESYNC_NS       NS_PER_S   /* how often the epoll set is set up anew, in any case */
 
 /* A frame that the guest had no room for. */
 struct held {
@@ -169,7 +169,7 @@ static void user_update(evutil_socket_t fd, short what, void *context)
     user_sync_descriptors(user, everything);
     user->synced_ns = everything ? now : user->synced_ns;
     if (timeout_ms != UINT32_MAX) {
-        const struct timeval time = {timeout_ms / 1000, (timeout_ms % 1000) * 1000};
+        const struct timeval time = clock_timeval(timeout_ms * NS_PER_MS);
         event_add(user->timer, &time);
     } else {
         event_del(user->timer);
@@ -380,12 +380,11 @@ static void user_timer_free(void *opaque_timer, void *opaque)
 static void user_timer_set(void *opaque_timer, int64_t expire_ms, void *opaque)
 {
     struct slirp_timer *timer = opaque_timer;
-    int64_t left = expire_ms - (int64_t)(clock_monotonic_ns() / 1000000);
+    int64_t left = expire_ms - (int64_t)(clock_monotonic_ns() / NS_PER_MS);
 
     (void)opaque;
     if (timer && timer->event) {
-        left = left > 0 ? left : 0;
-        const struct timeval time = {left / 1000, (left % 1000) * 1000};
+        const struct timeval time = clock_timeval(left > 0 ? (uint64_t)left * NS_PER_MS : 0);
         event_add(timer->event, &time);
     }
 }

@@ -8,7 +8,7 @@ static uint64_t clock_ns(clockid_t clock)
 
     /* Cannot fail: both clocks always exist on Linux and the address is valid. */
     clock_gettime(clock, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
 }
 
 uint64_t clock_monotonic_ns(void)

@@ -206,20 +206,11 @@ static int channel_unpack(const struct channel *channel, const ProtobufCMessageD
     return *out ? 0 : -EBADMSG;
 }
 
-/* How long a call that has `deadline` (of clock_monotonic_ns) may still wait, in milliseconds. */
-static int channel_remaining_ms(uint64_t deadline)
-{
-    uint64_t now = clock_monotonic_ns();
-    uint64_t left = now < deadline ? (deadline - now + 999999) / 1000000 : 0;
-
-    return left > INT_MAX ? INT_MAX : (int)left;
-}
-
 /* Give the socket the time that is left; the flags of the next call, or a negative errno. */
 static int channel_set_wait(const struct channel *channel, int option, int timeout_ms,
                             uint64_t deadline)
 {
-    int wait_ms = timeout_ms > 0 ? channel_remaining_ms(deadline) : timeout_ms;
+    int wait_ms = timeout_ms > 0 ? clock_poll_ms(deadline) : timeout_ms;
 
     if (wait_ms == 0) {
         return NN_DONTWAIT;
@@ -233,7 +224,7 @@ static int channel_set_wait(const struct channel *channel, int option, int timeo
 int channel_send(struct channel *channel, const ProtobufCMessage *message, int timeout_ms)
 {
     uint64_t deadline =
-        clock_monotonic_ns() + (uint64_t)(timeout_ms > 0 ? timeout_ms : 0) * 1000000;
+        clock_monotonic_ns() + (timeout_ms > 0 ? (uint64_t)timeout_ms : 0) * NS_PER_MS;
     void *buffer = channel_pack(channel, message);
 
     if (!buffer) {
@@ -260,7 +251,7 @@ int channel_receive(struct channel *channel, const ProtobufCMessageDescriptor *t
                     ProtobufCMessage **out, int timeout_ms)
 {
     uint64_t deadline =
-        clock_monotonic_ns() + (uint64_t)(timeout_ms > 0 ? timeout_ms : 0) * 1000000;
+        clock_monotonic_ns() + (timeout_ms > 0 ? (uint64_t)timeout_ms : 0) * NS_PER_MS;
     uint8_t *buffer = NULL;
     int size;
 

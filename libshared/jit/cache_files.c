@@ -14,7 +14,7 @@
 #include <xxhash.h>
 
 /* A writer is done within milliseconds. */
-#define ABANDONED_NS (UINT64_C(300) * 1000000000)
+#define ABANDONED_NS (300 * NS_PER_S)
 
 /* ---- directories ---- */
 
@@ -191,7 +191,7 @@ static bool walk_folder(int code, const char *identity,
         uint64_t blocks = (uint64_t)status.st_blocks * 512, size = (uint64_t)status.st_size;
         file.bytes = blocks > size ? blocks : (size + 4095) & ~UINT64_C(4095);
         file.used_ns =
-            (uint64_t)status.st_mtim.tv_sec * 1000000000 + (uint64_t)status.st_mtim.tv_nsec;
+            (uint64_t)status.st_mtim.tv_sec * NS_PER_S + (uint64_t)status.st_mtim.tv_nsec;
         go_on = visit(&file, context);
     }
     if (folder) {

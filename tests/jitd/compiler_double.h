@@ -10,6 +10,7 @@
 #define POLYVISOR_TESTS_COMPILER_DOUBLE_H
 
 #include "jitd/region_compiler.h"
+#include "libshared/base/clock.h"
 #include "libshared/jit/cache_entry.h"
 #include <signal.h>
 #include <stdio.h>
@@ -90,8 +91,7 @@ bool region_compile(struct region_compiler *compiler, const struct region *regio
 
     compiler->regions++;
     if (milliseconds) {
-        const struct timespec time = {(time_t)(milliseconds / 1000),
-                                      (long)(milliseconds % 1000) * 1000000};
+        const struct timespec time = clock_timespec(milliseconds * NS_PER_MS);
         nanosleep(&time, NULL);
     }
     if (double_picks("crash", region)) {

@@ -114,7 +114,7 @@ static int do_stop(struct control *control, const Polyvisor__VcpuRequest *reques
  * that vmmd is answered meanwhile. */
 static int reset_outcome(struct control *control, int result)
 {
-    const struct timeval soon = {.tv_usec = TUNABLE_RESET_POLL_MS * 1000};
+    const struct timeval soon = clock_timeval(TUNABLE_RESET_POLL_MS * NS_PER_MS);
     if (result < 0) {
         guest_end(control->guest);
         control->state = CONTROL_ENDED;
@@ -126,7 +126,7 @@ static int reset_outcome(struct control *control, int result)
 
 static int reset_begin(struct control *control, struct error *err)
 {
-    control->reset_report_ns = clock_monotonic_ns() + TUNABLE_DEVICE_STUCK_MS * UINT64_C(1000000);
+    control->reset_report_ns = clock_monotonic_ns() + TUNABLE_DEVICE_STUCK_MS * NS_PER_MS;
     return reset_outcome(control, guest_reset(control->guest, err));
 }
 
@@ -286,7 +286,7 @@ static int send_notice(struct control *control, const struct notice *notice)
 
 static void flush_outbox(struct control *control)
 {
-    const struct timeval again = {.tv_usec = TUNABLE_NOTICE_RETRY_MS * 1000};
+    const struct timeval again = clock_timeval(TUNABLE_NOTICE_RETRY_MS * NS_PER_MS);
     struct notice notice;
     while (notices_peek(&control->outbox, &notice)) {
         if (send_notice(control, &notice) != 0) {
@@ -405,8 +405,7 @@ static void on_reset_timer(evutil_socket_t fd, short what, void *context)
                      control->reset_reason, NULL);
     } else if (clock_monotonic_ns() >= control->reset_report_ns) {
         guest_report_stuck(control->guest);
-        control->reset_report_ns =
-            clock_monotonic_ns() + TUNABLE_DEVICE_STUCK_MS * UINT64_C(1000000);
+        control->reset_report_ns = clock_monotonic_ns() + TUNABLE_DEVICE_STUCK_MS * NS_PER_MS;
     }
     flush_outbox(control);
 }

@@ -89,11 +89,8 @@ void cpu_threads_resume(struct cpu_threads *threads)
  * once, finds the gate open, and goes on. */
 bool cpu_threads_pause(struct cpu_threads *threads, unsigned wait_ms)
 {
-    uint64_t end_ns = clock_monotonic_ns() + wait_ms * UINT64_C(1000000);
-    const struct timespec end = {
-        .tv_sec = (time_t)(end_ns / 1000000000),
-        .tv_nsec = (long)(end_ns % 1000000000),
-    };
+    uint64_t end_ns = clock_monotonic_ns() + wait_ms * NS_PER_MS;
+    const struct timespec end = clock_timespec(end_ns);
     pthread_mutex_lock(&threads->lock);
     threads->open = false;
     pthread_mutex_unlock(&threads->lock);

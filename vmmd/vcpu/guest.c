@@ -305,7 +305,7 @@ static bool reset_parked(struct guest *guest, unsigned wait_ms)
 static bool reset_confirmed(struct guest *guest, unsigned wait_ms)
 {
     const struct timespec pause = {.tv_nsec = 1000000};
-    uint64_t end_ns = clock_monotonic_ns() + wait_ms * UINT64_C(1000000);
+    uint64_t end_ns = clock_monotonic_ns() + wait_ms * NS_PER_MS;
 
     while (devices_reset_pending(guest->devices)) {
         if (clock_monotonic_ns() >= end_ns) {

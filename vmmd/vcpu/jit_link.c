@@ -17,7 +17,6 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#define NS_PER_MS UINT64_C(1000000)
 /* Messages taken a turn, so that a flood does not keep the profile from its ticks. */
 #define TURN_MESSAGES 32
 /* Fingerprints that are remembered: as many as the cache has files. */

@@ -27,8 +27,6 @@
 #include <sys/queue.h>
 #include <unistd.h>
 
-#define NS_PER_MS      UINT64_C(1000000)
-#define NS_PER_S       UINT64_C(1000000000)
 #define IN_FLIGHT_MAX  64u
 #define BYTES_MAX      (16u << 20) /* in flight, of which there may be copies */
 #define PART_MAX       (4u << 20)  /* of what has to be copied */

@@ -259,7 +259,7 @@ struct session *session_open(int socket, const char *name, struct event_base *ba
 
 static void session_say_goodbye(struct session *session)
 {
-    uint64_t end = clock_monotonic_ns() + GOODBYE_MS * UINT64_C(1000000);
+    uint64_t end = clock_monotonic_ns() + GOODBYE_MS * NS_PER_MS;
 
     if (nbd_aio_disconnect(session->handle, 0) < 0) {
         return;
@@ -317,7 +317,7 @@ static int flush_completed(void *context, int *error)
 int session_flush_wait(struct session *session, int timeout_ms)
 {
     const nbd_completion_callback completion = {.callback = flush_completed, .user_data = session};
-    uint64_t end = clock_monotonic_ns() + (uint64_t)timeout_ms * 1000000u;
+    uint64_t end = clock_monotonic_ns() + (uint64_t)timeout_ms * NS_PER_MS;
 
     if (session->state != SESSION_UP) {
         return -ENOTCONN;
@@ -330,11 +330,11 @@ int session_flush_wait(struct session *session, int timeout_ms)
         return -EIO;
     }
     while (!session->flushed) {
-        uint64_t now = clock_monotonic_ns();
-        if (now >= end) {
+        int wait_ms = clock_poll_ms(end);
+        if (wait_ms == 0) {
             return -ETIMEDOUT;
         }
-        if (nbd_poll(session->handle, (int)((end - now) / 1000000u) + 1) < 0) {
+        if (nbd_poll(session->handle, wait_ms) < 0) {
             return session->flushed ? session->flush_status : -ENOTCONN;
         }
     }

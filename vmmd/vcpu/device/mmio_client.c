@@ -158,8 +158,8 @@ static struct patience patience_start(const struct mmio_client *client)
 {
     unsigned halvings =
         client->misses < PATIENCE_HALVINGS_MAX ? client->misses : PATIENCE_HALVINGS_MAX;
-    uint64_t wait_ns = (uint64_t)client->config.deadline_ms * 1000000 >> halvings;
-    uint64_t slow_ns = (uint64_t)client->config.slow_ms * 1000000;
+    uint64_t wait_ns = (uint64_t)client->config.deadline_ms * NS_PER_MS >> halvings;
+    uint64_t slow_ns = (uint64_t)client->config.slow_ms * NS_PER_MS;
     uint64_t now = clock_monotonic_ns();
     return (struct patience){
         .slow_ns = slow_ns && slow_ns < wait_ns ? now + slow_ns : 0,
@@ -234,10 +234,7 @@ static bool answer_wait(struct mmio_client *client, struct patience *patience, u
         if (left_ns == 0) {
             return false;
         }
-        const struct timespec left = {
-            .tv_sec = (time_t)(left_ns / 1000000000),
-            .tv_nsec = (long)(left_ns % 1000000000),
-        };
+        const struct timespec left = clock_timespec(left_ns);
         if (ppoll(&reply, 1, &left, NULL) > 0) {
             int result = doorbell_take(client->config.reply);
             if (result != 0 && result != -EAGAIN) {

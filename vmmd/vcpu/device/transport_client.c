@@ -94,16 +94,10 @@ void transport_client_forget(struct transport_client *client)
     client->wait = (struct transport_client_wait){.slow = NULL};
 }
 
-static int remaining_ms(uint64_t deadline_ns)
-{
-    uint64_t now = clock_monotonic_ns();
-    return now >= deadline_ns ? 0 : (int)((deadline_ns - now + 999999) / 1000000);
-}
-
 static int wait_for_reply(struct transport_client *client, uint64_t wanted, uint64_t deadline_ns)
 {
     for (;;) {
-        int left = remaining_ms(deadline_ns);
+        int left = clock_poll_ms(deadline_ns);
         uint64_t id = 0;
         int status = 0;
         if (left == 0) {
@@ -129,7 +123,7 @@ static uint64_t turn_end(const struct transport_client *client, uint64_t *slow_n
                          uint64_t deadline_ns)
 {
     uint64_t now = clock_monotonic_ns();
-    uint64_t end_ns = now + TUNABLE_TRANSPORT_RESEND_MS * UINT64_C(1000000);
+    uint64_t end_ns = now + TUNABLE_TRANSPORT_RESEND_MS * NS_PER_MS;
     if (*slow_ns && now >= *slow_ns) {
         *slow_ns = 0;
         client->wait.slow(client->wait.context);
@@ -146,22 +140,22 @@ static int request(struct transport_client *client, Polyvisor__TransportRequest 
     wait_ms = wait_ms < client->deadline_ms ? wait_ms : client->deadline_ms;
     wait_ms = wait_ms < limit_ms ? wait_ms : limit_ms;
     uint64_t begin_ns = clock_monotonic_ns();
-    uint64_t deadline_ns = begin_ns + (uint64_t)wait_ms * 1000000;
-    uint64_t slow_ns = client->wait.slow ? begin_ns + client->wait.slow_ms * UINT64_C(1000000) : 0;
+    uint64_t deadline_ns = begin_ns + (uint64_t)wait_ms * NS_PER_MS;
+    uint64_t slow_ns = client->wait.slow ? begin_ns + client->wait.slow_ms * NS_PER_MS : 0;
     int result;
 
     drain_replies(client);
     message->id = ++client->last_id;
     do {
         uint64_t turn_ns = turn_end(client, &slow_ns, deadline_ns);
-        result = channel_send(client->channel, &message->base, remaining_ms(turn_ns));
+        result = channel_send(client->channel, &message->base, clock_poll_ms(turn_ns));
         if (result == 0) {
             result = wait_for_reply(client, message->id, turn_ns);
         }
         if (result == -ETIMEDOUT && is_hopeless(client)) {
             return -ECANCELED;
         }
-    } while (result == -ETIMEDOUT && remaining_ms(deadline_ns) > 0);
+    } while (result == -ETIMEDOUT && clock_poll_ms(deadline_ns) > 0);
     client->late = result == -ETIMEDOUT;
     return result;
 }
@@ -212,8 +206,7 @@ int transport_client_reset_poll(struct transport_client *client)
         client->reset_id = 0;
         return 0;
     }
-    if (clock_monotonic_ns() - client->reset_sent_ns >=
-        TUNABLE_TRANSPORT_RESEND_MS * UINT64_C(1000000)) {
+    if (clock_monotonic_ns() - client->reset_sent_ns >= TUNABLE_TRANSPORT_RESEND_MS * NS_PER_MS) {
         reset_send(client);
     }
     return -EAGAIN;

@@ -1,4 +1,5 @@
 #include "vmmd/vcpu/irqchip/timers.h"
+#include "libshared/base/clock.h"
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -75,10 +76,7 @@ static void *timer_thread(void *argument)
             pthread_cond_wait(&timers->changed, &timers->lock);
             continue;
         }
-        struct timespec until = {
-            .tv_sec = (time_t)(timers->armed_ns / 1000000000u),
-            .tv_nsec = (long)(timers->armed_ns % 1000000000u),
-        };
+        const struct timespec until = clock_timespec(timers->armed_ns);
         pthread_cond_timedwait(&timers->changed, &timers->lock, &until);
     }
     pthread_mutex_unlock(&timers->lock);

@@ -1,4 +1,5 @@
 #include "vmmd/vcpu/pci/virtio_pci.h"
+#include "libshared/base/clock.h"
 #include "vmmd/vcpu/pci/msix.h"
 #include <errno.h>
 #include <linux/pci_regs.h>
@@ -21,8 +22,7 @@
 #define NOTIFY_MULTIPLIER 4u
 
 /* A CPU that waits for a device holds its lock for seconds: whoever unplugs asks again instead. */
-#define UNPLUG_PATIENCE_NS 100000000
-#define NS_PER_S           1000000000
+#define UNPLUG_PATIENCE_NS (100 * NS_PER_MS)
 
 #define ISR_QUEUE  1u
 #define ISR_CONFIG 2u
@@ -456,11 +456,7 @@ int virtio_pci_reactivate(struct virtio_pci *device)
 
 bool virtio_pci_unplug(struct virtio_pci *device, bool force)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += UNPLUG_PATIENCE_NS;
-    until.tv_sec += until.tv_nsec / NS_PER_S;
-    until.tv_nsec %= NS_PER_S;
+    const struct timespec until = clock_timespec(clock_monotonic_ns() + UNPLUG_PATIENCE_NS);
     /* One whose driver is absent has the bus's driver still, and is on the guest's list. */
     const struct virtio_transport_unplug how = {
         .force = force,
