@@ -69,6 +69,15 @@ enum positional_kind {
     POSITIONAL_COMMAND_LINE, /* a command of the guest and its arguments */
 };
 
+/* A word that a command's first argument can be. */
+struct command_action {
+    const char *name;
+    const char *usage;    /* what follows it: operands, those that may be left out in [] */
+    unsigned least, most; /* how many operands; the rest of `usage` is an example of options */
+    /* As command->run; the action itself is the first of the positionals. */
+    int (*run)(const struct invocation *invocation, struct error *err);
+};
+
 struct command_example {
     const char *line; /* without the prompt */
     const char *text; /* what it does, a sentence without a full stop */
@@ -79,15 +88,16 @@ struct command_example {
 struct command {
     const char *name;
     const char *summary;               /* a clause, for lists of commands */
-    const char *usage;                 /* what follows "vmctl NAME" */
+    const char *usage;                 /* what follows "vmctl NAME"; NULL: its actions say it */
     const char *description;           /* sentences; paragraphs end with "\n" */
     const struct option_spec *options; /* ends with a NULL name; may be empty, not NULL */
     size_t settings_size;
     enum positional_kind positional;
-    const char *actions; /* "show|clear" for POSITIONAL_ACTION, else NULL */
+    const struct command_action *actions; /* of POSITIONAL_ACTION; ends with a NULL name */
     unsigned positionals_min, positionals_max;
     struct command_example examples[COMMAND_EXAMPLES_MAX]; /* ends with a NULL line */
-    /* Do it. Returns vmctl's exit status (0 or more), or a negative code with *err set. */
+    /* Do it. Returns vmctl's exit status (0 or more), or a negative code with *err set. NULL: one
+     * of the actions, which also say how many positionals there are. */
     int (*run)(const struct invocation *invocation, struct error *err);
 };
 
@@ -106,7 +116,9 @@ const struct command *command_find(const char *name);
 /* The same, but sets *err with a suggestion when there is none. */
 const struct command *command_require(const char *name, struct error *err);
 
-/* What a positional argument is called in help: "NAME", "COMMAND", or "" for none. */
-const char *command_positional_name(enum positional_kind kind);
+/* What to run for these positionals, which are checked: their number, and the name of a machine to
+ * be made. NULL with *err set when they are wrong. */
+typedef int command_run_fn(const struct invocation *invocation, struct error *err);
+command_run_fn *command_choose(const struct invocation *invocation, struct error *err);
 
 #endif

@@ -24,6 +24,13 @@ static void print_choices(FILE *file, const char *choices)
     }
 }
 
+static void print_actions(FILE *file, const struct command *command)
+{
+    for (const struct command_action *action = command->actions; action->name != NULL; action++) {
+        fprintf(file, "%s%s", action == command->actions ? "" : " ", action->name);
+    }
+}
+
 /* What may follow an option that takes a value. */
 static void print_bash_value(FILE *file, const struct option_spec *option)
 {
@@ -135,7 +142,7 @@ void completion_print_bash(FILE *file)
         }
         if (commands[i]->positional == POSITIONAL_ACTION) {
             fprintf(file, "    %s) mapfile -t COMPREPLY < <(compgen -W '", commands[i]->name);
-            print_choices(file, commands[i]->actions);
+            print_actions(file, commands[i]);
             fputs("' -- \"$current\") ;;\n", file);
         }
     }
@@ -204,7 +211,7 @@ static void print_zsh_command(FILE *file, const struct command *command)
     }
     if (command->positional == POSITIONAL_ACTION) {
         fputs("        '1:action:(", file);
-        print_choices(file, command->actions);
+        print_actions(file, command);
         fputs(")'\n", file);
     }
     fprintf(file, "%s        ) ;;\n", positionals[command->positional]);

@@ -115,7 +115,18 @@ void help_print_global(FILE *file)
 
 void help_print_command(FILE *file, const struct command *command)
 {
-    fprintf(file, "Usage: vmctl %s %s\n\n", command->name, command->usage);
+    if (command->run != NULL) {
+        fprintf(file, "Usage: vmctl %s %s\n", command->name, command->usage);
+    } else {
+        const char *label = "Usage:";
+
+        for (const struct command_action *action = command->actions; action->name; action++) {
+            fprintf(file, "%-6s vmctl %s [OPTION...] %s %s\n", label, command->name, action->name,
+                    action->usage);
+            label = "";
+        }
+    }
+    fputc('\n', file);
     print_wrapped(file, command->description, 0, 0);
     print_options(file, "Options", command->options, NULL);
     print_options(file, "Options of every command", global_options, command);

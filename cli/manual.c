@@ -143,8 +143,17 @@ void manual_print_command(FILE *file, const struct command *command)
 
     snprintf(name, sizeof(name), "vmctl-%s", command->name);
     print_header(file, name, command->summary);
-    fprintf(file, ".SH SYNOPSIS\n\\fBvmctl %s\\fR ", command->name);
-    print_line(file, command->usage);
+    fputs(".SH SYNOPSIS\n", file);
+    if (command->run != NULL) {
+        fprintf(file, "\\fBvmctl %s\\fR ", command->name);
+        print_line(file, command->usage);
+    }
+    for (const struct command_action *action = command->actions;
+         command->run == NULL && action->name != NULL; action++) {
+        fprintf(file, "%s\\fBvmctl %s\\fR [OPTION...] \\fB%s\\fR ",
+                action == command->actions ? "" : ".br\n", command->name, action->name);
+        print_line(file, action->usage);
+    }
     fputs(".SH DESCRIPTION\n", file);
     print_text(file, command->description);
     print_options(file, "OPTIONS", command->options, NULL);
@@ -167,7 +176,7 @@ void manual_print_global(FILE *file)
         file);
     for (size_t i = 0; commands[i] != NULL; i++) {
         fprintf(file, ".TP\n\\fB%s\\fR ", commands[i]->name);
-        print_line(file, commands[i]->usage);
+        print_line(file, commands[i]->usage != NULL ? commands[i]->usage : "ACTION [ARGUMENT...]");
         print_text(file, commands[i]->summary);
         fprintf(file, "; see\n.BR vmctl\\-%s (1).\n", commands[i]->name);
     }

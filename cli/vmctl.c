@@ -34,30 +34,6 @@ static int choose_directory(struct invocation *invocation, struct error *err)
     return 0;
 }
 
-static int check_positionals(const struct invocation *invocation, struct error *err)
-{
-    const struct command *command = invocation->command;
-
-    if (invocation->positional_count > command->positionals_max) {
-        error_set(err, ERROR_USAGE, 0, "%s: too many arguments, from '%.80s' on", command->name,
-                  invocation->positionals[command->positionals_max]);
-    } else if (invocation->positional_count < command->positionals_min) {
-        error_set(err, ERROR_USAGE, 0, "%s: %s is missing", command->name,
-                  command_positional_name(command->positional));
-    } else if (command->positional == POSITIONAL_NEW_MACHINE &&
-               !runtime_name_valid(invocation->positionals[0])) {
-        error_set(err, ERROR_USAGE, 0, "'%.80s' is not a machine name", invocation->positionals[0]);
-        error_hint(err,
-                   "up to %d letters, digits, '-', '_' and '.', starting with neither '-' nor '.'",
-                   MACHINE_NAME_MAX);
-        return -ERROR_USAGE;
-    } else {
-        return 0;
-    }
-    error_hint(err, "usage: vmctl %s %s", command->name, command->usage);
-    return -ERROR_USAGE;
-}
-
 /* Parse the rest of the line for a command and run it. */
 static int run_command(const struct command *command, struct arguments *arguments,
                        struct globals *globals, struct error *err)
@@ -88,14 +64,12 @@ static int run_command(const struct command *command, struct arguments *argument
         status = output_flush(err);
         goto out;
     }
+    command_run_fn *run = status == 0 ? command_choose(&invocation, err) : NULL;
     if (status == 0) {
-        status = check_positionals(&invocation, err);
+        status = run != NULL ? choose_directory(&invocation, err) : -ERROR_USAGE;
     }
     if (status == 0) {
-        status = choose_directory(&invocation, err);
-    }
-    if (status == 0) {
-        status = command->run(&invocation, err);
+        status = run(&invocation, err);
     }
 out:
     if (invocation.settings != NULL) {

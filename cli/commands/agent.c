@@ -135,7 +135,7 @@ static int run(const struct invocation *invocation, struct error *err)
     char path[PATH_MAX];
 
     if (strcmp(action, "status") != 0 && strcmp(action, "ping") != 0) {
-        error_set(err, ERROR_USAGE, 0, "'agent %.40s' is unknown", action);
+        error_set(err, ERROR_USAGE, 0, "agent: '%.40s' is none of its actions", action);
         error_hint(err, "'vmctl agent NAME', or 'vmctl agent ping NAME'");
         return -ERROR_USAGE;
     }
@@ -150,6 +150,10 @@ static int run(const struct invocation *invocation, struct error *err)
     return invocation->globals->json ? output_json(answer_json(name, &answer), false, err)
                                      : print_text(&answer, err);
 }
+
+/* For completion only: the action may be left out, so run() looks for itself. */
+static const struct command_action actions[] = {
+    {.name = "status"}, {.name = "ping"}, {.name = NULL}};
 
 const struct command command_agent = {
     .name = "agent",
@@ -166,7 +170,7 @@ const struct command command_agent = {
     .options = options,
     .settings_size = sizeof(struct agent_settings),
     .positional = POSITIONAL_ACTION,
-    .actions = "status|ping",
+    .actions = actions,
     .positionals_min = 1,
     .positionals_max = 2,
     .examples = {{"vmctl agent build1", "Show what build1's agent tells"},

@@ -275,27 +275,15 @@ static int verify(const struct invocation *invocation, const char *path, int dir
 
 /* ---- the command ---- */
 
-static const struct action {
-    const char *name;
-    int (*run)(const struct invocation *invocation, const char *path, int directory,
-               struct error *err);
-} actions[] = {{"show", show}, {"clear", clear}, {"verify", verify}};
-
-static int run(const struct invocation *invocation, struct error *err)
+/* Do `work` in the cache's directory; with -1 as `directory` where nothing was ever cached. */
+static int in_cache(const struct invocation *invocation,
+                    int (*work)(const struct invocation *invocation, const char *path,
+                                int directory, struct error *err),
+                    struct error *err)
 {
-    const char *wanted = invocation->positionals[0];
     char path[CACHE_DIRECTORY_MAX];
-    const struct action *action = NULL;
-
-    for (size_t i = 0; i < sizeof(actions) / sizeof(actions[0]); i++) {
-        action = strcmp(actions[i].name, wanted) == 0 ? &actions[i] : action;
-    }
-    if (action == NULL) {
-        error_set(err, ERROR_USAGE, 0, "cache: '%.40s' is none of its actions", wanted);
-        error_hint(err, "show, clear or verify");
-        return -ERROR_USAGE;
-    }
     int status = choose_directory(invocation, path, err);
+
     if (status != 0) {
         return status;
     }
@@ -303,17 +291,38 @@ static int run(const struct invocation *invocation, struct error *err)
     if (directory < 0 && err->code != ERROR_NOT_FOUND) {
         return -(int)err->code;
     }
-    status = action->run(invocation, path, directory, err); /* -1: nothing was ever cached */
+    status = work(invocation, path, directory, err);
     if (directory >= 0) {
         close(directory);
     }
     return status;
 }
 
+static int run_show(const struct invocation *invocation, struct error *err)
+{
+    return in_cache(invocation, show, err);
+}
+
+static int run_clear(const struct invocation *invocation, struct error *err)
+{
+    return in_cache(invocation, clear, err);
+}
+
+static int run_verify(const struct invocation *invocation, struct error *err)
+{
+    return in_cache(invocation, verify, err);
+}
+
+static const struct command_action actions[] = {
+    {"show", "", 0, 0, run_show},
+    {"clear", "", 0, 0, run_clear},
+    {"verify", "", 0, 0, run_verify},
+    {.name = NULL},
+};
+
 const struct command command_cache = {
     .name = "cache",
     .summary = "show, clear or verify the cache of compiled code",
-    .usage = "[OPTION...] show|clear|verify",
     .description =
         "What the optimising compiler makes of hot guest code is kept on disk, so that the next "
         "machine with such code starts with it. It is shared by all daemons of a user, and "
@@ -329,11 +338,8 @@ const struct command command_cache = {
     .options = options,
     .settings_size = sizeof(struct cache_settings),
     .positional = POSITIONAL_ACTION,
-    .actions = "show|clear|verify",
-    .positionals_min = 1,
-    .positionals_max = 1,
+    .actions = actions,
     .examples = {{"vmctl cache show", "Where the cache is and what is in it"},
                  {"vmctl cache verify", "Read all of it; remove what is damaged"},
                  {"vmctl --json cache show", "The same as show, for programs"}},
-    .run = run,
 };

@@ -5,6 +5,7 @@
 #include "cli/machine_view.h"
 #include "cli/output.h"
 
+#include <limits.h>
 #include <string.h>
 
 static void print_row(struct output_table *table, const Polyvisor__DeviceInfo *device)
@@ -146,37 +147,15 @@ static int restart(const struct invocation *invocation, struct error *err)
     return status;
 }
 
-#define DEVICE_WORDS_MAX 16
-
-static const struct action {
-    const char *name;
-    size_t minimum, maximum; /* of positionals, itself counted */
-    int (*run)(const struct invocation *invocation, struct error *err);
-} actions[] = {
-    {"list", 2, 2, list},
-    {"show", 3, 3, show},
-    {"attach", 2, 2, device_attach},
-    {"detach", 3, 3, device_detach},
-    {"restart", 3, 3, restart},
-    {"limit", 3, DEVICE_WORDS_MAX, device_limit_run},
+static const struct command_action actions[] = {
+    {"list", "NAME", 1, 1, list},
+    {"show", "NAME DEVICE", 2, 2, show},
+    {"attach", "NAME --disk path=FILE", 1, 1, device_attach},
+    {"detach", "NAME DEVICE", 2, 2, device_detach},
+    {"restart", "NAME DEVICE", 2, 2, restart},
+    {"limit", "NAME DEVICE [WORD=NUMBER...]", 2, UINT_MAX, device_limit_run},
+    {.name = NULL},
 };
-
-static int run(const struct invocation *invocation, struct error *err)
-{
-    for (size_t i = 0; i < sizeof(actions) / sizeof(actions[0]); i++) {
-        if (strcmp(invocation->positionals[0], actions[i].name) == 0 &&
-            invocation->positional_count >= actions[i].minimum &&
-            invocation->positional_count <= actions[i].maximum) {
-            return actions[i].run(invocation, err);
-        }
-    }
-    error_set(err, ERROR_USAGE, 0, "'device %.40s' is not complete, or unknown",
-              invocation->positionals[0]);
-    error_hint(err, "'vmctl device list NAME', 'vmctl device attach NAME --disk path=FILE', 'vmctl "
-                    "device show|detach|restart NAME DEVICE' or 'vmctl device limit NAME DEVICE "
-                    "WORD...'");
-    return -ERROR_USAGE;
-}
 
 static const struct option_spec options[] = {
     {.name = "disk",
@@ -210,7 +189,6 @@ static const struct option_spec options[] = {
 const struct command command_device = {
     .name = "device",
     .summary = "list a machine's devices, plug them in and out, restart one, limit its traffic",
-    .usage = "[OPTION...] ACTION NAME [DEVICE [WORD...]]",
     .description =
         "Each device of a machine is a process of its own. When it dies it is started again and "
         "does what was in flight; 'device-died' and 'device-failed' among 'vmctl events' tell of "
@@ -240,9 +218,7 @@ const struct command command_device = {
     .options = options,
     .settings_size = sizeof(struct device_settings),
     .positional = POSITIONAL_ACTION,
-    .actions = "list|show|attach|detach|restart|limit",
-    .positionals_min = 2,
-    .positionals_max = DEVICE_WORDS_MAX,
+    .actions = actions,
     .examples = {{"vmctl device list build1", "Show build1's devices"},
                  {"vmctl device attach build1 --disk path=data.img", "Give it another disk"},
                  {"vmctl device detach build1 disk1", "Take the disk out again"},
@@ -251,5 +227,4 @@ const struct command command_device = {
                   "At most 20 MiB and 500 requests a second"},
                  {"vmctl device limit build1 net0 bps-rx=2M bps-rx-burst=8M",
                   "Let build1 receive 2 MiB a second, 8 MiB at once after a pause"}},
-    .run = run,
 };

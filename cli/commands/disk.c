@@ -131,43 +131,17 @@ static int check(const struct invocation *invocation, struct error *err)
     return disk_image_check(invocation, invocation->positionals[1], err);
 }
 
-static const struct disk_action {
-    const char *name, *usage;
-    size_t least, most; /* arguments, its name included */
-    int (*run)(const struct invocation *invocation, struct error *err);
-} disk_actions[] = {
-    {"create", "vmctl disk create FILE --size SIZE", 2, 2, create},
-    {"info", "vmctl disk info FILE", 2, 2, info},
-    {"resize", "vmctl disk resize NAME DISK SIZE, or vmctl disk resize FILE SIZE", 3, 4, resize},
-    {"check", "vmctl disk check FILE", 2, 2, check},
+static const struct command_action actions[] = {
+    {"create", "FILE --size SIZE", 1, 1, create},
+    {"info", "FILE", 1, 1, info},
+    {"resize", "FILE|NAME [DISK] SIZE", 2, 3, resize},
+    {"check", "FILE", 1, 1, check},
+    {.name = NULL},
 };
-
-static int run(const struct invocation *invocation, struct error *err)
-{
-    size_t count = invocation->positional_count;
-
-    for (size_t i = 0; i < sizeof(disk_actions) / sizeof(disk_actions[0]); i++) {
-        const struct disk_action *action = &disk_actions[i];
-        if (strcmp(invocation->positionals[0], action->name) != 0) {
-            continue;
-        }
-        if (count >= action->least && count <= action->most) {
-            return action->run(invocation, err);
-        }
-        error_set(err, ERROR_USAGE, 0, "disk %s: too %s arguments", action->name,
-                  count < action->least ? "few" : "many");
-        error_hint(err, "%s", action->usage);
-        return -ERROR_USAGE;
-    }
-    error_set(err, ERROR_USAGE, 0, "'disk %.40s' is unknown", invocation->positionals[0]);
-    error_hint(err, "create, info, resize or check");
-    return -ERROR_USAGE;
-}
 
 const struct command command_disk = {
     .name = "disk",
     .summary = "make, look at, resize and check disk images",
-    .usage = "create|info|check FILE | resize FILE|NAME [DISK] SIZE",
     .description =
         "create makes an empty disk image: raw, a file of that size without anything in it, or "
         "qcow2, which grows as it is written and may be laid over a backing file. info shows what "
@@ -186,14 +160,11 @@ const struct command command_disk = {
     .options = disk_options,
     .settings_size = sizeof(struct disk_options),
     .positional = POSITIONAL_ACTION,
-    .actions = "create|info|resize|check",
-    .positionals_min = 2,
-    .positionals_max = 4,
+    .actions = actions,
     .examples = {{"vmctl disk create root.qcow2 --size 20G", "An empty disk that takes no space"},
                  {"vmctl disk create test.qcow2 --backing root.qcow2 --backing-format qcow2",
                   "A disk that begins as root.qcow2 and leaves it alone"},
                  {"vmctl disk info --chain test.qcow2", "What it is, and what lies under it"},
                  {"vmctl disk check --repair leaks root.qcow2", "Find errors, give back leaks"},
                  {"vmctl disk resize build1 disk0 20G", "Make build1's first disk 20 GiB large"}},
-    .run = run,
 };

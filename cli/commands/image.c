@@ -366,42 +366,17 @@ static int rm(const struct invocation *invocation, struct error *err)
 
 /* ---- the command ---- */
 
-static const struct action {
-    const char *name, *usage;
-    size_t positionals;
-    int (*run)(const struct invocation *invocation, struct error *err);
-} actions[] = {
-    {"build", "vmctl image build debian:SUITE [OPTION...]", 2, build},
-    {"list", "vmctl image list", 1, list},
-    {"show", "vmctl image show NAME|FILE", 2, show},
-    {"rm", "vmctl image rm NAME", 2, rm},
+static const struct command_action actions[] = {
+    {"build", "debian:SUITE", 1, 1, build},
+    {"list", "", 0, 0, list},
+    {"show", "NAME|FILE", 1, 1, show},
+    {"rm", "NAME", 1, 1, rm},
+    {.name = NULL},
 };
-
-static int run(const struct invocation *invocation, struct error *err)
-{
-    const char *wanted = invocation->positionals[0];
-
-    for (size_t i = 0; i < sizeof(actions) / sizeof(actions[0]); i++) {
-        if (strcmp(actions[i].name, wanted) == 0) {
-            if (invocation->positional_count == actions[i].positionals) {
-                return actions[i].run(invocation, err);
-            }
-            error_set(err, ERROR_USAGE, 0, "image %s: %s", wanted,
-                      invocation->positional_count < actions[i].positionals ? "a word is missing"
-                                                                            : "too many words");
-            error_hint(err, "usage: %s", actions[i].usage);
-            return -ERROR_USAGE;
-        }
-    }
-    error_set(err, ERROR_USAGE, 0, "image: '%.40s' is none of its actions", wanted);
-    error_hint(err, "build, list, show or rm");
-    return -ERROR_USAGE;
-}
 
 const struct command command_image = {
     .name = "image",
     .summary = "build, list, show or remove images of whole systems",
-    .usage = "[OPTION...] build debian:SUITE|list|show NAME|rm NAME",
     .description =
         "build makes a disk with a Debian system that 'vmctl run --image' boots. Packages are "
         "fetched from this machine's own mirror and their signatures verified; they are unpacked "
@@ -420,9 +395,7 @@ const struct command command_image = {
     .options = options,
     .settings_size = sizeof(struct image_settings),
     .positional = POSITIONAL_ACTION,
-    .actions = "build|list|show|rm",
-    .positionals_min = 1,
-    .positionals_max = 2,
+    .actions = actions,
     .examples = {{"vmctl image build debian:trixie", "An image called debian-trixie-riscv64"},
                  {"vmctl image build debian:trixie --packages build-essential,git --size 8G "
                   "--name builder",
@@ -431,5 +404,4 @@ const struct command command_image = {
                   "A file, with an ssh server that takes your key"},
                  {"vmctl run --image builder", "Boot it"},
                  {"vmctl --json image list", "The images with a name, for programs"}},
-    .run = run,
 };

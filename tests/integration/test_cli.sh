@@ -60,6 +60,10 @@ refuse "a value for a flag" 2 usage '!option --json takes no value' list --json=
 refuse "a missing argument" 2 usage 'NAME is missing' show
 refuse "too many arguments" 2 usage 'too many arguments' show a b
 refuse "an argument for none" 2 usage 'too many arguments' list a
+refuse "the second argument" 2 usage 'exec: COMMAND is missing' exec a
+refuse "an action without its argument" 2 usage 'disk resize: SIZE is missing' disk resize a
+refuse "no action" 2 usage 'device: what to do is missing' device
+refuse "an unknown action" 2 usage "cache: 'frob' is none of its actions" cache frob
 refuse "a bad machine name" 2 usage "'../a' is not a machine name" create ../a --kernel /x
 refuse "nothing to boot" 2 usage 'run needs --image, --kernel or --firmware' run
 refuse "an initrd without kernel" 2 usage '!--initrd needs --kernel' run --firmware /x --initrd /y

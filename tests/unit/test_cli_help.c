@@ -46,19 +46,32 @@ static size_t count_options(const struct option_spec *options)
     return count;
 }
 
+/* Either the command itself is run, or one of its actions. */
+static void check_actions(const struct command *command)
+{
+    ck_assert_int_eq(command->actions != NULL, command->positional == POSITIONAL_ACTION);
+    ck_assert_int_eq(command->run == NULL, command->usage == NULL);
+    for (const struct command_action *action = command->actions;
+         command->run == NULL && action->name != NULL; action++) {
+        ck_assert_msg(action->run != NULL && action->usage != NULL && action->least <= action->most,
+                      "%s %s", command->name, action->name);
+    }
+}
+
 START_TEST(tables_are_well_formed)
 {
     for (size_t i = 0; commands[i] != NULL; i++) {
         const struct command *command = commands[i];
 
         ck_assert_ptr_eq(command_find(command->name), command);
-        ck_assert_ptr_nonnull(command->run);
-        ck_assert(command->summary[0] != '\0' && command->usage[0] != '\0');
+        ck_assert(command->summary[0] != '\0');
+        check_actions(command);
         ck_assert_msg(command->description[strlen(command->description) - 1] == '\n', "%s",
                       command->name);
         ck_assert_msg(command->examples[0].line != NULL, "%s has no example", command->name);
         ck_assert_uint_le(command->positionals_min, command->positionals_max);
-        ck_assert_int_eq(command->positionals_max > 0, command->positional != POSITIONAL_NONE);
+        ck_assert_int_eq(command->positionals_max > 0 || command->run == NULL,
+                         command->positional != POSITIONAL_NONE);
         for (size_t j = 0; j < count_options(command->options); j++) {
             const struct option_spec *option = &command->options[j];
 
@@ -193,8 +206,8 @@ END_TEST
 /* Every line that begins with a control character is a request we mean. */
 static void check_roff(const char *text, const char *name)
 {
-    static const char *const requests[] = {".TH ",  ".nh\n", ".ad l\n", ".SH ", ".TP\n",
-                                           ".PP\n", ".BR ",  ".nf\n",   ".fi\n"};
+    static const char *const requests[] = {".TH ",  ".nh\n", ".ad l\n", ".SH ",  ".TP\n",
+                                           ".PP\n", ".BR ",  ".nf\n",   ".fi\n", ".br\n"};
 
     for (const char *line = text; line != NULL && *line != '\0';) {
         bool known = *line != '.' && *line != '\'';
