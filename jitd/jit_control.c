@@ -102,6 +102,9 @@ static void answer(struct jit_control *control, const Polyvisor__JitControl *req
         log_warning("cannot answer vmmd: %s", strerror(-result));
     }
     service_free_reply(&reply);
+    if (body != POLYVISOR__JIT_CONTROL__BODY_CONFIGURE) {
+        service_begin(control->service);
+    }
 }
 
 static void on_request(evutil_socket_t fd, short what, void *argument)

@@ -21,8 +21,8 @@ struct compiled_region {
 /* Once a process, before any compiler. */
 bool region_compiler_setup(struct error *err);
 /* Everything besides the region that decides what comes out: a digest of the lowering's sources,
- * region_abi(), LLVM's version, host CPU and features, layout of the CPU state, options. Constant text, the same in
- * every run on the same host with the same program. */
+ * region_abi(), LLVM's version, host CPU and features, layout of the CPU state, options. Constant
+ * text, the same in every run on the same host with the same program. */
 const char *region_compiler_identity(void);
 
 /* NULL with *err set. */

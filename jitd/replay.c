@@ -1,6 +1,7 @@
 #include "jitd/replay.h"
 
 #include "jitd/region_compiler.h"
+#include "libshared/ipc/sandbox.h"
 #include "libshared/jit/cache_files.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -60,6 +61,11 @@ bool replay_file(const char *path, struct error *err)
     print_blocks(&region);
     struct region_compiler *compiler = region_compiler_create(err);
     if (!compiler) {
+        return false;
+    }
+    /* It killed the compiler before, and a guest may have made it for more than that. */
+    if (sandbox_seal(SANDBOX_COMPILER, NULL, err) < 0) {
+        region_compiler_destroy(compiler);
         return false;
     }
     char *listing = region_compile_listing(compiler, &region, err);

@@ -26,9 +26,11 @@
 
 /* The last keys of a kind, the oldest forgotten first. */
 struct key_ring {
-    struct cache_key keys[SERVICE_POISONED_MAX];
+    struct cache_key keys[CACHE_POISONED_MAX];
     unsigned count, next;
 };
+
+struct trial;
 
 struct service {
     struct service_options options;
@@ -46,6 +48,7 @@ struct service {
     uint64_t job_limit_ns;
     unsigned idle_ticks, rest_ticks;
     bool configured, hangs;
+    struct trial *trial; /* until service_begin */
 };
 
 static bool ring_holds(const struct key_ring *ring, const struct cache_key *key)
@@ -64,8 +67,16 @@ static void ring_add(struct key_ring *ring, const struct cache_key *key)
         return;
     }
     ring->keys[ring->next] = *key;
-    ring->next = (ring->next + 1) % SERVICE_POISONED_MAX;
-    ring->count += ring->count < SERVICE_POISONED_MAX;
+    ring->next = (ring->next + 1) % CACHE_POISONED_MAX;
+    ring->count += ring->count < CACHE_POISONED_MAX;
+}
+
+/* The cache knows for good, as long as nobody clears it; where it could not be told, the journal
+ * does. */
+static bool is_poisoned(const struct service *service, const struct cache_key *key)
+{
+    return ring_holds(&service->poisoned, key) ||
+           (service->journal && journal_deaths(service->journal, key) >= JOURNAL_DEATHS);
 }
 
 /* ---- requests of machines ---- */
@@ -212,7 +223,7 @@ static void on_compile(void *context, struct session *session, uint64_t id,
     }
     const struct cache_shapes tried = shapes_of(request->tried, request->n_tried);
     cache_subject_of(&region, region_compiler_identity(), &service->subject);
-    if (ring_holds(&service->poisoned, &service->subject.key)) {
+    if (is_poisoned(service, &service->subject.key)) {
         refuse(session, id, "compiling it has killed the compiler twice");
     } else if (ring_holds(&service->refused, &service->subject.key)) {
         refuse(session, id, "it was refused before");
@@ -454,6 +465,7 @@ bool service_destroy(struct service *service)
     queue_destroy(service->queue);
     cache_close(service->cache);
     journal_unmap(service->journal);
+    free(service->trial);
     free(service);
     return true;
 }
@@ -466,9 +478,9 @@ static void note_poisoned(struct service *service, const struct cache_subject *s
     char path[CACHE_DIRECTORY_MAX + CACHE_NAME_MAX] = "";
 
     ring_add(&service->poisoned, &subject->key);
-    if (service->cache) {
-        cache_store_poisoned(service->cache, &subject->key, subject->packed, subject->packed_size,
-                             path, sizeof(path));
+    if (service->cache && cache_store_poisoned(service->cache, &subject->key, subject->packed,
+                                               subject->packed_size, path, sizeof(path))) {
+        journal_pardon(service->journal, &subject->key);
     }
     Polyvisor__JitPoisoned **list =
         realloc(reply->poisoned, (reply->n_poisoned + 1) * sizeof(*list));
@@ -514,7 +526,7 @@ static unsigned choose_workers(uint32_t wanted)
 
 static void open_cache(struct service *service, const Polyvisor__JitConfigure *configure)
 {
-    struct cache_key keys[SERVICE_POISONED_MAX];
+    struct cache_key keys[CACHE_POISONED_MAX];
     struct error err;
 
     if (!configure->cache_directory[0]) {
@@ -528,7 +540,7 @@ static void open_cache(struct service *service, const Polyvisor__JitConfigure *c
         log_warning("%s: going on without a cache", err.message);
         return;
     }
-    size_t count = cache_list_poisoned(service->cache, keys, SERVICE_POISONED_MAX);
+    size_t count = cache_list_poisoned(service->cache, keys, CACHE_POISONED_MAX);
     for (size_t i = 0; i < count; i++) {
         ring_add(&service->poisoned, &keys[i]);
     }
@@ -564,7 +576,7 @@ static void enqueue_inherited(const struct region *region, void *context)
     cache_subject_of(region, region_compiler_identity(), &service->subject);
     const struct cache_key *key = &service->subject.key;
     uint8_t *blob = service->cache ? cache_find(service->cache, &service->subject, &size) : NULL;
-    if (blob || ring_holds(&service->poisoned, key) || queue_find(service->queue, key) ||
+    if (blob || is_poisoned(service, key) || queue_find(service->queue, key) ||
         region_check(region) != NULL) {
         free(blob);
         return;
@@ -578,11 +590,18 @@ static void enqueue_inherited(const struct region *region, void *context)
 
 /* Suspects are tried again without being asked for: whether they kill must not be left open until
  * somebody wants them. What is noted as wanted was forgotten before, in case that it kills. */
-static void enqueue_all_inherited(struct service *service, const struct trial *trial)
+void service_begin(struct service *service)
 {
+    struct trial *trial = service->trial;
+
+    if (!trial || !service->configured) {
+        return;
+    }
     for (unsigned i = 0; i < trial->count; i++) {
         enqueue_inherited(&trial->retried[i], service);
     }
+    service->trial = NULL;
+    free(trial);
     if (service->cache) {
         cache_take_wanted(service->cache, SERVICE_WANTED_MAX, enqueue_inherited, service);
     }
@@ -616,7 +635,8 @@ int service_configure(struct service *service, const Polyvisor__JitConfigure *co
         service->rest_ticks = configure->rest_ms / TICK_MS + 1;
     }
     open_cache(service, configure);
-    struct trial *trial = calloc(1, sizeof(*trial));
+    free(service->trial); /* of an attempt that failed */
+    struct trial *trial = service->trial = calloc(1, sizeof(*trial));
     if (!trial) {
         return error_set(err, ERROR_INTERNAL, ENOMEM, "out of memory");
     }
@@ -627,11 +647,7 @@ int service_configure(struct service *service, const Polyvisor__JitConfigure *co
                        trial);
     }
     int result = start_threads(service, configure, err);
-    if (result == 0) {
-        enqueue_all_inherited(service, trial);
-        service->configured = true;
-    }
-    free(trial);
+    service->configured = result == 0;
     return result;
 }
 

@@ -12,7 +12,6 @@
 
 #define SERVICE_QUEUE_MAX    256u
 #define SERVICE_MACHINES_MAX 256u
-#define SERVICE_POISONED_MAX 256u
 /* Processor time for one job; LLVM needs some milliseconds, or hangs. */
 #define SERVICE_JOB_LIMIT_NS (20 * NS_PER_S)
 
@@ -34,6 +33,9 @@ bool service_destroy(struct service *service);
 int service_configure(struct service *service, const Polyvisor__JitConfigure *configure,
                       Polyvisor__JitControlReply *reply, struct error *err);
 void service_free_reply(Polyvisor__JitControlReply *reply);
+/* vmmd has the answer to that (it has asked for something else): begin with what the life before
+ * left. It may kill this one as well, and what the answer said must not be lost by that. */
+void service_begin(struct service *service);
 /* Serve the machine's vcpud at `path`. One that is attached already is attached anew. */
 int service_attach(struct service *service, const Polyvisor__JitAttach *attach, struct error *err);
 void service_detach(struct service *service, const char *machine);

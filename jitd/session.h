@@ -11,7 +11,9 @@
 #include <event2/event.h>
 #include <sys/queue.h>
 
-#define SESSION_REQUESTS_MAX 256u /* that wait for an answer, or whose answer waits to be sent */
+/* That wait for an answer, or whose answer waits to be sent. vcpud has fewer open
+ * (JIT_LINK_REQUESTS); one machine must not fill the queue of all. */
+#define SESSION_REQUESTS_MAX 64u
 
 struct session;
 TAILQ_HEAD(session_list, session);

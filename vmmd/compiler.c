@@ -94,7 +94,7 @@ static void send_detach(struct compiler *compiler, struct attachment *attachment
 
 static void report_poisoned(struct compiler *compiler, const Polyvisor__JitControlReply *reply)
 {
-    for (size_t i = 0; i < reply->n_poisoned; i++) {
+    for (size_t i = 0; i < reply->n_poisoned && i < JOURNAL_SLOTS; i++) { /* whatever it says */
         const Polyvisor__JitPoisoned *job = reply->poisoned[i];
         publisher_send(compiler->host.publisher, "jit-job-poisoned", "", "jitd",
                        "region %016llx killed it twice and is not compiled any more%s%.300s",

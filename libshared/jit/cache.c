@@ -134,16 +134,15 @@ void cache_refresh(struct cache *cache)
 }
 
 /* Count everything, and make room when it is time. What the other writers add meanwhile is not
- * seen, so each may add only a small part of what is left before it counts again. */
+ * seen, so each may add only a small part of the whole before it counts again. */
 static void settle_bytes(struct cache *cache)
 {
     struct cache_totals totals;
 
     cache_evict(cache->directory, cache->bytes_max, &totals);
     pthread_mutex_lock(&cache->lock);
-    uint64_t left = totals.bytes < cache->bytes_max ? cache->bytes_max - totals.bytes : 0;
     cache->bytes = totals.bytes;
-    cache->allowance = left / 8 > cache->bytes_max / 64 ? left / 8 : cache->bytes_max / 64;
+    cache->allowance = cache->bytes_max / 64;
     pthread_mutex_unlock(&cache->lock);
     if (totals.removed) {
         cache_refresh(cache);
@@ -229,7 +228,9 @@ static bool read_entry(struct cache *cache, uint64_t fingerprint, const struct c
         note_use(cache, fingerprint, key, path);
         return true;
     }
-    if (*bytes || errno != ENOENT) {
+    /* What is no file of ours goes. One that cannot be read now - for want of descriptors or
+     * memory, by the disk's fault - may be sound. */
+    if (*bytes || errno == EFBIG || errno == ELOOP) {
         unlinkat(cache->directory, path, 0);
     }
     pthread_mutex_lock(&cache->lock);
@@ -453,6 +454,53 @@ static void region_file_name(const struct cache_key *key, char name[CACHE_NAME_M
     strcat(name, ".region");
 }
 
+static DIR *open_poisoned(const struct cache *cache)
+{
+    int fd = openat(cache->directory, "poisoned", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *folder = fd < 0 ? NULL : fdopendir(fd);
+
+    if (!folder && fd >= 0) {
+        close(fd);
+    }
+    return folder;
+}
+
+/* Remove the oldest file of the folder if there are too many. */
+static bool remove_oldest_poisoned(const struct cache *cache)
+{
+    char oldest[CACHE_NAME_MAX] = "";
+    DIR *folder = open_poisoned(cache);
+    struct timespec when = {0};
+    unsigned count = 0;
+
+    for (struct dirent *entry; folder && (entry = readdir(folder));) {
+        struct stat status;
+        if (strlen(entry->d_name) >= sizeof(oldest) ||
+            fstatat(dirfd(folder), entry->d_name, &status, AT_SYMLINK_NOFOLLOW) < 0 ||
+            !S_ISREG(status.st_mode)) {
+            continue;
+        }
+        if (!count++ || status.st_mtim.tv_sec < when.tv_sec ||
+            (status.st_mtim.tv_sec == when.tv_sec && status.st_mtim.tv_nsec < when.tv_nsec)) {
+            memcpy(oldest, entry->d_name, strlen(entry->d_name) + 1);
+            when = status.st_mtim;
+        }
+    }
+    bool removed = count > CACHE_POISONED_MAX && unlinkat(dirfd(folder), oldest, 0) == 0;
+    if (folder) {
+        closedir(folder);
+    }
+    return removed;
+}
+
+/* A guest that knows how to kill the compiler must not fill the disk with what does it. Files that
+ * writers left that were killed count as well. */
+static void bound_poisoned(const struct cache *cache)
+{
+    while (remove_oldest_poisoned(cache)) {
+    }
+}
+
 bool cache_store_poisoned(struct cache *cache, const struct cache_key *key, const uint8_t *packed,
                           size_t size, char *path, size_t path_size)
 {
@@ -463,21 +511,21 @@ bool cache_store_poisoned(struct cache *cache, const struct cache_key *key, cons
         return false;
     }
     snprintf(path, path_size, "%s/poisoned/%s", cache->directory_path, name);
+    bound_poisoned(cache);
     return true;
 }
 
 size_t cache_list_poisoned(struct cache *cache, struct cache_key *keys, size_t max)
 {
-    int fd = openat(cache->directory, "poisoned", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    DIR *folder = fd < 0 ? NULL : fdopendir(fd);
+    DIR *folder = open_poisoned(cache);
     size_t count = 0;
 
-    if (!folder && fd >= 0) {
-        close(fd);
-    }
     for (struct dirent *entry; folder && count < max && (entry = readdir(folder));) {
         unsigned byte;
         size_t i = 0;
+        if (strlen(entry->d_name) != 2 * sizeof(keys->bytes) + sizeof(".region") - 1) {
+            continue;
+        }
         while (i < 16 && sscanf(entry->d_name + 2 * i, "%2x", &byte) == 1) {
             keys[count].bytes[i++] = (uint8_t)byte;
         }

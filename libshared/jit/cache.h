@@ -10,6 +10,8 @@
 
 #include "libshared/jit/cache_files.h"
 
+#define CACHE_POISONED_MAX 256u
+
 struct cache;
 
 /* Use `directory` (made when missing) for code that `identity` compiles (copied). NULL with *err
@@ -45,7 +47,8 @@ void cache_forget_wanted(struct cache *cache, const struct cache_key *key);
 void cache_take_wanted(struct cache *cache, size_t max,
                        void (*use)(const struct region *region, void *context), void *context);
 
-/* Keep a packed region that killed the compiler, for `jitd --replay`. The path into `path`. */
+/* Keep a packed region that killed the compiler, for `jitd --replay`: the last CACHE_POISONED_MAX.
+ * The path into `path`. */
 bool cache_store_poisoned(struct cache *cache, const struct cache_key *key, const uint8_t *packed,
                           size_t size, char *path, size_t path_size);
 /* Keys of such regions, at most `max`. */

@@ -75,6 +75,15 @@ unsigned journal_deaths(const struct journal *journal, const struct cache_key *k
     return suspect ? suspect->deaths : 0;
 }
 
+void journal_pardon(struct journal *journal, const struct cache_key *key)
+{
+    struct journal_suspect *suspect = suspect_find(journal, key);
+
+    if (suspect) {
+        suspect->deaths = 0;
+    }
+}
+
 /* The deaths of this job, this one included. */
 static unsigned suspect_note(struct journal *journal, const struct cache_key *key)
 {

@@ -51,5 +51,7 @@ void journal_settle(struct journal *journal, bool crashed, const char *identity,
                     journal_suspect_fn *suspected, void *context);
 /* The deaths that a job had a part in. */
 unsigned journal_deaths(const struct journal *journal, const struct cache_key *key);
+/* Forget them: what the job did is noted elsewhere. */
+void journal_pardon(struct journal *journal, const struct cache_key *key);
 
 #endif

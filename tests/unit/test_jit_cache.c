@@ -456,6 +456,51 @@ START_TEST(the_bound_holds_and_the_least_used_goes)
 }
 END_TEST
 
+#define WRITERS 20u
+
+START_TEST(the_bound_holds_for_many_writers)
+{
+    struct cache *writers[WRITERS];
+    uint64_t entries, bound = 64 * 4096;
+
+    for (unsigned i = 0; i < WRITERS; i++) {
+        writers[i] = open_cache(IDENTITY, bound);
+    }
+    for (uint32_t i = 0; i < 40 * WRITERS; i++) {
+        ck_assert(store(writers[i % WRITERS], IDENTITY, i + 1, 1));
+        ck_assert_uint_le(count_bytes(&entries), bound + WRITERS * bound / 64);
+    }
+    for (unsigned i = 0; i < WRITERS; i++) {
+        cache_close(writers[i]);
+    }
+}
+END_TEST
+
+/* In a process of its own, because the limit would hold for Check's files, too. */
+static int find_without_descriptors(void)
+{
+    const struct rlimit none = {3, 64}, enough = {64, 64};
+
+    if (setrlimit(RLIMIT_NOFILE, &none) < 0 || find_in(cache, 1, 7)) {
+        return 1;
+    }
+    return setrlimit(RLIMIT_NOFILE, &enough) < 0 || !find_in(cache, 1, 7) ? 2 : 0;
+}
+
+START_TEST(what_cannot_be_read_now_is_kept)
+{
+    int status;
+
+    ck_assert(store(cache, IDENTITY, 1, 7));
+    pid_t child = fork();
+    if (child == 0) {
+        _exit(find_without_descriptors());
+    }
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert_int_eq(status, 0);
+}
+END_TEST
+
 /* In a process of its own, because the limit would hold for Check's files, too. */
 static int store_on_a_full_disk(void)
 {
@@ -595,6 +640,28 @@ START_TEST(poisoned_regions_are_kept)
 }
 END_TEST
 
+START_TEST(poisoned_regions_are_bounded)
+{
+    struct cache_key keys[CACHE_POISONED_MAX + 10];
+    struct cache_subject subject;
+    struct region region;
+    char path[256], first[256];
+
+    for (unsigned i = 0; i < CACHE_POISONED_MAX + 5; i++) {
+        jit_sample_region(&region, i);
+        cache_subject_of(&region, IDENTITY, &subject);
+        ck_assert(cache_store_poisoned(cache, &subject.key, subject.packed, subject.packed_size,
+                                       i ? path : first, sizeof(path)));
+        const struct timespec times[2] = {{(time_t)i + 1, 0}, {(time_t)i + 1, 0}};
+        ck_assert_int_eq(utimensat(AT_FDCWD, i ? path : first, times, 0), 0);
+    }
+    ck_assert_uint_eq(cache_list_poisoned(cache, keys, CACHE_POISONED_MAX + 10),
+                      CACHE_POISONED_MAX);
+    ck_assert_int_eq(access(path, R_OK), 0);
+    ck_assert_int_ne(access(first, R_OK), 0);
+}
+END_TEST
+
 START_TEST(directories_of_others_are_refused)
 {
     char path[CACHE_DIRECTORY_MAX];
@@ -639,10 +706,13 @@ int main(void)
     tcase_add_test(tests, the_catalog_begins_with_what_was_used_last);
     tcase_add_test(tests, others_entries_are_found);
     tcase_add_test(tests, the_bound_holds_and_the_least_used_goes);
+    tcase_add_test(tests, the_bound_holds_for_many_writers);
+    tcase_add_test(tests, what_cannot_be_read_now_is_kept);
     tcase_add_test(tests, a_full_disk_is_only_a_miss);
     tcase_add_test(tests, writers_may_be_killed_at_any_time);
     tcase_add_test(tests, clear_and_verify);
     tcase_add_test(tests, poisoned_regions_are_kept);
+    tcase_add_test(tests, poisoned_regions_are_bounded);
     tcase_add_test(tests, directories_of_others_are_refused);
     suite_add_tcase(suite, tests);
 

@@ -154,6 +154,18 @@ static void get_stats(Polyvisor__JitStats *stats)
     polyvisor__jit_control_reply__free_unpacked(reply, NULL);
 }
 
+/* Whether it is answered is open. */
+static void tell_ping(void)
+{
+    Polyvisor__JitControl request = POLYVISOR__JIT_CONTROL__INIT;
+    Polyvisor__JitPing ping = POLYVISOR__JIT_PING__INIT;
+
+    request.id = ++last_id;
+    request.body_case = POLYVISOR__JIT_CONTROL__BODY_PING;
+    request.ping = &ping;
+    ck_assert_int_eq(channel_send(control, &request.base, ANSWER_MS), 0);
+}
+
 /* ---- vcpud's side ---- */
 
 static Polyvisor__JitReply *receive(struct channel *machine)
@@ -615,9 +627,11 @@ START_TEST(a_job_that_kills_twice_is_poisoned)
         ck_assert_uint_eq(reply->n_poisoned, 0);
         polyvisor__jit_control_reply__free_unpacked(reply, NULL);
         struct channel *machine = NULL;
-        if (death == 0) { /* the next life tries it again without being asked */
+        if (death == 0) {
             machine = attach("one", NULL);
             send_compile(machine, 1, 1, 10);
+        } else { /* the next life tries it again without being asked, once it was heard */
+            tell_ping();
         }
         int status = wait_for_end();
         ck_assert(WIFSIGNALED(status) || WEXITSTATUS(status) != 0);
@@ -655,6 +669,60 @@ START_TEST(a_job_that_kills_twice_is_poisoned)
     ck_assert_int_eq(system(command), 0);
     snprintf(command, sizeof(command), "! %s --replay /etc/passwd 2>/dev/null", program);
     ck_assert_int_eq(system(command), 0);
+}
+END_TEST
+
+/* Without a cache there is no file that says so: the journal does. */
+START_TEST(poisoned_is_poisoned_without_a_cache_too)
+{
+    fclose(fopen(cache_directory, "w")); /* where the directory should be */
+    for (int life = 0; life < 5; life++) {
+        spawn("crash:1");
+        Polyvisor__JitControlReply *reply = configure(life == 1 || life == 2);
+        ck_assert_uint_eq(reply->n_poisoned, life == 2);
+        polyvisor__jit_control_reply__free_unpacked(reply, NULL);
+        struct channel *machine = NULL;
+        if (life == 1) { /* it tries it by itself */
+            tell_ping();
+        } else {
+            machine = attach("one", NULL);
+            send_compile(machine, 1, 1, 10);
+        }
+        if (life >= 2) {
+            drop(answer_to(machine, 1, POLYVISOR__JIT_STATUS__JIT_REFUSED));
+            kill(jitd, SIGKILL);
+        }
+        wait_for_end();
+        channel_close(machine);
+    }
+}
+END_TEST
+
+START_TEST(one_machine_does_not_fill_the_queue)
+{
+    uint64_t answered = 0, done = 0;
+
+    start("sleep:5");
+    struct channel *greedy = attach("greedy", NULL), *modest = attach("modest", NULL);
+    for (uint64_t id = 1; id <= 300; id++) {
+        send_compile(greedy, id, (uint32_t)id, UINT32_MAX);
+    }
+    while (!answered) { /* what it asked for has come; it is being worked on */
+        Polyvisor__JitReply *reply = receive(greedy);
+        answered = reply->id;
+        drop(reply);
+    }
+    send_compile(modest, 1, 1000, 1);
+    drop(answer_to(modest, 1, POLYVISOR__JIT_STATUS__JIT_DONE));
+    for (answered = 1; answered < 300;) {
+        Polyvisor__JitReply *reply = receive(greedy);
+        answered += reply->id != 0;
+        done += reply->id && reply->answer->status == POLYVISOR__JIT_STATUS__JIT_DONE;
+        drop(reply);
+    }
+    ck_assert_uint_gt(done, 0);
+    channel_close(greedy);
+    channel_close(modest);
 }
 END_TEST
 
@@ -738,6 +806,8 @@ int main(void)
     tcase_add_test(tests, unsound_code_of_the_compiler_goes_nowhere);
     tcase_add_test(tests, hostile_machines_harm_nobody);
     tcase_add_test(tests, a_job_that_kills_twice_is_poisoned);
+    tcase_add_test(tests, poisoned_is_poisoned_without_a_cache_too);
+    tcase_add_test(tests, one_machine_does_not_fill_the_queue);
     tcase_add_test(tests, a_job_without_end_is_found);
     tcase_add_test(tests, it_ends_when_asked_and_with_vmmd);
     tcase_add_test(tests, it_rests_when_there_is_nothing_to_do);
