@@ -155,10 +155,12 @@ static _Noreturn void become(const struct command *command, const struct agent *
     sigset_t none;
     int cause = 0;
 
+    /* Who started the agent may ignore some: a shell does, SIGINT of what it starts with '&'. */
+    for (int number = 1; number < NSIG; number++) {
+        signal(number, SIG_DFL);
+    }
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    signal(SIGPIPE, SIG_DFL);
-    signal(SIGHUP, SIG_DFL);
     connect_streams(plumbing);
     set_environment(command);
     if (command->folder[0] && chdir(command->folder) < 0) {

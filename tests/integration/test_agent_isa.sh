@@ -32,6 +32,8 @@ try() { # ARCH
     is "$arch: a command" "hello 3" "$(gx -n any -- sh -c 'echo hello; exit 3' | tr '\n' ' '; echo "${PIPESTATUS[0]}")"
     is "$arch: input and output" "$sum" "$(gx any -- cat <"$work/data" | sha256sum)"
     is "$arch: a signal's status" 143 "$(gx -n any -- sh -c 'kill -TERM $$'; echo $?)"
+    # A script starts the agent with '&', and so it ignores this one itself.
+    is "$arch: no signal is ignored from the start" 130 "$(gx -n any -- sh -c 'kill -INT $$'; echo $?)"
     is "$arch: no such program" 127 "$(gx -n any -- /no/such/program 2>/dev/null; echo $?)"
     check "$arch: a terminal" grep -q "a terminal" <(script -qec \
         "timeout 60 '$vmctl' exec -t --vsock '$vsock' any -- sh -c '[ -t 0 ] && [ -t 1 ] && echo a terminal'" /dev/null </dev/null)
