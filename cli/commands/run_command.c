@@ -16,6 +16,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#define PATIENCE_MS      2000  /* until who sits there is shown that it goes on */
 #define NOTICE_MS        60000 /* without an answer of the agent, the user hears of it */
 #define CONSOLE_TAIL     2000  /* bytes that are shown of it */
 #define CONSOLE_QUIET_MS 300
@@ -79,6 +80,7 @@ struct watch {
     struct run *run;
     const struct guest_outcome *outcome;
     uint64_t began_ns;
+    unsigned shown_s; /* what the line for who waits says; 0: it is not there */
     struct error error;
 };
 
@@ -95,16 +97,35 @@ static const char *image_words(const struct run *run, char *text, size_t room)
     return text;
 }
 
-static void tell_waiting(const struct watch *watch)
+/* A line for who sits there, which is gone when the agent answers. */
+static void show_waiting(struct watch *watch, uint64_t waited_ms)
+{
+    const struct globals *globals = watch->run->invocation->globals;
+    unsigned seconds = (unsigned)(waited_ms / 1000);
+    bool waits = !watch->outcome->answered && waited_ms >= PATIENCE_MS;
+
+    if (waits && seconds != watch->shown_s && !globals->quiet && !globals->json &&
+        isatty(STDERR_FILENO)) {
+        fprintf(stderr, "\r\033[Kpolyvisor: the machine starts (%u s)", seconds);
+        watch->shown_s = seconds;
+    } else if (!waits && watch->shown_s != 0) {
+        fputs("\r\033[K", stderr);
+        watch->shown_s = 0;
+    }
+}
+
+static void tell_waiting(struct watch *watch)
 {
     struct run *run = watch->run;
     uint64_t waited_ms = (clock_monotonic_ns() - watch->began_ns) / NS_PER_MS;
     char words[96];
 
+    show_waiting(watch, waited_ms);
     if (watch->outcome->answered || run->told_waiting || waited_ms < NOTICE_MS) {
         return;
     }
     run->told_waiting = true;
+    show_waiting(watch, 0);
     output_warning(
         run->invocation->globals,
         "the guest's agent%s has not answered for a minute; waiting for %u s in all. The guest "
@@ -153,6 +174,7 @@ static int guest_run(struct run *run, struct guest_command *command, struct gues
     command->signals = &run->signals;
     int status = vsock_setting_parse(run->settings->machine.vsock, ERROR_INTERNAL, &setting, err);
     status = status == 0 ? guest_session_run(setting.path, command, outcome, err) : status;
+    show_waiting(&watch, 0);
     if (status != 0 && watch.error.code != ERROR_OK) {
         *err = watch.error;
         status = -(int)err->code;
