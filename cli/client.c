@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 /* vmmd's own "not in time" says more than ours, so it gets a head start. */
+#define PROCESSES_MS    90000u
 #define ANSWER_SLACK_MS 500
 
 int client_open(struct client *client, const char *directory, uint32_t timeout_ms, int interrupt_fd,
@@ -175,6 +176,11 @@ int client_call(struct client *client, Polyvisor__Request *request, uint32_t ext
         client_free(answer);
     }
     return status;
+}
+
+uint32_t client_processes_ms(uint32_t grace_ms)
+{
+    return grace_ms < UINT32_MAX - PROCESSES_MS ? grace_ms + PROCESSES_MS : UINT32_MAX;
 }
 
 void client_free(Polyvisor__Response *response)

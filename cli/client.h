@@ -38,6 +38,11 @@ int client_receive(struct client *client, uint32_t wait_ms, Polyvisor__Response 
 int client_call(struct client *client, Polyvisor__Request *request, uint32_t extra_ms,
                 Polyvisor__Response **response, struct error *err);
 void client_free(Polyvisor__Response *response);
+/* The `extra_ms` of a request that starts or ends a machine's processes: what vmmd gives those to
+ * get ready or to end, at most, and `grace_ms` that the guest is given first. vmmd ends what takes
+ * longer and always has an answer; who gave up before, on a host that starts twenty machines at
+ * once, would not know what became of them. */
+uint32_t client_processes_ms(uint32_t grace_ms);
 
 /* For commands that ask one thing: open for `invocation`, call, close. */
 int client_ask(const struct invocation *invocation, Polyvisor__Request *request, uint32_t extra_ms,

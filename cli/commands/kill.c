@@ -1,4 +1,5 @@
 /* vmctl kill: end a machine at once. */
+#include "cli/client.h"
 #include "cli/commands/machine_request.h"
 
 static int run(const struct invocation *invocation, struct error *err)
@@ -9,7 +10,7 @@ static int run(const struct invocation *invocation, struct error *err)
     kill.name = machine_argument(invocation);
     request.body_case = POLYVISOR__REQUEST__BODY_KILL;
     request.kill = &kill;
-    return machine_request(invocation, &request, 0, "killed", err);
+    return machine_request(invocation, &request, client_processes_ms(0), "killed", err);
 }
 
 const struct command command_kill = {

@@ -32,7 +32,7 @@ static int kill_first(const struct invocation *invocation, struct error *err)
     kill.name = machine_argument(invocation);
     request.body_case = POLYVISOR__REQUEST__BODY_KILL;
     request.kill = &kill;
-    int status = client_ask(invocation, &request, 0, NULL, err);
+    int status = client_ask(invocation, &request, client_processes_ms(0), NULL, err);
     return status == -ERROR_STATE ? 0 : status;
 }
 

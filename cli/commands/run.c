@@ -68,7 +68,7 @@ static int ask_start(struct run *run, bool hold, struct error *err)
     start.hold = hold;
     request.body_case = POLYVISOR__REQUEST__BODY_START;
     request.start = &start;
-    return client_call(&run->control, &request, 0, NULL, err);
+    return client_call(&run->control, &request, client_processes_ms(0), NULL, err);
 }
 
 static int ask_create(struct run *run, struct error *err)

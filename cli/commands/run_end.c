@@ -15,7 +15,7 @@
 
 static void send_end(struct run *run, Polyvisor__Request *request, uint32_t grace_ms)
 {
-    uint32_t limit_ms = run->control.timeout_ms + grace_ms;
+    uint32_t limit_ms = run->control.timeout_ms + client_processes_ms(grace_ms);
     struct error ignored;
 
     run->stop_asked = true;

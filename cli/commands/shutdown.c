@@ -41,7 +41,8 @@ static int wait_gone(const struct client *client, uint64_t deadline_ns, struct e
 static int run(const struct invocation *invocation, struct error *err)
 {
     const struct shutdown_settings *settings = invocation->settings;
-    uint64_t deadline_ns = clock_monotonic_ns() + settings->grace_ms * NS_PER_MS;
+    uint64_t deadline_ns =
+        clock_monotonic_ns() + client_processes_ms(settings->grace_ms) * NS_PER_MS;
     Polyvisor__ShutdownRequest shutdown = POLYVISOR__SHUTDOWN_REQUEST__INIT;
     Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
     struct client client;
@@ -53,7 +54,7 @@ static int run(const struct invocation *invocation, struct error *err)
     }
     request.body_case = POLYVISOR__REQUEST__BODY_SHUTDOWN;
     request.shutdown = &shutdown;
-    status = client_call(&client, &request, settings->grace_ms, NULL, err);
+    status = client_call(&client, &request, client_processes_ms(settings->grace_ms), NULL, err);
     if (status == 0 || status == -ERROR_CONNECT) {
         status = wait_gone(&client, deadline_ns, err);
     }

@@ -1,4 +1,5 @@
 /* vmctl start: start a created or ended machine. */
+#include "cli/client.h"
 #include "cli/commands/machine_request.h"
 #include "cli/image/machine_folder.h"
 #include "cli/image/machine_image.h"
@@ -26,7 +27,7 @@ static int run(const struct invocation *invocation, struct error *err)
     start.name = machine_argument(invocation);
     request.body_case = POLYVISOR__REQUEST__BODY_START;
     request.start = &start;
-    return machine_request(invocation, &request, 0, "started", err);
+    return machine_request(invocation, &request, client_processes_ms(0), "started", err);
 }
 
 const struct command command_start = {

@@ -141,7 +141,7 @@ static int stop_by_key(const struct invocation *invocation, uint32_t grace_ms,
     stop.timeout_ms = grace_ms;
     request.body_case = POLYVISOR__REQUEST__BODY_STOP;
     request.stop = &stop;
-    return client_ask(invocation, &request, grace_ms, response, err);
+    return client_ask(invocation, &request, client_processes_ms(grace_ms), response, err);
 }
 
 static const char *const asked_texts[] = {"by its power key", "through its agent"};
