@@ -4,8 +4,9 @@
 #include "vmmd/machine_internal.h"
 #include <errno.h>
 
-/* How long the key's process is given to say whether the guest listens. */
-#define POWER_KEY_MS 2000
+/* How long the key's process is given to say whether the guest listens. Late is not never: one that
+ * hangs is found by its heartbeat and replaced, and the guest has its own time. */
+#define POWER_KEY_MS 60000
 
 static struct machine_device *power_device(struct machine *machine)
 {
