@@ -60,9 +60,24 @@ refused() {
         { sed 's/^/    /' "$work/refused"; false; }
 }
 
-# A TCP port of this host that nobody has now.
+# A port of this host that nobody has now, neither by TCP nor by UDP. Not one that the kernel gives to whoever asks
+# for any: such a port could be somebody's connection by the time it is used.
 free_port() {
-    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+    python3 -c '
+import random, socket
+with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
+    least = int(file.read().split()[0])
+ports = range(10000, least) if least > 12000 else range(10000, 65536)
+while True:
+    port = random.choice(ports)
+    try:
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            with socket.socket(socket.AF_INET, kind) as one:
+                one.bind(("", port))
+    except OSError:
+        continue
+    print(port)
+    break'
 }
 
 # Processes of ours that name the runtime directory of this test.
@@ -75,9 +90,10 @@ our_processes() {
 }
 
 # Wait until a condition holds: at most $1 seconds of a host that has nothing else to do, then fail.
-# Bounds a hang, proves no speed: a busy or slower host gets WAIT_FACTOR times as long.
+# Bounds a hang, proves no speed: a busy or slower host gets WAIT_FACTOR times as long, and some minutes at least.
 wait_for() {
     local limit=$(($1 * ${WAIT_FACTOR:-4})) end
+    [ $limit -ge 180 ] || limit=180
     shift
     end=$((SECONDS + limit))
     until "$@"; do
@@ -94,6 +110,20 @@ daemon_start() {
     "$bin/vmmd" >>"$work/vmmd.log" 2>&1 &
     daemon=$!
     wait_for 20 daemon_answers
+}
+
+# Follow vmmd's events, into a file; from when this returns on, none is missed. The process in $listener.
+# vmctl cannot say itself when vmmd has heard of it: a machine that comes and goes shows it.
+events_begin() { # FILE OPTION...
+    local file=$1
+    shift
+    : >"$file"
+    "$vmctl" events "$@" >"$file" 2>/dev/null &
+    listener=$!
+    wait_for 60 events_come "$file"
+}
+events_come() { # FILE
+    "$vmctl" create listening --kernel "$vmctl" >/dev/null && "$vmctl" rm listening >/dev/null && [ -s "$1" ]
 }
 
 daemon_stop() {

@@ -45,6 +45,10 @@ class Events(threading.Thread):
         self.seen = []
         self.changed = threading.Condition()
         self.start()
+        # vmctl cannot say itself when vmmd has heard of it: a machine that comes and goes shows it.
+        while not self.mark():
+            vmctl("create", "listening", "--kernel", VMCTL)
+            vmctl("rm", "listening")
 
     def run(self):
         for line in self.process.stdout:

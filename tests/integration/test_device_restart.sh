@@ -20,7 +20,7 @@ console_has() {
 }
 
 daemon_start
-"$vmctl" events --json >"$work/events" 2>/dev/null &
+events_begin "$work/events" --json
 truncate -s 4M "$work/disk.img"
 "$vmctl" create box --kernel "$guest/vmlinux" --initrd "$guest/test-initrd.cpio.gz" \
     --append "quiet script=disk rounds=1000" --memory 160M --disk "path=$work/disk.img" >/dev/null

@@ -9,10 +9,10 @@ slow_build && rounds=${ROUNDS:-1} kills=${KILLS:-1}
 image=$work/data.img
 truncate -s 16M "$work/load.img" "$image"
 
-gx() { timeout 120 "$vmctl" exec -n m -- "$@"; }
+gx() { timeout 600 "$vmctl" exec -n m -- "$@"; }
 in_guest() { gx sh -c "$1"; }
-attach() { "$vmctl" device attach m "$@" 2>>"$work/attach.err"; }
-detach() { "$vmctl" device detach m "$@" 2>>"$work/detach.err"; }
+attach() { "$vmctl" device attach m --wait 60s "$@" 2>>"$work/attach.err"; }
+detach() { "$vmctl" device detach m --wait 60s "$@" 2>>"$work/detach.err"; }
 both() { # COMMAND COMMAND: at the same time
     $1 >/dev/null &
     $2 >/dev/null && wait $!
@@ -80,7 +80,7 @@ last_write_is_there() {
 }
 
 daemon_start
-"$vmctl" events >"$work/events" 2>/dev/null &
+events_begin "$work/events"
 "$vmctl" create m --kernel "$guest/vmlinux" --memory 256M --initrd "$guest/test-initrd.cpio.gz" --append "quiet script=commands" \
     --vsock "path=$work/v.sock" --disk "path=$work/load.img" --hotplug-slots 2 >/dev/null
 check "a machine that does not run takes no device" refused wrong-state . "$vmctl" device attach m --disk "path=$image"
@@ -103,7 +103,7 @@ check "the image is not another machine's then" refused in-use . "$vmctl" device
 "$vmctl" device detach deaf disk0 >/dev/null; is "what its guest does not use is taken out" 0 $?
 "$vmctl" kill deaf >/dev/null
 
-timeout 120 "$vmctl" exec --wait 100s -n m -- true
+timeout 600 "$vmctl" exec --wait 400s -n m -- true
 in_guest 'load-modules net; (while :; do dd if=/dev/zero of=/dev/vda bs=64k count=64 oflag=direct; sleep 0.05; done) >/dev/null 2>&1 &'
 
 attach --disk "path=$image" >/dev/null; is "a disk is attached" 0 $?
@@ -116,10 +116,10 @@ check "a device of the board stays" refused unsupported . "$vmctl" device detach
 check "there is no such device" refused not-found . "$vmctl" device detach m disk9
 attach --net user >/dev/null; is "a card is attached" 0 $?
 check "more than there is room for is refused" refused in-use . "$vmctl" device attach m --net user
-check "the card works" in_guest 'ip link set eth0 up && udhcpc -q -n -t 5 -T 5 -i eth0 >/dev/null 2>&1'
+check "the card works" in_guest 'ip link set eth0 up && udhcpc -q -n -t 20 -T 5 -i eth0 >/dev/null 2>&1'
 check "its confinement is that of others" sh -c "'$vmctl' --json show m | tr -d ' \n' |
     grep -oE '\{[^}]*devd/(disk1|rng0)[^}]*' | sed -E 's/.*\[(.*)\].*/\1/' | sort -u | wc -l | grep -qx 1"
-"$vmctl" device detach m net0 >/dev/null; is "a card is detached" 0 $?
+detach net0 >/dev/null; is "a card is detached" 0 $?
 
 start_writer
 detach disk1 >/dev/null; is "a disk is detached under the guest's writes" 0 $?
@@ -177,7 +177,7 @@ failed=0
 for ((i = 0; i < kills; i++)); do
     attach --disk "path=$image" >/dev/null && attach --net user >/dev/null || failed=$((failed + 1))
     in_guest "$find_disk; (dd if=\$disk of=/dev/null bs=64k iflag=direct) >/dev/null 2>&1 &"
-    detach disk1 --wait 60s >/dev/null && detach net0 --wait 60s >/dev/null || failed=$((failed + 1))
+    detach disk1 >/dev/null && detach net0 >/dev/null || failed=$((failed + 1))
 done
 rm "$work/kill"
 wait $!
@@ -197,17 +197,17 @@ attach --disk "path=$image,readonly" >/dev/null; is "it can be attached again" 0
 
 in_guest '(sleep 0.2; reboot -f) >/dev/null 2>&1 &'
 check "the guest restarts" wait_for 120 grep -q " m reset" "$work/events"
-timeout 120 "$vmctl" exec --wait 100s -n m -- test -b /dev/vdb; is "and has it from its boot on" 0 $?
+timeout 600 "$vmctl" exec --wait 400s -n m -- test -b /dev/vdb; is "and has it from its boot on" 0 $?
 check "events tell of it all" sh -c "grep -q 'm device-attached disk1' '$work/events' && grep -q 'm device-detached disk1' '$work/events'"
 
 # The death of the machine's own processes in the middle of it.
-attach --net user --wait 1s >/dev/null 2>&1 &
+"$vmctl" device attach m --net user --wait 1s >/dev/null 2>&1 &
 kill -9 "$(vcpud)"
 wait $!
 stopped() { "$vmctl" list | grep -q 'm *crashed'; }
 check "a machine that dies meanwhile is at its end" wait_for 60 stopped
 "$vmctl" start m >/dev/null
-attach --disk "path=$image" --wait 1s >/dev/null 2>&1 &
+"$vmctl" device attach m --disk "path=$image" --wait 1s >/dev/null 2>&1 &
 client=$!
 kill -9 $daemon
 wait $client $daemon 2>/dev/null

@@ -33,8 +33,8 @@ running() { # DEVICE
 }
 
 daemon_start
-"$vmctl" events --json >"$work/events" 2>/dev/null &
-holders+=($!)
+events_begin "$work/events" --json
+holders+=("$listener")
 
 # ---- What is refused ----
 check "TLS is refused" refused unsupported TLS "$vmctl" create x --kernel "$guest/vmlinux" --disk path=nbds://host/e

@@ -25,8 +25,7 @@ kill_console() {
 ends=$!
 
 daemon_start
-"$vmctl" events >"$work/events" 2>&1 &
-watcher=$!
+events_begin "$work/events"
 mkfifo "$work/in"
 sleep 10000 >"$work/in" 2>/dev/null &
 holder=$!
@@ -54,4 +53,4 @@ check "after all that the kernel had to say" grep -q -- "---\[ end Kernel panic"
 check "nothing else can be wanted" sh -c "! '$vmctl' create x --kernel '$guest/vmlinux' --on-panic dance 2>/dev/null"
 "$vmctl" kill goes-on >/dev/null
 "$vmctl" rm goes-on
-kill $holder $watcher 2>/dev/null
+kill $holder $listener 2>/dev/null

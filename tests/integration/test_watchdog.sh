@@ -8,25 +8,24 @@ told() { grep -q "$1.*$2" "$work/events"; }
 is_in_state() { "$vmctl" --json show "$1" 2>/dev/null | grep -q "\"state\": \"$2\""; }
 
 daemon_start
-"$vmctl" events >"$work/events" 2>&1 &
-watcher=$!
+events_begin "$work/events"
 machine held --watchdog sunxi,action=pause && ok "a machine with a watchdog starts" ||
     { not_ok "a machine with a watchdog starts"; exit; }
 machine again --watchdog action=reset
 wait_for 240 answered held 1
 check "a stock driver finds it" ask held "load-modules watchdog && [ -c /dev/watchdog ]"
-check "it is fed" ask held "watchdog -F -T 6 -t 1 /dev/watchdog & sleep 1"
+check "it is fed" ask held "watchdog -F -T 16 -t 1 /dev/watchdog & sleep 1"
 wait_for 240 answered again 1
-check "in the other machine, too" ask again "load-modules watchdog && watchdog -F -T 6 -t 1 /dev/watchdog & sleep 1"
+check "in the other machine, too" ask again "load-modules watchdog && watchdog -F -T 16 -t 1 /dev/watchdog & sleep 1"
 check "a guest that lives is left alone" sh -c "! grep -q 'watchdog.*fed' '$work/events'"
-check "one that does not feed it" ask held "killall -9 watchdog"
+check "one that does not feed it" ask held "killall -9 watchdog; watchdog -F -T 5 -t 1000 /dev/watchdog & sleep 1"
 kill -9 "$(pid_of held devd/watchdog0)"
 check "is held, though the watchdog's process died" wait_for 120 told held "it was not fed in time"
 check "and is ready to go on" wait_for 60 is_in_state held ready
 check "on request" "$vmctl" start held
 check "it does" ask held "true"
 count=$(answers again)
-check "another is reset" ask again "killall -9 watchdog"
+check "another is reset" ask again "killall -9 watchdog; watchdog -F -T 3 -t 1000 /dev/watchdog & sleep 1"
 check "by an event" wait_for 120 told again "is reset"
 check "and starts anew" wait_for 240 answered again $((count + 2))
 check "without a watchdog that runs" is_in_state again running
@@ -45,4 +44,4 @@ check "a wrong setting is refused" sh -c "! '$vmctl' create x --kernel '$guest/v
 end held
 end again
 shells_end
-kill "$watcher" 2>/dev/null
+kill "$listener" 2>/dev/null
