@@ -4,7 +4,7 @@
 . "$(dirname "$0")/lib.sh"
 
 socket=$work/v.sock
-gx() { timeout 120 "$vmctl" exec -n "$@"; }
+gx() { timeout 600 "$vmctl" exec -n "$@"; }
 is() { # WHAT EXPECTED GOT
     if [ "$2" = "$3" ]; then ok "$1"; else not_ok "$1" "expected: $2" "got: $3"; fi
 }
@@ -16,13 +16,13 @@ machine() { # NAME SCRIPT OPTION...
     "$vmctl" console "$name" >"$work/$name.out" 2>/dev/null </dev/null &
 }
 is_up() { # NAME
-    timeout 200 "$vmctl" exec -n --wait 100s "$1" -- true
+    timeout 600 "$vmctl" exec -n --wait 400s "$1" -- true
 }
 field() { # NAME: of a JSON object on standard input
     python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"
 }
 stopped_by() { # OPTION... NAME
-    timeout 600 "$vmctl" --json stop "$@" | field stopped_by
+    timeout 900 "$vmctl" --json stop "$@" | field stopped_by
 }
 pid_of() { # NAME ROLE
     "$vmctl" --json show "$1" | python3 -c '
@@ -110,7 +110,7 @@ check "and that powered off" wait_for 10 said init 'reboot: Power down'
 
 # An agent that is gone: the power key is pressed.
 "$vmctl" start plain >/dev/null
-timeout 200 "$vmctl" agent ping --wait 100s plain >/dev/null
+timeout 600 "$vmctl" agent ping --wait 400s plain >/dev/null
 gx plain -- sh -c '(sleep 0.2; kill $(pidof polyvisor-agent)) >/dev/null 2>&1 &'
 no_agent() { ! "$vmctl" --timeout 1s agent ping plain >/dev/null 2>&1; }
 check "an agent that is gone does not answer" wait_for 60 no_agent

@@ -15,7 +15,7 @@ sum=$(sha256sum <"$work/data")
 
 try() { # ARCH
     local arch=$1 run=() socket=$work/$1.sock vsock=$work/$1.vsock
-    gx() { timeout 120 "$vmctl" exec --vsock "$vsock" "$@"; }
+    gx() { timeout 600 "$vmctl" exec --vsock "$vsock" "$@"; }
     if [ "${machines[$arch]}" != "$(uname -m)" ]; then
         run=("${emulators[$arch]}")
         command -v "${run[0]}" >/dev/null || { echo "skip - $arch: there is no ${run[0]}"; return; }
@@ -27,7 +27,7 @@ try() { # ARCH
     python3 $peer bridge "$vsock" "$socket" &
     bridge=$!
     wait_for 20 test -S "$vsock"
-    is "$arch: it tells its architecture" "$arch" "$(timeout 120 "$vmctl" --json agent --vsock "$vsock" any |
+    is "$arch: it tells its architecture" "$arch" "$(timeout 600 "$vmctl" --json agent --vsock "$vsock" any |
         python3 -c 'import json, sys; print(json.load(sys.stdin)["isa"])')"
     is "$arch: a command" "hello 3" "$(gx -n any -- sh -c 'echo hello; exit 3' | tr '\n' ' '; echo "${PIPESTATUS[0]}")"
     is "$arch: input and output" "$sum" "$(gx any -- cat <"$work/data" | sha256sum)"
@@ -36,12 +36,12 @@ try() { # ARCH
     is "$arch: no signal is ignored from the start" 130 "$(gx -n any -- sh -c 'kill -INT $$'; echo $?)"
     is "$arch: no such program" 127 "$(gx -n any -- /no/such/program 2>/dev/null; echo $?)"
     check "$arch: a terminal" grep -q "a terminal" <(script -qec \
-        "timeout 60 '$vmctl' exec -t --vsock '$vsock' any -- sh -c '[ -t 0 ] && [ -t 1 ] && echo a terminal'" /dev/null </dev/null)
+        "timeout 300 '$vmctl' exec -t --vsock '$vsock' any -- sh -c '[ -t 0 ] && [ -t 1 ] && echo a terminal'" /dev/null </dev/null)
     gx -n any -- sh -c "echo \$\$ >'$work/$arch.pid'; exec yes" 2>/dev/null | head -n 1 >/dev/null
     gone() { ! kill -0 "$(cat "$work/$arch.pid")" 2>/dev/null; }
     check "$arch: a command whose reader leaves is ended, not left to wait" wait_for 60 gone
-    check "$arch: a file there" timeout 120 "$vmctl" cp --vsock "$vsock" "$work/data" "any:$work/$arch.copy"
-    check "$arch: and back" timeout 120 "$vmctl" cp --vsock "$vsock" "any:$work/$arch.copy" "$work/$arch.back"
+    check "$arch: a file there" timeout 600 "$vmctl" cp --vsock "$vsock" "$work/data" "any:$work/$arch.copy"
+    check "$arch: and back" timeout 600 "$vmctl" cp --vsock "$vsock" "any:$work/$arch.copy" "$work/$arch.back"
     check "$arch: with its bytes" cmp "$work/data" "$work/$arch.back"
     # Were it to take it for a guest, this would end with 0: there is no such device.
     is "$arch: without a vsock it changes no machine" 1 "$(python3 $peer builtin "$socket" eject ffff:ff:1f.7)"
@@ -59,21 +59,21 @@ liar=$!
 python3 $peer liar "$work/endless" endless &
 endless=$!
 wait_for 20 test -S "$work/liar" -a -S "$work/endless"
-told=$(timeout 120 "$vmctl" agent --vsock "$work/liar" any)
+told=$(timeout 600 "$vmctl" agent --vsock "$work/liar" any)
 check "control characters of an agent are not shown" sh -c '! printf "%s" "$1" | tr -d "\n" | LC_ALL=C grep -q "[[:cntrl:]]"' sh "$told"
 is "what makes no sense is left out" "True None None None None 7" \
-    "$(timeout 120 "$vmctl" --json agent --vsock "$work/liar" any | python3 -c '
+    "$(timeout 600 "$vmctl" --json agent --vsock "$work/liar" any | python3 -c '
 import json, sys
 told = json.load(sys.stdin)
 print(*(told[key] for key in ("answers", "version", "kernel", "uptime_s", "agent_uptime_s", "clock_steps")))')"
-timeout 120 "$vmctl" --timeout 3s agent ping --vsock "$work/endless" any >/dev/null 2>&1
+timeout 600 "$vmctl" --timeout 3s agent ping --vsock "$work/endless" any >/dev/null 2>&1
 status=$?
 check "an agent that never stops is given up" test $status -ne 0 -a $status -ne 124
 # What a guest may send: more than was asked for, without end.
 limited() { # SIZE FROM OPTION...
     local size=$1 from=$2
     shift 2
-    timeout 120 "$vmctl" cp "$@" --limit "$size" --vsock "$from" any:/file "$work/limited" 2>"$work/err"
+    timeout 600 "$vmctl" cp "$@" --limit "$size" --vsock "$from" any:/file "$work/limited" 2>"$work/err"
 }
 python3 $peer flood "$work/flood" &
 flood=$!
@@ -93,11 +93,11 @@ python3 $peer babbler "$work/babbler" &
 babbler=$!
 wait_for 60 test -S "$work/stranger" -a -S "$work/babbler"
 check "an agent of another version is told as that" refused bad-message 'version 7 of its protocol, vmctl version 1' \
-    timeout 120 "$vmctl" exec -n --vsock "$work/stranger" any -- true
+    timeout 600 "$vmctl" exec -n --vsock "$work/stranger" any -- true
 check "so for agent and cp" sh -c '! "$1" agent --vsock "$2" any 2>"$3" && grep -q bad-message "$3" &&
     ! "$1" cp --vsock "$2" any:/file - 2>"$3" && grep -q bad-message "$3"' sh "$vmctl" "$work/stranger" "$work/err"
 check "frames that make no sense end the command" refused bad-message 'makes no sense' \
-    timeout 120 "$vmctl" exec -n --vsock "$work/babbler" any -- true
+    timeout 600 "$vmctl" exec -n --vsock "$work/babbler" any -- true
 kill $liar $endless $stranger $babbler $flood
 wait $stranger $babbler $flood 2>/dev/null
 wait $liar $endless 2>/dev/null || true # the signal's status is not the test's
@@ -110,7 +110,7 @@ for tree in through above root new-link hard-link hard-link-up folder mode harml
     sender=$!
     wait_for 60 test -S "$work/trees/$tree.sock"
     rm -rf "$work/trees/dest" && mkdir "$work/trees/dest" && ln -s ../outside "$work/trees/dest/out"
-    timeout 120 "$vmctl" cp -r --vsock "$work/trees/$tree.sock" any:/tree "$work/trees/dest" 2>"$work/trees/err"
+    timeout 600 "$vmctl" cp -r --vsock "$work/trees/$tree.sock" any:/tree "$work/trees/dest" 2>"$work/trees/err"
     status=$?
     is "a tree ($tree) changes nothing outside of its folder" "$outside" \
         "$(ls -lR --time-style=full-iso "$work/trees/outside")"
@@ -138,7 +138,7 @@ wait $client $deaf 2>/dev/null
 python3 $peer mute "$work/mute" &
 mute=$!
 wait_for 60 test -S "$work/mute"
-timeout 120 "$vmctl" exec -n --vsock "$work/mute" any -- work 2>"$work/err"
+timeout 600 "$vmctl" exec -n --vsock "$work/mute" any -- work 2>"$work/err"
 is "a vsock that nobody serves is an error" 125 $?
 kill $mute
 wait $mute 2>/dev/null || true # the signal's status is not the test's

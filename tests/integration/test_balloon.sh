@@ -33,18 +33,18 @@ full=$(number resident_bytes)
 check "what the guest uses is resident" test "$full" -ge $((60 * mib))
 ask m "rm /tmp/big" >/dev/null
 check "what it frees comes back by itself" wait_for 120 at_most resident_bytes $((full - 48 * mib))
-check "and is counted" at_least reported_bytes $((48 * mib))
+check "and is counted" wait_for 60 at_least reported_bytes $((48 * mib))
 echo "# resident: $((full / mib)) MiB, then $(($(number resident_bytes) / mib)) MiB"
 
 # A balloon in memory that the guest has used, so that it is resident: it stays low without reports, too.
 "$vmctl" balloon m 160M
 check "a balloon leaves the guest what is asked" wait_for 180 has guest_bytes $((160 * mib))
-check "and the host has the rest" at_most resident_bytes $((168 * mib))
+check "and the host has the rest" wait_for 60 at_most resident_bytes $((168 * mib))
 check "the guest's data is whole" test "$(ask m "sha256sum </tmp/data")" = "$sum"
 
 # Without room for it the guest takes back what it needs, before it kills anything.
 check "a guest in need deflates the balloon" ask m "[ \$(head -c 100000000 /dev/zero | tail -c 100000000 | wc -c) = 100000000 ]"
-check "by itself" at_least guest_bytes $((161 * mib))
+check "by itself" wait_for 60 at_least guest_bytes $((161 * mib))
 
 # Kills while it inflates and deflates.
 killed=0

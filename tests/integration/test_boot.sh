@@ -58,7 +58,7 @@ check "and the machine powers off" test $? -eq 0
 
 # The console's bytes are the guest's, no more and no less: a known text of 300 KB comes out whole,
 # and what is fed to standard input reaches the guest.
-# (As on hardware, what arrives while the guest opens its port may be cleared: an empty line first.)
-printf '\n\necho pol""yvisor-typed; stty sane; sleep 1; poweroff -f\n' | "$vmctl" run --name typed --kernel "$guest/vmlinux" \
+# (As on hardware, what arrives while the guest opens its port may be cleared: empty lines first.)
+printf '\n\n\n\n\n\n\n\necho pol""yvisor-typed; stty sane; sleep 1; poweroff -f\n' | "$vmctl" run --name typed --kernel "$guest/vmlinux" \
     --initrd "$guest/initrd.cpio.gz" --append quiet >"$work/typed.out" 2>/dev/null
 check "standard input is fed to the guest" grep -q '^polyvisor-typed' "$work/typed.out"

@@ -18,7 +18,7 @@ replaced() { # PID
     now=$(device_pid)
     [ -n "$now" ] && [ "$now" != "$1" ]
 }
-gx() { timeout 120 "$vmctl" exec "$@"; }
+gx() { timeout 600 "$vmctl" exec "$@"; }
 is() { # WHAT EXPECTED GOT
     if [ "$2" = "$3" ]; then ok "$1"; else not_ok "$1" "expected: $2" "got: $3"; fi
 }
@@ -28,7 +28,7 @@ daemon_start
     --append "quiet script=commands" --vsock "path=$socket" >/dev/null && "$vmctl" start m >/dev/null ||
     { not_ok "a machine with a vsock starts"; exit; }
 
-is "a command's output, once the agent is up" riscv64 "$(gx --wait 100s m -- uname -m)"
+is "a command's output, once the agent is up" riscv64 "$(gx --wait 400s m -- uname -m)"
 gx -n m -- sh -c 'exit 7'; is "its status" 7 $?
 gx -n m -- sh -c 'kill -TERM $$'; is "a signal's status" 143 $?
 gx -n m -- /no/such/program 2>"$work/err"; is "no such program" 127 $?
@@ -49,16 +49,16 @@ many=$(head -c 70000 /dev/zero | tr '\0' x)
 gx -n m -- echo "$many" >/dev/null 2>"$work/err"; is "too many words" 126 $?
 
 "$vmctl" exec -n m -- sleep 1000 & client=$!
-started() { [ -n "$(gx -n m -- pidof sleep)" ]; }
-wait_for 30 started
+started() { gx -n m -- pgrep -f "^sleep $1$" >/dev/null; } # SECONDS
+wait_for 60 started 1000
 kill -TERM $client
 wait $client; is "a signal is passed on" 143 $?
-check "a terminal" grep -q "yes 24 80" <(script -qec "stty rows 24 cols 80; timeout --foreground 60 '$vmctl' exec -t m -- sh -c '[ -t 0 ] && [ -t 1 ] && echo yes \$(stty size)'" /dev/null </dev/null)
+check "a terminal" grep -q "yes 24 80" <(script -qec "stty rows 24 cols 80; timeout --foreground 300 '$vmctl' exec -t m -- sh -c '[ -t 0 ] && [ -t 1 ] && echo yes \$(stty size)'" /dev/null </dev/null)
 
 # In the background of a terminal (timeout without --foreground puts it there) the command runs, and
 # nothing that waits to be read from the terminal stops it or keeps a signal from it.
-in_background() { SHELL=/bin/sh timeout 120 script -qec "stty rows 24 cols 80; $1; echo status \$?" /dev/null; }
-check "a terminal's background" grep -q "here 24 80" <(in_background "timeout 60 '$vmctl' exec -t m -- sh -c 'echo here \$(stty size)'" <<<"input")
+in_background() { SHELL=/bin/sh timeout 600 script -qec "stty rows 24 cols 80; $1; echo status \$?" /dev/null; }
+check "a terminal's background" grep -q "here 24 80" <(in_background "timeout 300 '$vmctl' exec -t m -- sh -c 'echo here \$(stty size)'" <<<"input")
 check "ends on a signal" grep -q "status 124" <(in_background "timeout 5 '$vmctl' exec -t m -- sleep 3000" <<<"input")
 
 # The process of the vsock dies under a command, again and again: not a byte is lost or doubled.
@@ -75,12 +75,12 @@ is "its output is whole" "$(seq 1 20000 | sha256sum)" "$(sha256sum <"$work/echo"
 
 # A client that dies takes its command with it, after a while.
 "$vmctl" exec -n m -- sleep 2000 & client=$!
-wait_for 30 started
+wait_for 60 started 2000
 kill -9 $client
 wait $client 2>/dev/null
 
 # Files.
-cpx() { timeout 120 "$vmctl" cp "$@"; }
+cpx() { timeout 600 "$vmctl" cp "$@"; }
 chmod 750 "$data"
 check "a file to the guest" cpx "$data" m:/tmp/copy
 is "with its bytes" "$sum" "$(gx -n m -- sh -c 'sha256sum </tmp/copy')"
@@ -103,7 +103,7 @@ check "which names it" grep -q /no/such "$work/err"
 cpx "$data" "$work/x" 2>/dev/null; is "two files of the host" 2 $?
 cpx "$data" m:/proc/none 2>/dev/null; check "where nothing can be written" test $? -ne 0
 
-ended() { [ -z "$(gx -n m -- pidof sleep)" ]; }
+ended() { ! gx -n m -- pidof sleep >/dev/null; }
 check "a command whose client died has ended" wait_for 120 ended
 "$vmctl" kill m >/dev/null
 gx -n m -- true 2>"$work/err"; is "a machine that does not run" 125 $?

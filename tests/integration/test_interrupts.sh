@@ -57,9 +57,11 @@ before=$(ipis)
 ask many 'for i in 1 2 3 4 5 6 7 8; do (i=0; while [ $i -lt 30 ]; do /bin/true; i=$((i+1)); done) & done; wait' >/dev/null
 check "processors interrupt each other" test "$(ipis)" -gt "$before"
 ask many 'ip address add 10.0.2.15/24 dev eth0; ip link set eth0 up' >/dev/null
+# One after the other: answers that come together are one interrupt.
+ask many 'pings() { p=0; while [ $p -lt $1 ] && ping -c 1 -W 60 10.0.2.2 >/dev/null; do p=$((p+1)); done; [ $p -eq $1 ]; }' >/dev/null
 messages=$(count_of many device_messages)
-check "the network works" ask many 'ping -c 20 -i 0.01 -W 5 10.0.2.2 >/dev/null'
-check "by messages, which vmctl stats counts" test "$(count_of many device_messages)" -gt "$((messages + 19))"
+check "the network works" ask many 'pings 20'
+check "by messages, which vmctl stats counts" test "$(count_of many device_messages)" -gt "$((messages + 10))"
 check "and kicks" test "$(count_of many kicks)" -gt 20
 check "processors got those and each other's" \
     test "$(count_of many messages)" -gt "$(count_of many device_messages)"
@@ -73,7 +75,7 @@ ask many 'for q in 0 1 2 3; do eval "in$q=$(irq_of input.$q) out$q=$(irq_of outp
 # What the four receive queues' interrupts come to on one processor.
 ask many 'arrived() { n=0; for i in $in0 $in1 $in2 $in3; do set -- $1 $(per_cpu $i); shift $1; n=$((n+$1)); shift $#; set -- $c; done; }' >/dev/null
 for cpu in 0 1 2 3; do
-    ask many "c=$((cpu + 1)); for i in \$in0 \$in1 \$in2 \$in3; do echo $((1 << cpu)) >/proc/irq/\$i/smp_affinity; done; ping -c 3 -i 0.01 10.0.2.2 >/dev/null; arrived \$c; old=\$n; ping -c 20 -i 0.01 10.0.2.2 >/dev/null; arrived \$c; [ \$n -ge \$((old+10)) ] && good=\$((good+1))" >/dev/null
+    ask many "c=$((cpu + 1)); for i in \$in0 \$in1 \$in2 \$in3; do echo $((1 << cpu)) >/proc/irq/\$i/smp_affinity; done; pings 3; arrived \$c; old=\$n; pings 20; arrived \$c; [ \$n -ge \$((old+10)) ] && good=\$((good+1))" >/dev/null
 done
 check "interrupts follow their affinity to each of four processors" ask many '[ $good -eq 4 ]'
 tell many "(i=0; moved=0; while [ \$i -lt $moves ]; do for q in \$in0 \$in1 \$in2 \$in3 \$out0 \$out1 \$out2 \$out3; do echo \$((1 << (i % 4))) 2>/dev/null >/proc/irq/\$q/smp_affinity && moved=\$((moved+1)); done; i=\$((i+1)); done; [ \$moved -gt $((moves * 2)) ] && echo moved) & (j=0; while [ \$j -lt 6 ]; do wget -q -O - http://10.0.2.2:$web/data | sha256sum; j=\$((j+1)); done) | sort | uniq -c; wait"

@@ -16,7 +16,10 @@ ask() { # COMMAND: its status
     wait_for 240 answered "$count" || return 99
     tr -d '\r' <"$work/out" | grep '^status ' | sed -n "${count}s/status //p" | grep -qx 0
 }
-field() { "$vmctl" --json device list m | tr -d ' \n' | sed 's/},{/\n/g' | grep '"console0"' | sed -nE "s/.*\"$1\":\"?([a-z0-9]+).*/\1/p"; }
+field() { # of its device; never 0, which would be a signal for all of us
+    field_of "$1" | grep -vx 0
+}
+field_of() { "$vmctl" --json device list m | tr -d ' \n' | sed 's/},{/\n/g' | grep '"console0"' | sed -nE "s/.*\"$1\":\"?([a-z0-9]+).*/\1/p"; }
 size() { stat -c %s "$work/$1.out"; }
 grew() { [ "$(size "$1")" -gt "$2" ]; }
 back() { [ "$(field state)" = running ] && [ "$(field pid)" != "$1" ]; }

@@ -99,7 +99,8 @@ confined() {
 slow_build || check "its process is confined" confined
 
 # Its death.
-ask m "mkdir /s/load; share-load /s/load >/tmp/load 2>&1 & sleep 1" >/dev/null
+ask m "mkdir /s/load; share-load /s/load >/tmp/load 2>&1 &" >/dev/null
+wait_for 60 test -s "$share/load/append" # it is at work
 killed=0
 for ((i = 0; i < kills; i++)); do
     pid=$(pid_of m devd/share0)

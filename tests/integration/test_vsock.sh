@@ -8,14 +8,15 @@ slow_build && mib=1 many=5 kills=3
 data=$work/data socket=$work/v.sock
 head -c "${mib}M" /dev/urandom >"$data"
 head -c 64K /dev/urandom >"$work/small"
-peer() { timeout 180 python3 "$top/tests/integration/vsock_peer.py" "$@"; }
+peer() { timeout 600 python3 "$top/tests/integration/vsock_peer.py" "$@"; }
 
 
 daemon_start
 machine m --vsock "path=$socket,cid=7" && ok "a machine with a vsock starts" || { not_ok "a machine with a vsock starts"; exit; }
 wait_for 120 answered m 1
 check "its driver loads" ask m "load-modules vsock"
-ask m "vsock echo 1000 2>/dev/null & sleep 1" >/dev/null
+ask m "(vsock echo 1000 &) 2>/dev/null" >/dev/null
+check "a program of the guest listens" wait_for 60 peer echo "$socket" 1000 "$work/small"
 
 check "the host connects, $mib MiB come back" peer echo "$socket" 1000 "$data"
 check "$many connections at once" peer echo "$socket" 1000 "$work/small" "$many"

@@ -26,7 +26,7 @@ import threading
 
 def connect(path, port):
     peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    peer.settimeout(120)
+    peer.settimeout(400)
     peer.connect(path)
     peer.sendall(b"CONNECT %d\n" % port)
     line = b""
@@ -254,7 +254,7 @@ def command_trees(folder):
 def command_builtin(path, *words):
     """libshared/agent/protocol.h: HELLO, START, until ENDED."""
     peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    peer.settimeout(120)
+    peer.settimeout(400)
     peer.connect(path)
     text = b"".join(word.encode() + b"\0" for word in words) + b"\0"
     for kind, body in ((1, struct.pack("<II16sQQ", 0x47415650, 1, os.urandom(16), 0, 0)),
@@ -312,7 +312,7 @@ def command_serve(path):
 
 def command_greet(path, text):
     peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    peer.settimeout(60)
+    peer.settimeout(400)
     peer.connect(path)
     peer.sendall(os.fsencode(text))
     try:
