@@ -19,7 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define ANSWER_MS 20000
+#define ANSWER_MS 60000
 
 static char directory[64], cache_directory[80], program[PATH_MAX];
 static int journal_fd, leash[2];
