@@ -39,7 +39,7 @@ static void device_port_close(struct device_port *port)
     descriptor_close(&port->memory);
 }
 
-void device_descriptors_close(struct device_descriptors *descriptors)
+static void device_descriptors_close(struct device_descriptors *descriptors)
 {
     descriptor_close(&descriptors->state);
     descriptor_close(&descriptors->reply);

@@ -261,7 +261,6 @@ struct device {
 };
 
 void device_descriptors_clear(struct device_descriptors *descriptors); /* all -1 */
-void device_descriptors_close(struct device_descriptors *descriptors);
 
 /* Build the device. Takes the descriptors, also on failure. NULL with *err set. */
 struct device *device_create(const struct device_model *model,

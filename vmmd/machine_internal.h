@@ -97,11 +97,6 @@ bool machine_step_panicked(struct machine *machine);
 /* A start: it has not panicked yet. */
 void machine_forget_panics(struct machine *machine);
 
-/* Have the guest begin anew. */
-void machine_reset(struct machine *machine);
-/* Hold the guest where it is; a start lets it go on. */
-void machine_hold(struct machine *machine);
-
 /* Callbacks of its children. */
 extern const struct child_callbacks machine_vcpu_callbacks;
 extern const struct child_callbacks machine_device_callbacks;

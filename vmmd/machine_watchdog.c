@@ -13,7 +13,8 @@ static const char *const done[] = {
     [WATCHDOG_REPORT] = "the guest goes on",
 };
 
-void machine_reset(struct machine *machine)
+/* Have the guest begin anew. */
+static void machine_reset(struct machine *machine)
 {
     Polyvisor__VcpuRequest request = POLYVISOR__VCPU_REQUEST__INIT;
     Polyvisor__VcpuReset reset = POLYVISOR__VCPU_RESET__INIT;
@@ -38,7 +39,8 @@ static void machine_held(struct child *child, const struct error *err,
     }
 }
 
-void machine_hold(struct machine *machine)
+/* Hold the guest where it is; a start lets it go on. */
+static void machine_hold(struct machine *machine)
 {
     Polyvisor__VcpuRequest request = POLYVISOR__VCPU_REQUEST__INIT;
     Polyvisor__VcpuPause pause = POLYVISOR__VCPU_PAUSE__INIT;

@@ -98,8 +98,5 @@ fs_operation op_setxattr, op_getxattr, op_listxattr, op_removexattr;
  * any case, or -1. 0 or -ENFILE. */
 int fs_tell(struct fs *fs, uint64_t parent, const char *name, int fd, const struct statx *status,
             struct fuse_entry_out *entry);
-/* Look `name` up in a directory and count it as told to the guest. 0 or negative errno. */
-int fs_enter(struct fs *fs, uint64_t parent, int directory, const char *name,
-             struct fuse_entry_out *entry);
 
 #endif

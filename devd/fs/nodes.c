@@ -43,7 +43,7 @@ _Static_assert(SHARE_ROOT == FUSE_ROOT_ID, "the root's number is fixed by the pr
 
 /* ---- Numbers ---- */
 
-uint64_t node_number(const struct fs *fs, uint32_t index)
+static uint64_t node_number(const struct fs *fs, uint32_t index)
 {
     return index == SHARE_ROOT ? ROOT_NUMBER
                                : (uint64_t)fs->state->nodes[index].generation << 32 | index;

@@ -35,7 +35,6 @@ void nodes_clear(struct fs *fs);
 
 /* The index of that number, or 0. */
 uint32_t node_index(const struct fs *fs, uint64_t number);
-uint64_t node_number(const struct fs *fs, uint32_t index);
 /* Whether the node of that index is still the one of that generation. */
 bool node_is(const struct fs *fs, uint32_t index, uint32_t generation);
 uint32_t node_find(const struct fs *fs, const struct share_identity *identity);

@@ -31,8 +31,9 @@ int fs_tell(struct fs *fs, uint64_t parent, const char *name, int fd, const stru
     return 0;
 }
 
-int fs_enter(struct fs *fs, uint64_t parent, int directory, const char *name,
-             struct fuse_entry_out *entry)
+/* Look `name` up in a directory and count it as told to the guest. 0 or negative errno. */
+static int fs_enter(struct fs *fs, uint64_t parent, int directory, const char *name,
+                    struct fuse_entry_out *entry)
 {
     struct statx status;
     int fd = fs_open_name(directory, name);

@@ -22,15 +22,16 @@
 #define NOWHERE "/polyvisor-nowhere"
 #define NOTHING NOWHERE "/nothing"
 
-bool sandbox_confines(void)
-{
-    return !sandbox_unconfined() && !SANDBOX_SANITIZED;
-}
-
-bool sandbox_unconfined(void)
+/* Whether the environment asks for no confinement at all. */
+static bool sandbox_unconfined(void)
 {
     const char *text = getenv("POLYVISOR_UNCONFINED");
     return text && strcmp(text, "1") == 0;
+}
+
+bool sandbox_confines(void)
+{
+    return !sandbox_unconfined() && !SANDBOX_SANITIZED;
 }
 
 static int failed(struct error *err, const char *what)

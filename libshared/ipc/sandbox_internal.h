@@ -22,7 +22,4 @@ int sandbox_restrict_paths(const struct sandbox_isolation *isolation);
  * is sealed closes its sockets, too. 0, or -1 with errno set. */
 int sandbox_pretend_unlinked(void);
 
-/* Whether the environment asks for no confinement at all. */
-bool sandbox_unconfined(void);
-
 #endif

@@ -155,6 +155,9 @@ static void csr_write_frm(struct riscv64_cpu *cpu, unsigned number, uint64_t val
 }
 
 /* --- counters ------------------------------------------------------------------------------- */
+
+/* As software reads it. Called inside a helper: cpu->retired counts the instructions before the
+ * current one. */
 static uint64_t counter(const struct riscv64_cpu *cpu, uint64_t offset, uint64_t inhibit)
 {
     return cpu->csr.mcountinhibit & inhibit ? offset : cpu->cpu.retired + offset;
@@ -167,15 +170,10 @@ static uint64_t counter_offset(const struct riscv64_cpu *cpu, uint64_t value, ui
     return cpu->csr.mcountinhibit & inhibit ? value : value - (cpu->cpu.retired + 1);
 }
 
-uint64_t riscv64_cycle(const struct riscv64_cpu *cpu)
-{
-    return counter(cpu, cpu->csr.cycle_offset, COUNTER_CYCLE);
-}
-
 static uint64_t csr_read_cycle(struct riscv64_cpu *cpu, unsigned number)
 {
     (void)number;
-    return riscv64_cycle(cpu);
+    return counter(cpu, cpu->csr.cycle_offset, COUNTER_CYCLE);
 }
 
 static uint64_t csr_read_instret(struct riscv64_cpu *cpu, unsigned number)

@@ -21,8 +21,4 @@ bool riscv64_csr_execute(struct riscv64_cpu *cpu, uint32_t word, uint64_t source
 /* mstatus.FS = dirty, and SD with it. */
 void riscv64_mark_float_dirty(struct riscv64_cpu *cpu);
 
-/* Counters as software reads them. Called inside a helper: cpu->retired counts the instructions
- * before the current one. */
-uint64_t riscv64_cycle(const struct riscv64_cpu *cpu);
-
 #endif

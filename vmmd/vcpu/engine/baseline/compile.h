@@ -238,7 +238,6 @@ uint32_t compile_guard(struct emitter *e, const uint8_t *execute, const uint8_t 
 uint32_t compile_call_stub(struct emitter *e);
 /* How far the stubs of exits are apart. */
 #define EXIT_STUB_BYTES HOST_EXIT_STUB_BYTES
-void compile_add_retired(struct emitter *e, int32_t count);
 /* Run steps of threaded code; returns the position of their displacement. */
 uint32_t compile_run_steps(const struct compiler *c, struct emitter *e);
 /* Let a jump of published code, whose displacement is at `execute`, lead to `target`. Any CPU may

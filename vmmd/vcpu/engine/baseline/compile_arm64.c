@@ -201,13 +201,6 @@ void compile_group_failure(struct compiler *c, unsigned base, int32_t first, int
     compile_jump_noted(c, SHARED_GROUP, c->steps[c->index]);
 }
 
-void compile_add_retired(struct emitter *e, int32_t count)
-{
-    emit_load64(e, HOST_X17, CPU_FIELD(retired));
-    emit_arithmetic_constant(e, true, HOST_ADD, HOST_X17, HOST_X17, count);
-    emit_store(e, 3, CPU_FIELD(retired), HOST_X17);
-}
-
 void compile_flush_count(struct emitter *e)
 {
     emit_load64(e, HOST_X17, CPU_FIELD(retired));

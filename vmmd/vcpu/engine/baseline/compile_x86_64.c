@@ -184,11 +184,6 @@ void compile_group_failure(struct compiler *c, unsigned base, int32_t first, int
     compile_jump_noted(c, SHARED_GROUP, c->steps[c->index]);
 }
 
-void compile_add_retired(struct emitter *e, int32_t count)
-{
-    emit_arithmetic_memory_constant(e, true, HOST_ADD, CPU_FIELD(retired), count);
-}
-
 void compile_flush_count(struct emitter *e)
 {
     emit_arithmetic_store(e, true, HOST_ADD, CPU_FIELD(retired), REG_LOOP_COUNT);

@@ -254,17 +254,6 @@ void emit_test(struct emitter *e, bool wide, unsigned a, unsigned b)
     encode_register(e, (struct form){.opcode = 0x85, .wide = wide}, b, a);
 }
 
-void emit_test_constant(struct emitter *e, unsigned a, uint32_t value)
-{
-    if (value < 0x80) {
-        encode_register(e, (struct form){.opcode = 0xf6, .byte_registers = true}, 0, a);
-        emit_byte(e, (uint8_t)value);
-    } else {
-        encode_register(e, (struct form){.opcode = 0xf7}, 0, a);
-        emit_u32(e, value);
-    }
-}
-
 void emit_unary(struct emitter *e, bool wide, enum host_unary operation, unsigned reg)
 {
     encode_register(e, (struct form){.opcode = 0xf7, .wide = wide}, operation, reg);
@@ -340,12 +329,6 @@ void emit_rotate_right_to(struct emitter *e, unsigned to, unsigned from, unsigne
     encode_vex(e, (struct form){.prefix = 0xf2, .map = MAP_0F3A, .opcode = 0xf0, .wide = true}, to,
                0, from);
     emit_byte(e, (uint8_t)count);
-}
-
-void emit_and_not(struct emitter *e, unsigned to, unsigned inverted, unsigned other)
-{
-    encode_vex(e, (struct form){.map = MAP_0F38, .opcode = 0xf2, .wide = true}, to, inverted,
-               other);
 }
 
 /* --- atomics -------------------------------------------------------------------------------- */
@@ -432,11 +415,6 @@ void emit_land(struct emitter *e, uint32_t at)
 void emit_jump_memory(struct emitter *e, struct host_memory to)
 {
     encode_memory(e, (struct form){.opcode = 0xff}, 4, to);
-}
-
-void emit_jump_register(struct emitter *e, unsigned to)
-{
-    encode_register(e, (struct form){.opcode = 0xff}, 4, to);
 }
 
 void emit_call_register(struct emitter *e, unsigned to)

@@ -100,7 +100,6 @@ void emit_arithmetic_store(struct emitter *e, bool wide, enum host_arithmetic op
 void emit_arithmetic_memory_constant(struct emitter *e, bool wide, enum host_arithmetic operation,
                                      struct host_memory to, int32_t value);
 void emit_test(struct emitter *e, bool wide, unsigned a, unsigned b);
-void emit_test_constant(struct emitter *e, unsigned a, uint32_t value);
 void emit_unary(struct emitter *e, bool wide, enum host_unary operation, unsigned reg);
 void emit_multiply(struct emitter *e, bool wide, unsigned to, unsigned from); /* IMUL */
 void emit_multiply_constant(struct emitter *e, bool wide, unsigned to, unsigned from,
@@ -120,7 +119,6 @@ void emit_count(struct emitter *e, bool wide, enum host_count operation, unsigne
 void emit_shift_by(struct emitter *e, bool wide, enum host_shift operation, unsigned to,
                    unsigned from, unsigned count);
 void emit_rotate_right_to(struct emitter *e, unsigned to, unsigned from, unsigned count); /* RORX */
-void emit_and_not(struct emitter *e, unsigned to, unsigned inverted, unsigned other);
 
 /* Atomic on memory. Sizes 2 and 3 (log2). */
 void emit_exchange(struct emitter *e, unsigned size_log2, struct host_memory memory, unsigned reg);
@@ -144,7 +142,6 @@ void emit_land_at(struct emitter *e, uint32_t at, uint32_t target);
  * bytes from it. */
 void emit_displace(uint8_t *field, int32_t distance);
 void emit_jump_memory(struct emitter *e, struct host_memory to);
-void emit_jump_register(struct emitter *e, unsigned to);
 void emit_call_register(struct emitter *e, unsigned to);
 void emit_return(struct emitter *e);
 /* LEA of something elsewhere; returns the position of its displacement. */
