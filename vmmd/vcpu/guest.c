@@ -404,6 +404,8 @@ int guest_detach(struct guest *guest, const char *id, bool force, struct error *
     X(regions)                                                                                     \
     X(region_bytes)                                                                                \
     X(regions_installed)                                                                           \
+    X(region_guest_bytes)                                                                          \
+    X(region_install_ns)                                                                           \
     X(regions_dropped)                                                                             \
     X(regions_stale)                                                                               \
     X(regions_refused)                                                                             \

@@ -35,9 +35,11 @@
 
 /* And of the optimised tier as a whole. */
 #define REGION_COUNTERS(X)                                                                         \
-    X(regions)           /* in use */                                                              \
-    X(region_bytes)      /* of their code */                                                       \
-    X(regions_installed) /* since the start */                                                     \
+    X(regions)            /* in use */                                                             \
+    X(region_bytes)       /* of their code */                                                      \
+    X(regions_installed)  /* since the start */                                                    \
+    X(region_guest_bytes) /* of these */                                                           \
+    X(region_install_ns)  /* processor time for all that came, also what was not right */          \
     X(regions_dropped)                                                                             \
     X(regions_stale)   /* came too late: the guest's code had changed */                           \
     X(regions_refused) /* were not sound, or there was no room, or cannot be compiled */

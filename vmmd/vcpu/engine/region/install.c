@@ -11,6 +11,7 @@
 #include "vmmd/vcpu/engine/region/profile.h"
 #include "vmmd/vcpu/engine/watch.h"
 #include <string.h>
+#include <time.h>
 
 /* Where the region lies in this guest. */
 struct location {
@@ -209,9 +210,10 @@ static enum region_install place(struct engine *engine, struct installed_region 
 }
 
 static void note_installed(struct engine *engine, const struct installed_region *installed,
-                           const struct location *location)
+                           const struct region *region, const struct location *location)
 {
     engine_count(engine->region_counts.regions_installed);
+    engine_count_by(engine->region_counts.region_guest_bytes, region->byte_count);
     if (location->hot_ns) {
         duration_count(&engine->profile->waits, clock_monotonic_ns() - location->hot_ns);
     }
@@ -251,9 +253,17 @@ static enum region_install refuse(struct engine *engine, uint64_t id)
     return REGION_REFUSED;
 }
 
+/* What others take of the processor is not the installation's. */
+static uint64_t thread_ns(void)
+{
+    struct timespec time = {0};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    return (uint64_t)time.tv_sec * UINT64_C(1000000000) + (uint64_t)time.tv_nsec;
+}
+
 static enum region_install install(struct engine *engine, uint64_t id, uint64_t fingerprint,
                                    bool other, struct installed_region *installed,
-                                   const struct region *region)
+                                   const struct region *region, uint64_t begin)
 {
     struct profile *profile = engine->profile;
     struct location location;
@@ -267,11 +277,12 @@ static enum region_install install(struct engine *engine, uint64_t id, uint64_t 
     settle_origin(engine, &origin, result);
     pthread_mutex_unlock(&profile->lock);
     if (result == REGION_INSTALLED) {
-        note_installed(engine, installed, &location);
+        note_installed(engine, installed, region, &location);
     } else {
         region_free(engine, installed); /* nobody has seen it */
         engine_count_by(engine->region_counts.regions_stale, result == REGION_STALE);
     }
+    engine_count_by(engine->region_counts.region_install_ns, thread_ns() - begin);
     watch_release(engine);
     return result;
 }
@@ -281,6 +292,7 @@ static enum region_install check_and_install(struct engine *engine, uint64_t id,
                                              const struct region *region, const uint8_t *bytes,
                                              size_t size, struct error *err)
 {
+    const uint64_t begin = thread_ns();
     struct blob blob;
     if (!engine->profile) {
         error_set(err, ERROR_UNSUPPORTED, 0, "this engine has no optimised tier");
@@ -290,7 +302,7 @@ static enum region_install check_and_install(struct engine *engine, uint64_t id,
     if (is_sound(engine, region, bytes, size, &blob, err)) {
         installed = region_allocate(engine, region, &blob, err);
     }
-    return installed ? install(engine, id, fingerprint, other, installed, region)
+    return installed ? install(engine, id, fingerprint, other, installed, region, begin)
                      : refuse(engine, other ? 0 : id);
 }
 
