@@ -24,6 +24,7 @@ static const struct option_spec options[] = {
 };
 
 struct creation {
+    const struct invocation *invocation;
     struct create_settings *settings;
     const char *name;
     struct machine_folder folder;
@@ -73,6 +74,9 @@ static int prepare_image(struct creation *creation, struct error *err)
                                        creation->name, &settings->machine, creation->append,
                                        &properties, err);
     }
+    if (status == 0) {
+        machine_image_warn_seed(&settings->image, &properties, creation->invocation->globals);
+    }
     return status == 0 && settings->image.image != NULL
                ? machine_image_add_vsock(creation->folder.path, &settings->machine, err)
                : status;
@@ -94,7 +98,8 @@ static int ask(const struct invocation *invocation, const struct creation *creat
 
 static int run(const struct invocation *invocation, struct error *err)
 {
-    struct creation creation = {.settings = invocation->settings,
+    struct creation creation = {.invocation = invocation,
+                                .settings = invocation->settings,
                                 .name = invocation->positionals[0]};
     struct error ignored;
     int status = prepare_image(&creation, err);

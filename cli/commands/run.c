@@ -465,10 +465,14 @@ static int prepare_image(struct run *run, struct error *err)
     if (image->image != NULL || image->cloud_init.user_data != NULL) {
         status = scratch_open(&run->scratch, err);
     }
-    return status == 0
-               ? machine_image_prepare(image, MACHINE_IMAGE_OVERLAY, run->scratch.path, run->name,
-                                       &settings->machine, run->append, &run->properties, err)
-               : status;
+    if (status == 0) {
+        status = machine_image_prepare(image, MACHINE_IMAGE_OVERLAY, run->scratch.path, run->name,
+                                       &settings->machine, run->append, &run->properties, err);
+    }
+    if (status == 0) {
+        machine_image_warn_seed(image, &run->properties, run->invocation->globals);
+    }
+    return status;
 }
 
 static int run(const struct invocation *invocation, struct error *err)

@@ -2,6 +2,7 @@
 
 #include "cli/image/scratch.h"
 #include "cli/image/store.h"
+#include "cli/output.h"
 #include "libshared/disk/image_lock.h"
 #include "libshared/qcow2/qcow2.h"
 #include "libshared/vsock/setting.h"
@@ -367,6 +368,30 @@ int machine_image_prepare(const struct machine_image *image, enum machine_image_
         status = add_seed(&work, name, err);
     }
     return status;
+}
+
+void machine_image_warn_seed(const struct machine_image *image,
+                             const struct image_properties *properties,
+                             const struct globals *globals)
+{
+    static const char package[] = "cloud-init";
+    const char *at = properties->packages;
+
+    if (image->cloud_init.user_data == NULL || strcmp(properties->distribution, "debian") != 0) {
+        return;
+    }
+    while ((at = strstr(at, package)) != NULL) {
+        const char *end = at + sizeof(package) - 1;
+        if ((at == properties->packages || at[-1] == ' ') && (*end == ' ' || *end == '\0')) {
+            return;
+        }
+        at = end;
+    }
+    output_warning(globals,
+                   "the image was built without cloud-init, so nobody reads '%s', unless a "
+                   "script of yours installed it: 'vmctl image build --packages "
+                   "cloud-init' has it",
+                   image->cloud_init.user_data);
 }
 
 int machine_image_add_vsock(const char *folder, struct machine_settings *machine, struct error *err)

@@ -6,6 +6,7 @@
 #ifndef POLYVISOR_CLI_IMAGE_MACHINE_IMAGE_H
 #define POLYVISOR_CLI_IMAGE_MACHINE_IMAGE_H
 
+#include "cli/command.h"
 #include "cli/image/image_file.h"
 #include "cli/image/seed.h"
 #include "cli/machine_options.h"
@@ -36,7 +37,7 @@ struct machine_image {
         .name = "cloud-init", .type = &option_cloud_init,                                          \
         .argument = "USER-DATA[,meta-data=FILE][,network-config=FILE]",                            \
         .summary = "add a disk from which cloud-init takes these files (its NoCloud data "         \
-                   "source)",                                                                      \
+                   "source); an image has cloud-init if it was built with --packages cloud-init",  \
         .offset = offsetof(settings, member.cloud_init)                                            \
     }
 
@@ -63,6 +64,11 @@ int machine_image_prepare(const struct machine_image *image, enum machine_image_
                           const char *folder, const char *name, struct machine_settings *machine,
                           char append[MACHINE_IMAGE_APPEND_MAX],
                           struct image_properties *properties, struct error *err);
+
+/* Tell who wants cloud-init of an image of Debian that was built without. */
+void machine_image_warn_seed(const struct machine_image *image,
+                             const struct image_properties *properties,
+                             const struct globals *globals);
 
 /* Give the machine a vsock at `folder`/vsock unless it has one. -ERROR_CONFIG when the path is too
  * long for a socket. */

@@ -11,6 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define MIME_HEAD 4096u
+
 /* ---- The option ---- */
 
 static void release(void *target)
@@ -69,6 +71,80 @@ static int parse(const struct option_spec *option, const char *value, void *targ
 
 const struct option_type option_cloud_init = {
     .takes_value = true, .completion = OPTION_COMPLETE_FILE, .parse = parse, .release = release};
+
+/* ---- What cloud-init makes nothing of ---- */
+
+/* It tells what user-data are by how they begin; what begins in no such way it passes over without
+ * a word that anybody sees. */
+static bool begins_as_user_data(const char *bytes, size_t size)
+{
+    static const char *const beginnings[] = {
+        "#cloud-config", "#!",           "#include", "#cloud-boothook",
+        "#part-handler", "## template:", "\x1f\x8b"};
+    static const char mime[] = "mime-version:"; /* anywhere in what may be its head */
+
+    while (size > 0 && strchr(" \t\r\n", *bytes) != NULL) {
+        bytes++;
+        size--;
+    }
+    for (size_t i = 0; i < sizeof(beginnings) / sizeof(beginnings[0]); i++) {
+        size_t length = strlen(beginnings[i]);
+        if (size >= length && strncasecmp(bytes, beginnings[i], length) == 0) {
+            return true;
+        }
+    }
+    for (size_t at = 0; at < MIME_HEAD && at + sizeof(mime) - 1 <= size; at++) {
+        if (strncasecmp(bytes + at, mime, sizeof(mime) - 1) == 0) {
+            return true;
+        }
+    }
+    return size == 0;
+}
+
+/* The number of the first line of YAML that a tab indents, which it must not; 0: none. */
+static unsigned line_with_tab(const char *bytes, size_t size)
+{
+    unsigned number = 1;
+
+    for (size_t at = 0; at < size; number++) {
+        const char *end = memchr(bytes + at, '\n', size - at);
+        size_t length = (end != NULL ? (size_t)(end - bytes) : size) - at;
+        size_t white = 0;
+
+        while (white < length && strchr(" \t\r", bytes[at + white]) != NULL) {
+            white++;
+        }
+        if (length > 0 && bytes[at] == '\t' && white < length && bytes[at + white] != '#') {
+            return number;
+        }
+        at += length + 1;
+    }
+    return 0;
+}
+
+static int check_text(const char *name, const char *path, const char *bytes, size_t size,
+                      struct error *err)
+{
+    bool user_data = strcmp(name, "user-data") == 0;
+
+    if (user_data && !begins_as_user_data(bytes, size)) {
+        error_set(
+            err, ERROR_CONFIG, 0,
+            "cloud-init would take '%.200s' for nothing: its first line does not say what it is",
+            path);
+        error_hint(err, "begin it with the line #cloud-config, or with #! and a program");
+        return -ERROR_CONFIG;
+    }
+    bool yaml = !user_data || (size > 13 && strncasecmp(bytes, "#cloud-config", 13) == 0);
+    unsigned line = yaml ? line_with_tab(bytes, size) : 0;
+    if (line != 0) {
+        error_set(err, ERROR_CONFIG, 0, "line %u of '%.200s' begins with a tab, which YAML forbids",
+                  line, path);
+        error_hint(err, "indent with spaces");
+        return -ERROR_CONFIG;
+    }
+    return 0;
+}
 
 /* ---- The disk ---- */
 
@@ -138,7 +214,8 @@ static int add_path(struct archive *archive, const char *name, const char *path,
     if (bytes == NULL) {
         return err != NULL ? -(int)err->code : -ERROR_IO;
     }
-    int status = add_file(archive, name, bytes, size, err);
+    int status = check_text(name, path, bytes, size, err);
+    status = status == 0 ? add_file(archive, name, bytes, size, err) : status;
     free(bytes);
     return status;
 }

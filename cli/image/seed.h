@@ -4,6 +4,9 @@
  * network-config.
  *
  *   --cloud-init USER-DATA[,meta-data=FILE][,network-config=FILE]
+ *
+ * What cloud-init would not even complain of is refused here: user-data of no kind that it knows,
+ * and YAML that is indented with tabs.
  */
 #ifndef POLYVISOR_CLI_IMAGE_SEED_H
 #define POLYVISOR_CLI_IMAGE_SEED_H

@@ -329,6 +329,47 @@ START_TEST(test_seed_disk)
 }
 END_TEST
 
+START_TEST(test_seed_of_nothing)
+{
+    static const struct {
+        const char *user_data;
+        bool fine;
+    } cases[] = {
+        {"#cloud-config\nhostname: x\n", true},
+        {"\n  #Cloud-Config\na: |\n  \tb\n\t\n\t# c\n", true},
+        {"#!/bin/sh\n\techo\n", true},
+        {"", true},
+        {"Subject: x\nMIME-Version: 1.0\n", true},
+        {"\x1f\x8b\x08", true},
+        {"## template: jinja\n#cloud-config\n", true},
+        {"hostname: x\n", false},
+        {"# cloud-config\n", false},
+        {"#cloud-confi", false},
+        {"#cloud-config\nusers:\n\t- x\n", false},
+        {"#cloud-config\n\tx", false},
+    };
+    char user_data[256], network_config[256];
+    struct seed_setting setting = {.user_data = user_data};
+    struct error err;
+
+    snprintf(user_data, sizeof(user_data), "%s", in_folder("u"));
+    snprintf(network_config, sizeof(network_config), "%s", in_folder("n"));
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        write_text(setting.user_data, cases[i].user_data);
+        ck_assert_msg(seed_make(&setting, "web", in_folder("seed"), &err) ==
+                          (cases[i].fine ? 0 : -ERROR_CONFIG),
+                      "%s", cases[i].user_data);
+        ck_assert_int_eq(access(in_folder("seed"), F_OK) == 0, cases[i].fine);
+        unlink(in_folder("seed"));
+    }
+    write_text(setting.user_data, "#!/bin/sh\n");
+    setting.network_config = network_config;
+    write_text(setting.network_config, "version: 2\nethernets:\n\teth0: {}\n");
+    ck_assert_int_eq(seed_make(&setting, "web", in_folder("seed"), &err), -ERROR_CONFIG);
+    ck_assert_ptr_nonnull(strstr(err.message, "line 3 "));
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("image_settings");
@@ -344,6 +385,7 @@ int main(void)
     tcase_add_test(tcase, test_copy_keeps_holes);
     tcase_add_test(tcase, test_seed_setting);
     tcase_add_test(tcase, test_seed_disk);
+    tcase_add_test(tcase, test_seed_of_nothing);
     suite_add_tcase(suite, tcase);
     return suite_run(suite);
 }
