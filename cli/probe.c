@@ -132,7 +132,12 @@ static int foreign(const char *directory, const char *name, struct error *err)
     return -ERROR_PROTOCOL;
 }
 
-/* Exchange greetings before the deadline. 0 or a negative code. */
+/* Not the end of a conversation, but of none. A vmmd that had no processor for a second hangs up on
+ * whom it has not heard by then; another program hangs up each time. */
+#define HUNG_UP  1
+#define RETRY_MS 100
+
+/* Exchange greetings before the deadline. 0, HUNG_UP or a negative code. */
 static int greet(int fd, int own, int peer, uint64_t deadline_ns, int interrupt_fd,
                  const char *directory, const char *name, struct error *err)
 {
@@ -142,7 +147,7 @@ static int greet(int fd, int own, int peer, uint64_t deadline_ns, int interrupt_
     make_greeting(mine, own);
     make_greeting(wanted, peer);
     if (send(fd, mine, sizeof(mine), MSG_NOSIGNAL) != (ssize_t)sizeof(mine)) {
-        return foreign(directory, name, err);
+        return HUNG_UP;
     }
     while (have < sizeof(theirs)) {
         struct pollfd polls[] = {{.fd = fd, .events = POLLIN},
@@ -162,7 +167,7 @@ static int greet(int fd, int own, int peer, uint64_t deadline_ns, int interrupt_
         }
         ssize_t count = ready > 0 ? recv(fd, theirs + have, sizeof(theirs) - have, 0) : 0;
         if (ready > 0 && (count == 0 || (count < 0 && errno != EAGAIN && errno != EINTR))) {
-            return foreign(directory, name, err);
+            return have == 0 ? HUNG_UP : foreign(directory, name, err);
         }
         have += count > 0 ? (size_t)count : 0;
         if (memcmp(theirs, wanted, have) != 0) {
@@ -181,16 +186,27 @@ int probe_open(const char *directory, const char *name, int own, int peer, uint3
     if (status != 0) {
         return status;
     }
-    int fd = connect_socket(directory, name, err);
-    if (fd < 0) {
-        return fd;
-    }
-    status = greet(fd, own, peer, deadline_ns, interrupt_fd, directory, name, err);
-    if (status != 0) {
+    for (;;) {
+        int fd = connect_socket(directory, name, err);
+        if (fd < 0) {
+            return fd;
+        }
+        status = greet(fd, own, peer, deadline_ns, interrupt_fd, directory, name, err);
+        if (status == 0) {
+            return fd;
+        }
         close(fd);
-        return status;
+        if (status < 0) {
+            return status;
+        }
+        if (clock_monotonic_ns() >= deadline_ns) {
+            return foreign(directory, name, err);
+        }
+        struct pollfd interrupted = {.fd = interrupt_fd, .events = POLLIN};
+        if (poll(&interrupted, 1, RETRY_MS) > 0) {
+            return error_set(err, ERROR_CANCELLED, EINTR, "interrupted");
+        }
     }
-    return fd;
 }
 
 bool probe_gone(int probe)

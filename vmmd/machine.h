@@ -26,7 +26,7 @@
 #include <stdint.h>
 #include <sys/queue.h>
 
-#define MACHINE_CONFIGURE_MS 10000 /* a process's answer to its configuration */
+#define MACHINE_CONFIGURE_MS 30000 /* a process's answer to its configuration: bounds a hang */
 #define MACHINE_VCPU_STOP_MS 5000
 #define MACHINE_DEVICE_STOP_MS                                                                     \
     15000 /* its console may take 5 s to drain, its disk some to flush                             \

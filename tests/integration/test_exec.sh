@@ -49,7 +49,9 @@ many=$(head -c 70000 /dev/zero | tr '\0' x)
 gx -n m -- echo "$many" >/dev/null 2>"$work/err"; is "too many words" 126 $?
 
 "$vmctl" exec -n m -- sleep 1000 & client=$!
-started() { gx -n m -- pgrep -f "^sleep $1$" >/dev/null; } # SECONDS
+started() { # SECONDS: the guest sleeps so many
+    gx -n m -- sh -c 'for pid in $(pidof sleep); do tr "\0" " " </proc/$pid/cmdline | grep -qx "sleep $1 *" && exit; done; exit 1' sh "$1"
+}
 wait_for 60 started 1000
 kill -TERM $client
 wait $client; is "a signal is passed on" 143 $?

@@ -7,6 +7,7 @@
 
 #include <check.h>
 #include <errno.h>
+#include <limits.h>
 #include <nanomsg/nn.h>
 #include <nanomsg/pubsub.h>
 #include <nanomsg/reqrep.h>
@@ -46,10 +47,10 @@ static int listen_plainly(int type)
     return fd;
 }
 
-static enum error_code try_open(struct error *err)
+static enum error_code open_within(uint32_t timeout_ms, struct error *err)
 {
     struct client client;
-    int status = client_open(&client, directory, 300, -1, err);
+    int status = client_open(&client, directory, timeout_ms, -1, err);
 
     if (status == 0) {
         client_close(&client);
@@ -59,6 +60,11 @@ static enum error_code try_open(struct error *err)
     ck_assert_str_ne(err->message, "");
     ck_assert_str_ne(err->hint, "");
     return err->code;
+}
+
+static enum error_code try_open(struct error *err)
+{
+    return open_within(300, err);
 }
 
 /* ---- Nobody there ---- */
@@ -141,6 +147,7 @@ struct server {
     const void *greeting; /* sent to each client at once */
     size_t greeting_size;
     bool hang_up;
+    unsigned deaf;     /* hangs up on so many without a word */
     const void *reply; /* to whatever comes after a greeting */
     size_t reply_size;
     int stop[2];
@@ -193,7 +200,8 @@ static void *serve(void *data)
             break;
         }
         int fd = accept(server->listener, NULL, NULL);
-        if (count == 256) {
+        if (count == 256 || server->deaf) {
+            server->deaf -= server->deaf > 0;
             close(fd);
             continue;
         }
@@ -227,7 +235,7 @@ static void server_stop(struct server *server)
 static enum error_code try_server(struct server *server, struct error *err)
 {
     server_start(server);
-    enum error_code code = try_open(err);
+    enum error_code code = open_within(server->greeting_size ? 20000 : 300, err);
     server_stop(server);
     return code;
 }
@@ -259,6 +267,25 @@ START_TEST(hanging_up_is_a_foreign_socket)
     struct error err = {0};
 
     ck_assert_int_eq(try_server(&shy, &err), ERROR_PROTOCOL);
+}
+END_TEST
+
+START_TEST(one_that_was_held_up_is_tried_again)
+{
+    struct server slow = {.greeting = REP_GREETING, .greeting_size = 8, .deaf = 2};
+    struct error err = {0};
+
+    ck_assert_int_eq(try_server(&slow, &err), ERROR_OK);
+}
+END_TEST
+
+START_TEST(one_that_hangs_up_each_time_is_foreign)
+{
+    struct server closed = {.greeting = "", .greeting_size = 0, .deaf = UINT_MAX};
+    struct error err = {0};
+
+    ck_assert_int_eq(try_server(&closed, &err), ERROR_PROTOCOL);
+    ck_assert_ptr_nonnull(strstr(err.message, "not the socket of a vmmd"));
 }
 END_TEST
 
@@ -327,7 +354,7 @@ START_TEST(no_answer_is_a_timeout)
     struct error err = {0};
 
     server_start(&mute);
-    ck_assert_int_eq(ask_version(300, &err), ERROR_TIMEOUT);
+    ck_assert_int_eq(ask_version(2000, &err), ERROR_TIMEOUT);
     ck_assert_str_ne(err.hint, "");
     server_stop(&mute);
 }
@@ -343,7 +370,7 @@ START_TEST(an_oversized_answer_is_no_hang)
     struct error err = {0};
 
     server_start(&huge);
-    enum error_code code = ask_version(500, &err);
+    enum error_code code = ask_version(2000, &err);
     ck_assert_msg(code == ERROR_TIMEOUT || code == ERROR_PROTOCOL || code == ERROR_CONNECT, "%s",
                   error_code_text(code));
     server_stop(&huge);
@@ -528,6 +555,8 @@ int main(void)
     tcase_add_test(tests, garbage_is_a_foreign_socket);
     tcase_add_test(tests, another_protocol_is_a_foreign_socket);
     tcase_add_test(tests, hanging_up_is_a_foreign_socket);
+    tcase_add_test(tests, one_that_was_held_up_is_tried_again);
+    tcase_add_test(tests, one_that_hangs_up_each_time_is_foreign);
     tcase_add_test(tests, silence_is_no_daemon);
     tcase_add_test(tests, a_packet_socket_is_foreign);
     tcase_add_test(tests, a_probe_outlives_what_it_is_sent);
