@@ -101,7 +101,8 @@ int console_watch_panics(struct console *console, void (*panicked)(void *context
 bool console_panic(const struct console *console, char report[PANIC_REPORT_MAX]);
 
 /* The machine ends: take no more input, accept who is already waiting, deliver what is left, close
- * all clients. `drained` is called once, after at most `limit_ms`, perhaps before this returns. */
+ * all clients. `drained` is called once, perhaps before this returns, and when for `limit_ms` none
+ * of them has read anything: who reads slowly gets it all. */
 void console_drain(struct console *console, unsigned limit_ms, void (*drained)(void *context),
                    void *context);
 

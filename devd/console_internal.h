@@ -38,6 +38,8 @@ struct console {
     struct event *retry;         /* accepting, after the host had no descriptor */
     struct event *flush;         /* activated by console_write */
     struct event *limit;         /* of a drain */
+    unsigned limit_ms;           /* of a drain in which nobody reads anything */
+    uint64_t owed;               /* when that began */
     struct event *patience;      /* for those that are awaited */
     struct console_client *clients[CONSOLE_CLIENTS_MAX];
     bool awaited[CONSOLE_CLIENTS_MAX]; /* seats of an earlier process's clients, not back yet */

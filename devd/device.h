@@ -226,7 +226,7 @@ struct device_settings {
     bool restart; /* the shared state holds an earlier life: go on from there */
 };
 
-#define DEVICE_STOP_MS 5000 /* the longest a stop waits for console clients */
+#define DEVICE_STOP_MS 5000 /* a stop waits so long for console clients that read nothing */
 
 struct device {
     const struct device_model *model;

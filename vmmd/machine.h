@@ -28,12 +28,12 @@
 
 #define MACHINE_CONFIGURE_MS 30000 /* a process's answer to its configuration: bounds a hang */
 #define MACHINE_VCPU_STOP_MS 5000
-#define MACHINE_DEVICE_STOP_MS                                                                     \
-    15000 /* its console may take 5 s to drain, its disk some to flush                             \
-           */
-#define MACHINE_DIRECTORY_MAX 192
-#define PANIC_TEXT_MAX        128
-#define MACHINE_PROCESSES_MAX (2 + DEVICES_MAX)
+/* Its disk may have much to flush; its console waits 5 s for who reads nothing, and longer for who
+ * reads slowly. One that hangs is found by its heartbeat. */
+#define MACHINE_DEVICE_STOP_MS 60000
+#define MACHINE_DIRECTORY_MAX  192
+#define PANIC_TEXT_MAX         128
+#define MACHINE_PROCESSES_MAX  (2 + DEVICES_MAX)
 
 /* What machines need of the supervisor they live in. */
 struct machine_host {

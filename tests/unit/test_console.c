@@ -382,6 +382,29 @@ START_TEST(drain_gives_up_on_a_stuck_client)
 }
 END_TEST
 
+/* Who reads all the time gets all, however long it takes. */
+START_TEST(drain_waits_for_a_slow_client)
+{
+    int slow = host_attach(&host, CONSOLE_LOSSLESS);
+    uint8_t *got = malloc(CONSOLE_BACKLOG);
+    unsigned drained = 0;
+
+    host_turn(&host);
+    ck_assert_uint_eq(console_write(console, pattern, CONSOLE_BACKLOG), CONSOLE_BACKLOG);
+    console_drain(console, 3000, note, &drained);
+    for (size_t at = 0; at < CONSOLE_BACKLOG; at += CONSOLE_BACKLOG / 4) {
+        sleep(1); /* together longer than the limit */
+        receive_all(slow, got + at, CONSOLE_BACKLOG / 4);
+    }
+    ck_assert_mem_eq(got, pattern, CONSOLE_BACKLOG);
+    while (!drained) {
+        event_base_loop(host.base, EVLOOP_ONCE);
+    }
+    free(got);
+    close(slow);
+}
+END_TEST
+
 START_TEST(drain_without_clients_is_immediate)
 {
     unsigned drained = 0;
@@ -450,6 +473,7 @@ int main(void)
     tcase_add_test(tests, flooding_clients_do_not_hold_up);
     tcase_add_test(tests, drain_delivers_what_is_left);
     tcase_add_test(tests, drain_gives_up_on_a_stuck_client);
+    tcase_add_test(tests, drain_waits_for_a_slow_client);
     tcase_add_test(tests, drain_without_clients_is_immediate);
     suite_add_tcase(suite, tests);
     return suite_run(suite);
