@@ -11,6 +11,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* Files are looked at for others' entries so often at most: there may be many. */
+#define LOOK_PAUSE_NS UINT64_C(1000000000)
+
 /* One entry of our identity, as far as we know. */
 struct known {
     uint64_t fingerprint;
@@ -30,6 +33,8 @@ struct cache {
     size_t count, room;
     uint64_t bytes, allowance; /* of all entries; what may be added before they are counted again */
     unsigned serial;           /* of files being written */
+    uint64_t looked_ns;        /* clock_monotonic_ns: when the files were last looked at */
+    struct timespec changed;   /* the folder's time of change then */
 };
 
 /* ---- what we know ---- */
@@ -122,9 +127,23 @@ static bool note_file(const struct cache_file *file, void *context)
     return true;
 }
 
+static struct timespec folder_changed(const struct cache *cache)
+{
+    struct stat status;
+
+    return fstatat(cache->directory, cache->folder_path, &status, AT_SYMLINK_NOFOLLOW) < 0
+               ? (struct timespec){0}
+               : status.st_mtim;
+}
+
 void cache_refresh(struct cache *cache)
 {
     pthread_mutex_lock(&cache->lock);
+    cache->changed = folder_changed(cache);
+    if ((uint64_t)cache->changed.tv_sec + 2 > clock_realtime_ns() / 1000000000) {
+        cache->changed = (struct timespec){0}; /* more may come under that time */
+    }
+    cache->looked_ns = clock_monotonic_ns();
     cache->count = 0;
     cache_walk(cache->directory, cache->folder_path + sizeof("code/") - 1, note_file, cache);
     if (cache->count) {
@@ -265,6 +284,22 @@ uint8_t *cache_find(struct cache *cache, const struct cache_subject *subject, si
     return keep_blob(&entry, bytes, blob_size);
 }
 
+/* Whether other processes may have added some since: then they are known now. */
+static bool look_again(struct cache *cache)
+{
+    struct timespec changed = folder_changed(cache);
+
+    pthread_mutex_lock(&cache->lock);
+    bool other =
+        changed.tv_sec != cache->changed.tv_sec || changed.tv_nsec != cache->changed.tv_nsec;
+    bool due = other && clock_monotonic_ns() - cache->looked_ns >= LOOK_PAUSE_NS;
+    pthread_mutex_unlock(&cache->lock);
+    if (due) {
+        cache_refresh(cache);
+    }
+    return due;
+}
+
 /* The key of the entry that was used last of those not tried. */
 static bool pick_key(struct cache *cache, uint64_t fingerprint, const struct cache_shapes *tried,
                      struct cache_key *key)
@@ -294,7 +329,8 @@ uint8_t *cache_fetch(struct cache *cache, uint64_t fingerprint, const struct cac
     struct cache_key key;
     uint8_t *bytes;
 
-    while (pick_key(cache, fingerprint, tried, &key)) {
+    while (pick_key(cache, fingerprint, tried, &key) ||
+           (look_again(cache) && pick_key(cache, fingerprint, tried, &key))) {
         if (read_entry(cache, fingerprint, &key, &entry, &bytes)) {
             *region = entry.region;
             *shape = cache_shape(&key);

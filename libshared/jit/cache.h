@@ -23,7 +23,8 @@ void cache_close(struct cache *cache); /* NULL is allowed */
 /* The blob for exactly this region; to be freed. NULL: none. */
 uint8_t *cache_find(struct cache *cache, const struct cache_subject *subject, size_t *blob_size);
 /* The blob of a region whose head looks like that, and the region (without heat) and its shape.
- * There may be several: of those that were not tried, the one used last. NULL: no more of them. */
+ * There may be several: of those that were not tried, the one used last. NULL: no more of them; the
+ * last second's of other processes may be missing. */
 uint8_t *cache_fetch(struct cache *cache, uint64_t fingerprint, const struct cache_shapes *tried,
                      struct region *region, uint64_t *shape, size_t *blob_size);
 /* Keep it. False with *err set: the cache is as it was. */

@@ -411,9 +411,13 @@ START_TEST(others_entries_are_found)
     ck_assert(store(other, IDENTITY, 4, 2));
     ck_assert(find_in(cache, 4, 2));
     ck_assert(store(other, IDENTITY, 5, 3));
-    ck_assert(!fetch(5, NULL, &fill));
     cache_refresh(cache);
     ck_assert(fetch(5, NULL, &fill));
+    ck_assert(store(other, IDENTITY, 6, 4)); /* and without being told, after a while */
+    while (!fetch(6, NULL, &fill)) {
+        usleep(10000);
+    }
+    ck_assert_uint_eq(fill, 4);
     cache_close(other);
 }
 END_TEST
