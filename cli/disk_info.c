@@ -8,7 +8,6 @@
 #include "libshared/qcow2/qcow2.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>

@@ -3,7 +3,6 @@
 #include "cli/help.h"
 
 #include <ctype.h>
-#include <string.h>
 
 /* Text for roff: no character of it may be taken for a request. */
 static void print_text(FILE *file, const char *text)

@@ -15,7 +15,6 @@
 #include "libshared/ipc/fdlist.h"
 #include "libshared/ipc/sandbox.h"
 #include "libshared/nbd/channel.h"
-#include <errno.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>

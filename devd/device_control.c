@@ -5,7 +5,6 @@
 #include "libshared/ipc/error_message.h"
 #include <errno.h>
 #include <nanomsg/pair.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -12,7 +12,6 @@
 #include "libshared/jit/journal.h"
 #include "libshared/jit/region_message.h"
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>

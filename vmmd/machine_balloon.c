@@ -4,7 +4,6 @@
 #include "vmmd/balloon.h"
 #include "vmmd/machine_internal.h"
 #include "vmmd/message.h"
-#include <string.h>
 #include <sys/stat.h>
 
 #define BALLOON_MS 8000 /* the guest is given less to tell its statistics */

@@ -12,7 +12,6 @@
 #include "vmmd/tap.h"
 #include "vmmd/vsock.h"
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <stdio.h>

@@ -21,7 +21,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define PLUG_START_MS 30000 /* until its process is configured, restarts and all */
 /* vcpud answers or dies: by its heartbeat if need be. While somebody holds it (SIGSTOP) nobody

@@ -3,7 +3,6 @@
 #include "vmmd/message.h"
 #include "vmmd/tap.h"
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>

@@ -6,7 +6,6 @@
 #include "cli/output.h"
 #include "cli/signals.h"
 
-#include <errno.h>
 #include <string.h>
 
 struct console_settings {

@@ -7,7 +7,6 @@
 #include "cli/output.h"
 
 #include <limits.h>
-#include <stdio.h>
 #include <string.h>
 
 #define ATTACH_MS 45000u /* what vmmd gives a device's process and vcpud */

@@ -4,8 +4,6 @@
 #include "cli/output.h"
 #include "cli/values.h"
 
-#include <string.h>
-
 static const struct option_spec disk_options[] = {
     {.name = "size",
      .type = &option_size,

@@ -5,7 +5,6 @@
 #include "cli/terminal.h"
 #include <limits.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 /* As other programs that run programs have it: 126 and 127 are the shell's. */

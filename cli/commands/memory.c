@@ -4,8 +4,6 @@
 #include "cli/output.h"
 #include "cli/values.h"
 
-#include <inttypes.h>
-
 static int print_memory(const struct invocation *invocation, uint64_t bytes, struct error *err)
 {
     struct output_table table;

@@ -3,8 +3,6 @@
 #include "cli/image/machine_folder.h"
 #include "cli/output.h"
 
-#include <errno.h>
-
 struct rm_settings {
     bool force, with_disk;
 };

@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #define ZEROES_BYTES (64u << 10)

@@ -9,7 +9,6 @@
 #include "libshared/base/clock.h"
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 

@@ -17,7 +17,6 @@
 #include <linux/virtio_ids.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 

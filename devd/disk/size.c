@@ -1,7 +1,6 @@
 /* The size of a disk: changed on request, and told to the driver. */
 #include "devd/disk/disk.h"
 #include <stddef.h>
-#include <stdio.h>
 #include <string.h>
 
 void blk_take_size(struct device *device)

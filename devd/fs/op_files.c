@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <limits.h>
 #include <linux/falloc.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #define COPY_MAX   (UINT64_C(64) << 20) /* bytes of one copy: bounded time */

@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <stdio.h>
 #include <unistd.h>
 
 int fs_tell(struct fs *fs, uint64_t parent, const char *name, int fd, const struct statx *status,

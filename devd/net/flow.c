@@ -1,7 +1,6 @@
 /* Which flow a frame belongs to: several queues keep the frames of one in order. */
 #include "devd/net/card.h"
 #include <netinet/in.h>
-#include <string.h>
 
 /* Both directions have the same addresses and ports, so their exclusive or is the same. */
 static uint32_t mix(uint32_t sum, const uint8_t *one, const uint8_t *other, unsigned bytes)

@@ -7,7 +7,6 @@
 #include "devd/virtio.h"
 #include <limits.h>
 #include <stddef.h>
-#include <string.h>
 
 /* Buffers of one frame: a driver of small pages uses some 44 for the largest. */
 #define BUFFERS_MAX 128u

@@ -5,7 +5,6 @@
 #include "libshared/base/log.h"
 #include "libshared/base/vectors.h"
 #include <errno.h>
-#include <string.h>
 
 #define FRAMES_A_TURN 256u
 #define HEAD_BYTES    64u /* enough for the addresses and ports of a flow */

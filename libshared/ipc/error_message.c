@@ -1,7 +1,5 @@
 #include "libshared/ipc/error_message.h"
 
-#include <stdio.h>
-
 void error_to_message(struct error *err, Polyvisor__Error *message)
 {
     polyvisor__error__init(message);

@@ -4,7 +4,6 @@
  * kept for the terminator: after a rewind there is always room to end the block.
  */
 #include "libshared/ir/opcode.h"
-#include <string.h>
 
 #define PAGE_SIZE 4096u
 

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 const struct qcow2_header *qcow2_header(const struct qcow2 *image)
 {

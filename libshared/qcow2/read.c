@@ -1,8 +1,6 @@
 /* Reading, waiting: from the image, or through its holes from what lies under it. */
 #include "libshared/qcow2/internal.h"
 
-#include <errno.h>
-
 static int read_backing(struct qcow2 *image, uint64_t offset, uint64_t length,
                         const struct iovec *vectors, unsigned count)
 {

@@ -12,7 +12,6 @@
 #include <linux/virtio_ids.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #define LINE        64u
 #define RESULTS_MAX 256u

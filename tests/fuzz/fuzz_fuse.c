@@ -6,11 +6,9 @@
 #include "devd/fs/fs.h"
 #include "libshared/mem/memory.h"
 #include "tests/fuzz/fuzz_input.h"
-#include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
 #include <signal.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>

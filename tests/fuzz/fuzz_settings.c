@@ -15,7 +15,6 @@
 #include "vmmd/message.h"
 #include "vmmd/network.h"
 #include "vmmd/validate.h"
-#include <unistd.h>
 
 #define TEXT_MAX 4000
 #define WORDS    64

@@ -12,7 +12,6 @@
  *   tool verify IMAGE LOG              every block has at least the version that LOG has
  */
 #include "libshared/disk/images.h"
-#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>

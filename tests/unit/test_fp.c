@@ -7,8 +7,6 @@
 #include <check.h>
 #include <fenv.h>
 #include <math.h>
-#include <stdio.h>
-#include <string.h>
 
 /* A format wide enough to hold exact products of doubles. */
 #if defined(__x86_64__)

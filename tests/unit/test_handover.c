@@ -7,9 +7,7 @@
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <string.h>
 #include <sys/eventfd.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 static int ends[2];

@@ -3,7 +3,6 @@
 #include "tests/unit/jit_sample.h"
 #include "tests/unit/suite.h"
 #include <check.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>

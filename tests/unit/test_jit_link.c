@@ -10,7 +10,6 @@
 #include <check.h>
 #include <nanomsg/pair.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>

@@ -8,7 +8,6 @@
 #include "tests/unit/jit_sample.h"
 #include "tests/unit/suite.h"
 #include <check.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <nanomsg/pair.h>

@@ -2,7 +2,6 @@
 #include "libshared/isa/riscv64/helpers.h"
 #include "test_riscv64.h"
 #include "tests/unit/suite.h"
-#include <stdio.h>
 
 #define DIRTY BLOCK_MODE_FS_DIRTY
 #define NOP   0x00000013u

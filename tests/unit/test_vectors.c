@@ -3,7 +3,6 @@
 #include "tests/unit/suite.h"
 
 #include <check.h>
-#include <stdlib.h>
 #include <string.h>
 
 static char bytes[] = "abcdefghij";

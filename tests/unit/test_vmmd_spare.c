@@ -2,7 +2,6 @@
 #include "tests/unit/suite.h"
 #include "vmmd/spare.h"
 #include <check.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>

@@ -1,6 +1,5 @@
 #include "vmmd/vcpu/cpu_threads.h"
 #include "libshared/base/clock.h"
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 

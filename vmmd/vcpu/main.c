@@ -10,7 +10,6 @@
 #include "libshared/ipc/fdlist.h"
 #include "vmmd/vcpu/confine.h"
 #include "vmmd/vcpu/control.h"
-#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>

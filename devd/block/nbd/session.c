@@ -7,7 +7,6 @@
 #include <libnbd.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #define SECTOR         512u

@@ -9,7 +9,6 @@
 #include "devd/block/qcow2/disk.h"
 #include "libshared/base/log.h"
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -2,7 +2,6 @@
 #include "libshared/isa/riscv64/decode.h"
 #include "libshared/isa/riscv64/helpers.h"
 #include "libshared/isa/riscv64/registers.h"
-#include <string.h>
 
 #define PAGE_SIZE 4096u
 

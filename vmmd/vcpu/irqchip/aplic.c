@@ -1,7 +1,6 @@
 #include "vmmd/vcpu/irqchip/aplic.h"
 #include <pthread.h>
 #include <stdlib.h>
-#include <string.h>
 
 /* Registers (4.5); the arrays have 32 words of one bit a source. */
 #define DOMAINCFG    0x0000u

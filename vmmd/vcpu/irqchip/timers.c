@@ -1,6 +1,5 @@
 #include "vmmd/vcpu/irqchip/timers.h"
 #include "libshared/base/clock.h"
-#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>

@@ -20,7 +20,6 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <string.h>
 
 #define BUS_REGIONS_MAX     256
 #define BUS_BACKGROUNDS_MAX 8

@@ -5,7 +5,6 @@
 #include "libshared/ir/opcode.h"
 #include "vmmd/vcpu/engine/baseline/loops.h"
 #include "vmmd/vcpu/engine/baseline/registers.h"
-#include <string.h>
 
 /* --- what is carried -------------------------------------------------------------------------- */
 

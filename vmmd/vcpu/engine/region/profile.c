@@ -6,7 +6,6 @@
 #include "vmmd/vcpu/engine/watch.h"
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 

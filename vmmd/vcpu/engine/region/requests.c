@@ -3,7 +3,6 @@
 #include "vmmd/vcpu/engine/region/installed.h"
 #include "vmmd/vcpu/engine/region/profile.h"
 #include "vmmd/vcpu/engine/watch.h"
-#include <string.h>
 
 struct ticket *profile_ticket(struct profile *profile, uint64_t id)
 {
