@@ -75,7 +75,8 @@ static void print_bash_values(FILE *file)
     fputs("    esac\n", file);
 }
 
-void completion_print_bash(FILE *file)
+/* The functions that complete words, and the head of the one that bash calls. */
+static void print_bash_head(FILE *file)
 {
     fputs("# bash completion for vmctl; made by 'vmctl help --completion bash'.\n\n"
           "_vmctl_files() {\n"
@@ -101,13 +102,22 @@ void completion_print_bash(FILE *file)
           "        if [ \"$previous\" = path ]; then _vmctl_files -f; return; fi\n"
           "    fi\n",
           file);
-    print_bash_values(file);
+}
+
+static void print_command_names(FILE *file, const char *joint)
+{
+    for (size_t i = 0; commands[i] != NULL; i++) {
+        fprintf(file, "%s%s", i == 0 ? "" : joint, commands[i]->name);
+    }
+}
+
+/* Which command the line has, and its options. */
+static void print_bash_options(FILE *file)
+{
     fputs(
         "    for word in \"${COMP_WORDS[@]:1:COMP_CWORD-1}\"; do\n        case $word in\n        ",
         file);
-    for (size_t i = 0; commands[i] != NULL; i++) {
-        fprintf(file, "%s%s", i == 0 ? "" : "|", commands[i]->name);
-    }
+    print_command_names(file, "|");
     fputs(") command=$word; break ;;\n        esac\n    done\n    case $command in\n", file);
     for (size_t i = 0; commands[i] != NULL; i++) {
         fprintf(file, "    %s) options='", commands[i]->name);
@@ -120,14 +130,18 @@ void completion_print_bash(FILE *file)
     fputs("' ;;\n    esac\n"
           "    case $current in -*)\n"
           "        mapfile -t COMPREPLY < <(compgen -W \"$options\" -- \"$current\")\n"
-          "        return ;;\n    esac\n"
-          "    case $command in\n    '' | help) mapfile -t COMPREPLY < <(compgen -W '",
+          "        return ;;\n    esac\n",
           file);
-    for (size_t i = 0; commands[i] != NULL; i++) {
-        fprintf(file, "%s%s", i == 0 ? "" : " ", commands[i]->name);
-    }
-    fputs("' -- \"$current\") ;;\n    ", file);
+}
+
+/* What is neither an option nor an option's value. */
+static void print_bash_positionals(FILE *file)
+{
     bool first = true;
+
+    fputs("    case $command in\n    '' | help) mapfile -t COMPREPLY < <(compgen -W '", file);
+    print_command_names(file, " ");
+    fputs("' -- \"$current\") ;;\n    ", file);
     for (size_t i = 0; commands[i] != NULL; i++) {
         if (commands[i]->positional == POSITIONAL_MACHINE) {
             fprintf(file, "%s%s", first ? "" : " | ", commands[i]->name);
@@ -146,7 +160,16 @@ void completion_print_bash(FILE *file)
             fputs("' -- \"$current\") ;;\n", file);
         }
     }
-    fputs("    esac\n}\n\ncomplete -F _vmctl vmctl\n", file);
+    fputs("    esac\n", file);
+}
+
+void completion_print_bash(FILE *file)
+{
+    print_bash_head(file);
+    print_bash_values(file);
+    print_bash_options(file);
+    print_bash_positionals(file);
+    fputs("}\n\ncomplete -F _vmctl vmctl\n", file);
 }
 
 /* ---- zsh ---- */

@@ -14,6 +14,7 @@
 #define MACHINE_DISKS_MAX 16
 #define MACHINE_NETS_MAX  8
 #define DISK_QUEUES_MAX   8
+#define NET_ARGUMENT      "user|tap,ifname=NAME|link,path=FILE[,WORD=VALUE...]"
 #define DISK_ARGUMENT     "path=FILE|nbd://HOST[:PORT]/EXPORT[,readonly][,WORD=VALUE...]"
 
 struct disk_setting {                                      /* owns its texts */
@@ -145,10 +146,15 @@ int machine_memory_is_fixed(struct error *err);
          .offset = offsetof(struct machine_settings, disks)},                                      \
         {.name = "net",                                                                            \
          .type = &option_net,                                                                      \
-         .argument = "user[,hostfwd=tcp:ADDR:PORT-:PORT]",                                         \
-         .summary = "add a network interface; hostfwd leads a port of the host to one of the "     \
-                    "guest and may be repeated. bps=N, pps=N and others limit its traffic: see "   \
-                    "'vmctl device --help'",                                                       \
+         .argument = NET_ARGUMENT,                                                                 \
+         .summary =                                                                                \
+             "add a network card; may be given several times. user: the host's network behind a "  \
+             "router of its own; hostfwd=tcp|udp:[ADDR]:PORT-:PORT leads a port of the host to "   \
+             "one of the guest and may be repeated. tap: an interface of the host. link: the "     \
+             "card "                                                                               \
+             "of another machine with the same FILE. mac=ADDRESS, mtu=N, queues=N (pairs: 1), "    \
+             "packed=on|off: whether packed rings are offered. bps=N, pps=N and others limit its " \
+             "traffic: see 'vmctl device --help'",                                                 \
          .offset = offsetof(struct machine_settings, nets)},                                       \
         {.name = "vsock",                                                                          \
          .type = &option_vsock,                                                                    \

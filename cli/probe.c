@@ -62,8 +62,8 @@ static int connect_error(int cause, const char *directory, const char *name, str
         enum error_code code;
         const char *text;
     } reasons[] = {
-        {ENOENT, ERROR_CONNECT, "there is no %s in %s"},
-        {ECONNREFUSED, ERROR_CONNECT, "nobody listens on %s in %s"},
+        {ENOENT, ERROR_CONNECT, "no vmmd runs: there is no %s in %s"},
+        {ECONNREFUSED, ERROR_CONNECT, "no vmmd runs: nobody listens on %s in %s"},
         {EACCES, ERROR_PERMISSION, "no access to %s in %s"},
         {EPROTOTYPE, ERROR_PROTOCOL, "%s in %s belongs to another program"},
         {EAGAIN, ERROR_CONNECT, "%s in %s takes no more connections"},

@@ -165,7 +165,7 @@ static const struct option_spec options[] = {
      .offset = offsetof(struct device_settings, disks)},
     {.name = "net",
      .type = &option_net,
-     .argument = "user[,hostfwd=tcp:ADDR:PORT-:PORT]",
+     .argument = NET_ARGUMENT,
      .summary = "attach: a network card, as for 'vmctl run'",
      .offset = offsetof(struct device_settings, nets)},
     {.name = "vsock",
