@@ -55,12 +55,24 @@ $(BUILD)/bench/region_speed: $(call objects,tests/bench/region_speed.c) $(LIB_JI
 	    -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS)
 
 # How many guest instructions a second the engine runs, without machine and kernel.
-$(BUILD)/bench/interp_speed: LIBS += $(LIBS_VCPU) $(LIBS_JITD)
-$(BUILD)/bench/interp_speed: $(call objects,tests/bench/interp_speed.c tests/lockstep/optimiser.c) \
+$(BUILD)/bench/interp_speed $(BUILD)/bench/workload_speed: LIBS += $(LIBS_VCPU) $(LIBS_JITD)
+$(BUILD)/bench/interp_speed $(BUILD)/bench/workload_speed: $(BUILD)/bench/%: \
+    $(BUILD)/obj/tests/bench/%.o $(call objects,tests/lockstep/optimiser.c) \
     $(LIB_VCPU) $(LIB_JITD) $(LIB_SHARED)
 	@mkdir -p $(@D)
 	$(QUIET_LD)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) \
 	    -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS)
+
+# The workloads without a kernel: build/bench/workload_speed build/bench/workload.bin [NAME...]. Of libc they take what
+# needs nothing of a system; the rest of it is not linked.
+WORKLOAD_SOURCES := tests/bench/workload_guest.c tests/guests/bench/integer.c tests/guests/bench/fp.c
+$(BUILD)/bench/workload_speed: $(BUILD)/bench/workload.bin
+$(BUILD)/bench/workload.bin: $(WORKLOAD_SOURCES) tests/bench/workload_guest.ld tests/guests/bench/bench.h
+	@mkdir -p $(@D)
+	$(QUIET_GUEST)$(RISCV64_CC) -std=gnu17 -O2 -g0 -static -Wall -Wextra -ffp-contract=off -mcmodel=medany -no-pie -fno-pie \
+	    -fno-builtin-malloc -nostartfiles -I. -Wl,-T,tests/bench/workload_guest.ld,--build-id=none,-z,muldefs \
+	    -Wl,--unresolved-symbols=ignore-all,--no-warn-rwx-segments -o $@.elf $(WORKLOAD_SOURCES) -lm
+	@riscv64-linux-gnu-objcopy -O binary $@.elf $@
 
 .PHONY: bench-regions
 bench-regions:
