@@ -63,22 +63,44 @@ struct code_way {
     uint64_t weight;
 };
 
-/* All that a loop's rounds access off one register, from its value before the first of them. */
+/* All that a loop's rounds access at distances from the value that `root` has before the first of
+ * them; `base` is the register that it is accessed off (first), whose last translation counts. */
 struct code_reach {
-    ir_value base;
+    ir_value root, base;
     bool writes;
     int64_t first, end;
 };
 
+/* An access of the rounds, and in which reach it is. */
+struct code_round_access {
+    uint16_t block, op;
+    uint16_t reach;
+};
+
+/* A branch out of a loop which a test in front of the rounds can rule out for all but the last one:
+ * control stays while `moving` is not `fixed` (IR_NE), or is below it (IR_LT, IR_LTU). */
+struct code_stay {
+    bool known;
+    uint8_t condition;
+    ir_value compared;      /* at the branch */
+    ir_value moving, fixed; /* fixed: IR_IMMEDIATE: the number */
+    int64_t number;
+    int64_t distance; /* what is compared is moving, as it is before the first round, + distance */
+    int64_t step;     /* and in each round as much more */
+};
+
 /* Of a loop's head: several rounds that are worth being compiled as one (rounds.c). */
-#define ROUND_BLOCKS_MAX  4u
-#define ROUND_REACHES_MAX 4u
+#define ROUND_BLOCKS_MAX   4u
+#define ROUND_REACHES_MAX  4u
+#define ROUND_ACCESSES_MAX 16u /* of one round */
 struct code_rounds {
     unsigned count; /* of rounds; 0: none of this */
-    unsigned block_count, reach_count;
+    unsigned block_count, reach_count, access_count;
     uint16_t
         blocks[ROUND_BLOCKS_MAX]; /* of a round; each leads to the next, the last to the head */
     struct code_reach reaches[ROUND_REACHES_MAX];
+    struct code_round_access accesses[ROUND_ACCESSES_MAX];
+    struct code_stay stays[ROUND_BLOCKS_MAX]; /* of each block's branch */
 };
 
 struct code_block {
@@ -143,6 +165,14 @@ void code_find_rounds(struct region_code *code);
 
 /* The exit for that place, a new one if need be; -1: there are too many. */
 int code_exit(struct region_code *code, unsigned page, unsigned offset);
+/* IR_HELPER_GET_FLAGS or _SET_FLAGS: a helper that is done without a call; otherwise 0. */
+static inline unsigned code_flags_helper(const struct region_code *code, const struct ir_op *op)
+{
+    return op->opcode == IR_helper
+               ? code->isa->helpers[op->aux].effects & (IR_HELPER_GET_FLAGS | IR_HELPER_SET_FLAGS)
+               : 0;
+}
+
 /* What the operation changes, IR_NONE when it is no global. */
 static inline ir_value code_written_global(const struct ir_op *op)
 {

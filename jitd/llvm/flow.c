@@ -5,7 +5,9 @@
 
 /* Registers that a block may leave to its successors to store. (With 4 recursive calls and programs
  * full of branches lose a third; with 16 code is a sixth larger, and nothing faster.) */
-#define DIRTY_MAX 8u
+#define DIRTY_MAX     8u
+#define DIRTY_MAX_HOT 24u
+#define HOT_PART      4u
 
 /* --- ways ----------------------------------------------------------------------------------- */
 
@@ -165,9 +167,9 @@ static void find_heads(struct region_code *code)
 
 /* --- registers ------------------------------------------------------------------------------ */
 
-static bool helper_stores_all(const struct ir_op *op)
+static bool helper_stores_all(const struct region_code *code, const struct ir_op *op)
 {
-    return op->opcode == IR_helper;
+    return op->opcode == IR_helper && !code_flags_helper(code, op);
 }
 
 static void find_used(struct region_code *code)
@@ -187,12 +189,13 @@ static void find_used(struct region_code *code)
 }
 
 /* What is dirty at the block's end: a helper call stores everything. */
-static struct global_set dirty_at_end(const struct code_block *block)
+static struct global_set dirty_at_end(const struct region_code *code,
+                                      const struct code_block *block)
 {
     struct global_set set = block->dirty;
     for (unsigned j = 0; j < block->ir.op_count; j++) {
         const struct ir_op *op = &block->ir.ops[j];
-        if (helper_stores_all(op)) {
+        if (helper_stores_all(code, op)) {
             memset(&set, 0, sizeof(set));
         }
         if (op->d < CODE_GLOBALS_MAX) {
@@ -216,7 +219,7 @@ static void spread_dirty(struct region_code *code)
             }
             uint16_t next[CODE_SUCCESSORS_MAX];
             unsigned count = code_successors(&code->blocks[i], next);
-            struct global_set after = dirty_at_end(&code->blocks[i]);
+            struct global_set after = dirty_at_end(code, &code->blocks[i]);
             for (unsigned j = 0; j < count; j++) {
                 grew |= set_union(&code->blocks[next[j]].dirty, &after);
             }
@@ -224,14 +227,25 @@ static void spread_dirty(struct region_code *code)
     }
 }
 
-/* The coldest block that leaves too much to others. */
+static uint32_t hottest(const struct region_code *code)
+{
+    uint32_t heat = 0;
+    for (unsigned i = 0; i < code->region->block_count; i++) {
+        heat = code->blocks[i].heat > heat ? code->blocks[i].heat : heat;
+    }
+    return heat;
+}
+
+/* The coldest block that leaves too much to others; none of the hot ones. */
 static struct code_block *block_that_should_store(struct region_code *code)
 {
     struct code_block *coldest = NULL;
+    uint32_t limit = hottest(code) / HOT_PART;
     for (unsigned i = 0; i < code->region->block_count; i++) {
         struct code_block *block = &code->blocks[i];
-        struct global_set after = dirty_at_end(block);
-        if (block->reached && !block->stores && set_count(&after) > DIRTY_MAX &&
+        struct global_set after = dirty_at_end(code, block);
+        unsigned most = block->heat > limit ? DIRTY_MAX_HOT : DIRTY_MAX;
+        if (block->reached && !block->stores && set_count(&after) > most &&
             (!coldest || block->heat < coldest->heat)) {
             coldest = block;
         }
@@ -363,7 +377,7 @@ static void find_classes(struct region_code *code)
                 vote(uses, op->b, info->b, from);
                 vote(uses, op->c, info->c, from);
                 again |= spread_moves(op, uses);
-                code->has_float |= info->aux == IR_AUX_FP;
+                code->has_float |= info->aux == IR_AUX_FP || code_flags_helper(code, op);
             }
         }
     }

@@ -117,6 +117,7 @@ static void begin_block(struct lowering *l, unsigned index)
     l->insns = 0;
     l->offset = l->block->ir.start;
     l->dirty = l->block->dirty;
+    l->pending = l->roots = (struct global_set){{0}};
     l->left = false;
     l->leave.at = NULL;
 }
@@ -134,9 +135,12 @@ void lower_operations(struct lowering *l, unsigned index)
         }
         l->op = op;
         l->op_index = i;
+        settle_before(l, op);
         if (!operations[op->opcode](l, op)) {
+            settle(l);
             lower_give_up(l);
         }
+        settle_after(l, op);
     }
     lower_finish_leave(l);
 }
@@ -159,6 +163,7 @@ bool lower_region(struct lowering *l, struct error *err)
     make_scopes(l);
     make_function(l);
     l->leaves_first = false;
+    l->float_control = NULL;
     l->rounds = NULL;
     l->insns = 0;
     l->index = 0;

@@ -17,6 +17,7 @@
 
 /* Calling conventions, by LLVM's numbers. */
 #define CALL_PRESERVE_MOST 14u
+#define CALL_PRESERVE_ALL  15u
 #define CALL_PRESERVE_NONE 21u
 
 /* Symbols of the tables behind the code (blob.h). */
@@ -61,6 +62,7 @@ struct lowering {
     /* variables */
     LLVMValueRef globals[CODE_GLOBALS_MAX]; /* NULL: not used */
     LLVMValueRef tlb, tlb_mask, retired;
+    LLVMValueRef float_control; /* memory for the host's word of flags; NULL: not used yet */
     struct recalled recalled[CODE_GLOBALS_MAX][2]; /* for reading, for writing (and reading) */
     /* values of the whole function */
     LLVMValueRef page_base, retired_before;
@@ -80,6 +82,7 @@ struct lowering {
     struct access_groups groups;
     struct shared shared[SHARED_MAX];
     struct global_set dirty;
+    struct global_set pending, roots; /* numbers that may be any NaN (settle.c) */
     struct leave_way {              /* leave.c: out of the block, before one of its instructions */
         LLVMBasicBlockRef at;       /* NULL: nobody needs it yet */
         LLVMValueRef insns, offset; /* phis: guest instructions done, page offset */
@@ -91,6 +94,7 @@ struct lowering {
     const struct code_rounds *rounds;
     int next_block;
     LLVMBasicBlockRef next;
+    bool stays;        /* and it is known that it does */
     bool leaves_first; /* the region's first instruction is never done here */
 };
 
@@ -163,6 +167,26 @@ void lower_jump_out(struct lowering *l, LLVMValueRef target);
 void lower_poll(struct lowering *l, const struct code_block *block);
 /* Entry of the function: poll, guards, registers. */
 void lower_entry(struct lowering *l);
+
+/* --- sticky floating-point flags (float_flags.c) --------------------------------------------- */
+LLVMValueRef float_flags(struct lowering *l); /* i64, as in cpu->fp_flags */
+void float_set_flags(struct lowering *l, LLVMValueRef flags);
+
+/* --- numbers (op_float.c) ------------------------------------------------------------------- */
+/* i1: a or b is a NaN; quiet ones raise nothing. */
+LLVMValueRef float_unordered(struct lowering *l, LLVMValueRef a, LLVMValueRef b);
+LLVMValueRef float_canonical_nan(struct lowering *l, LLVMTypeRef type);
+
+/* --- NaNs (settle.c) ------------------------------------------------------------------------ */
+/* Now all results are canonical. */
+void settle(struct lowering *l);
+/* Before and after each operation. */
+void settle_before(struct lowering *l, const struct ir_op *op);
+void settle_after(struct lowering *l, const struct ir_op *op);
+/* The result that is being written to d, which is a NaN if one of these operands is, need not be
+ * tested yet. False: it must be. */
+bool settle_later(struct lowering *l, ir_value d, const ir_value *operands, unsigned count,
+                  bool single);
 
 /* --- operations ----------------------------------------------------------------------------- */
 /* False: not done here; nothing was built. */

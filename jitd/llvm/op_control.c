@@ -12,6 +12,14 @@ static LLVMValueRef read_or_zero(struct lowering *l, ir_value value)
 bool op_helper(struct lowering *l, const struct ir_op *op)
 {
     unsigned effects = l->code->isa->helpers[op->aux].effects;
+    if (effects & IR_HELPER_GET_FLAGS) {
+        lower_write(l, op->d, float_flags(l));
+        return true;
+    }
+    if (effects & IR_HELPER_SET_FLAGS) {
+        float_set_flags(l, lower_read(l, op->a));
+        return true;
+    }
     LLVMValueRef arguments[4] = {read_or_zero(l, op->a), read_or_zero(l, op->b),
                                  lower_constant(l, (uint64_t)op->imm), lower_constant(l, op->aux)};
     share_end(l);
@@ -77,6 +85,11 @@ bool op_call(struct lowering *l, const struct ir_op *op)
 bool op_branch(struct lowering *l, const struct ir_op *op)
 {
     const struct code_way *ways = l->block->ways;
+    if (l->rounds && l->stays) {
+        count_block(l);
+        LLVMBuildBr(l->builder, l->next);
+        return true;
+    }
     LLVMValueRef condition = lower_condition(l, op);
     count_block(l);
     LLVMBasicBlockRef taken = way_block(l, &ways[0]), other = way_block(l, &ways[1]);

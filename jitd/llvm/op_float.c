@@ -54,11 +54,16 @@ static LLVMValueRef compare(struct lowering *l, LLVMValueRef a, LLVMValueRef b,
                        arguments, 2, predicate, true);
 }
 
+LLVMValueRef float_unordered(struct lowering *l, LLVMValueRef a, LLVMValueRef b)
+{
+    LLVMTypeRef type = LLVMTypeOf(a);
+    const LLVMValueRef arguments[2] = {a, b};
+    return constrained(l, CONSTRAINED("fcmp"), &type, 1, arguments, 2, "uno", false);
+}
+
 static LLVMValueRef is_nan(struct lowering *l, LLVMValueRef number)
 {
-    LLVMTypeRef type = LLVMTypeOf(number);
-    const LLVMValueRef arguments[2] = {number, number};
-    return constrained(l, CONSTRAINED("fcmp"), &type, 1, arguments, 2, "uno", false);
+    return float_unordered(l, number, number);
 }
 
 static LLVMValueRef convert(struct lowering *l, const char *name, LLVMTypeRef to,
@@ -115,7 +120,7 @@ static LLVMValueRef bits_constant(LLVMValueRef like, uint64_t value)
     return LLVMConstInt(LLVMTypeOf(like), value, false);
 }
 
-static LLVMValueRef canonical_nan(struct lowering *l, LLVMTypeRef type)
+LLVMValueRef float_canonical_nan(struct lowering *l, LLVMTypeRef type)
 {
     uint64_t bits = type == l->f32 ? FP_F32_NAN : FP_F64_NAN;
     return LLVMConstBitCast(LLVMConstInt(integer_type(l, type), bits, false), type);
@@ -133,7 +138,7 @@ static LLVMValueRef canonical(struct lowering *l, LLVMValueRef number)
     LLVMBuildBr(l->builder, next);
     lower_at(l, next);
     LLVMValueRef result = LLVMBuildPhi(l->builder, type, "");
-    LLVMValueRef values[2] = {number, canonical_nan(l, type)};
+    LLVMValueRef values[2] = {number, float_canonical_nan(l, type)};
     LLVMBasicBlockRef from[2] = {here, nan};
     LLVMAddIncoming(result, values, from, 2);
     return result;
@@ -141,13 +146,21 @@ static LLVMValueRef canonical(struct lowering *l, LLVMValueRef number)
 
 /* --- arithmetic ------------------------------------------------------------------------------ */
 
+/* The result of an operation that makes a NaN of any NaN. */
+static void write_result(struct lowering *l, const struct ir_op *op, LLVMValueRef number)
+{
+    const ir_value operands[2] = {op->a, op->b};
+    bool later = settle_later(l, op->d, operands, op->b == IR_NONE ? 1 : 2, is_single(op));
+    write_float(l, op, later ? number : canonical(l, number));
+}
+
 static bool binary(struct lowering *l, const struct ir_op *op, const char *name)
 {
     if (!to_nearest(op)) {
         return false;
     }
     const LLVMValueRef arguments[2] = {read_float(l, op, op->a), read_float(l, op, op->b)};
-    write_float(l, op, canonical(l, arithmetic(l, name, arguments, 2)));
+    write_result(l, op, arithmetic(l, name, arguments, 2));
     return true;
 }
 
@@ -177,7 +190,7 @@ bool op_fsqrt(struct lowering *l, const struct ir_op *op)
         return false;
     }
     LLVMValueRef a = read_float(l, op, op->a);
-    write_float(l, op, canonical(l, arithmetic(l, CONSTRAINED("sqrt"), &a, 1)));
+    write_result(l, op, arithmetic(l, CONSTRAINED("sqrt"), &a, 1));
     return true;
 }
 
@@ -228,7 +241,7 @@ bool op_fma(struct lowering *l, const struct ir_op *op)
     LLVMValueRef number = arithmetic(l, CONSTRAINED("fma"), arguments, 3);
     LLVMBasicBlockRef nan = lower_new_block(l, "nan"), next = lower_new_block(l, "");
     LLVMValueRef ordered = LLVMBuildNot(l->builder, is_nan(l, number), "");
-    LLVMValueRef values[2] = {number, canonical_nan(l, type)};
+    LLVMValueRef values[2] = {number, float_canonical_nan(l, type)};
     LLVMBasicBlockRef from[2] = {LLVMGetInsertBlock(l->builder), nan};
     lower_likely(l, ordered, next, nan);
     lower_at(l, nan);

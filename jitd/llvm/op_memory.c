@@ -223,7 +223,7 @@ static LLVMValueRef load(struct lowering *l, const struct ir_op *op)
         order(l, false);
         return value;
     }
-    LLVMValueRef at = rounds_pointer(l, op, va);
+    LLVMValueRef at = rounds_pointer(l, va);
     at = at ? at : share_pointer(l, op);
     return from_host(l, op, at ? at : own_pointer(l, op, va, false));
 }
@@ -241,7 +241,7 @@ static bool store(struct lowering *l, const struct ir_op *op, LLVMValueRef value
         order(l, (op->aux & IR_MEM_RELEASE) != 0);
         return true;
     }
-    LLVMValueRef at = rounds_pointer(l, op, va);
+    LLVMValueRef at = rounds_pointer(l, va);
     at = at ? at : share_pointer(l, op);
     mark_guest(l, LLVMBuildStore(l->builder, value, at ? at : own_pointer(l, op, va, true)));
     return true;

@@ -48,7 +48,7 @@ LLVMValueRef recall_find(struct lowering *l, const struct memory_range *range,
                          LLVMBasicBlockRef miss);
 
 /* Where the access goes while several rounds are lowered as one (rounds.c); otherwise NULL. */
-LLVMValueRef rounds_pointer(struct lowering *l, const struct ir_op *op, LLVMValueRef va);
+LLVMValueRef rounds_pointer(struct lowering *l, LLVMValueRef va);
 
 /* --- shared translations (share.c) ---------------------------------------------------------- */
 /* At the start of a block; where all must be forgotten. */

@@ -85,7 +85,8 @@ LLVMValueRef lower_runtime(struct lowering *l, size_t offset, LLVMValueRef *argu
     LLVMValueRef function = LLVMBuildLoad2(l->builder, l->ptr, slot, "");
     LLVMTypeRef type = LLVMFunctionType(result ? l->i64 : l->void_type, types, count + 1, false);
     LLVMValueRef call = LLVMBuildCall2(l->builder, type, function, values, count + 1, "");
-    LLVMSetInstructionCallConv(call, CALL_PRESERVE_MOST);
+    bool keeps_all = offset == offsetof(struct region_runtime, reach);
+    LLVMSetInstructionCallConv(call, keeps_all ? CALL_PRESERVE_ALL : CALL_PRESERVE_MOST);
     if (l->code->has_float) {
         LLVMAddCallSiteAttribute(call, LLVMAttributeFunctionIndex,
                                  LLVMCreateEnumAttribute(l->context, l->strictfp, 0));

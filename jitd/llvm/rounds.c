@@ -10,7 +10,7 @@
 static LLVMValueRef reach_is_known(struct lowering *l, const struct code_reach *reach)
 {
     LLVMBuilderRef b = l->builder;
-    LLVMValueRef base = lower_read(l, reach->base);
+    LLVMValueRef base = lower_read(l, reach->root);
     LLVMValueRef tag = LLVMBuildLoad2(b, l->i64, l->recalled[reach->base][reach->writes].tag, "");
     LLVMValueRef mask = lower_constant(l, (uint64_t)-CODE_PAGE_BYTES), known = NULL;
     const int64_t ends[2] = {reach->first, reach->end - 1};
@@ -22,20 +22,45 @@ static LLVMValueRef reach_is_known(struct lowering *l, const struct code_reach *
     return known;
 }
 
-static LLVMValueRef addend_of(struct lowering *l, ir_value base)
+/* i1: control stays in the loop in all rounds but the last, as for that branch. */
+static LLVMValueRef stay_is_sure(struct lowering *l, const struct code_rounds *rounds,
+                                 const struct code_stay *stay)
 {
-    for (unsigned i = 0; i < l->rounds->reach_count; i++) {
-        const struct code_reach *reach = &l->rounds->reaches[i];
-        if (reach->base == base) {
-            return LLVMBuildLoad2(l->builder, l->i64, l->recalled[base][reach->writes].addend, "");
+    LLVMBuilderRef b = l->builder;
+    uint64_t distance = (uint64_t)stay->distance;
+    uint64_t step = stay->step < 0 ? -(uint64_t)stay->step : (uint64_t)stay->step;
+    LLVMValueRef moving =
+        LLVMBuildAdd(b, lower_read(l, stay->moving), lower_constant(l, distance), "");
+    LLVMValueRef fixed = stay->fixed == IR_IMMEDIATE ? lower_constant(l, (uint64_t)stay->number)
+                                                     : lower_read(l, stay->fixed);
+    LLVMValueRef left =
+        stay->step < 0 ? LLVMBuildSub(b, moving, fixed, "") : LLVMBuildSub(b, fixed, moving, "");
+    LLVMValueRef sure =
+        LLVMBuildICmp(b, LLVMIntUGT, left, lower_constant(l, (rounds->count - 2) * step), "");
+    if (stay->condition != IR_NE) {
+        LLVMIntPredicate less = stay->condition == IR_LT ? LLVMIntSLT : LLVMIntULT;
+        sure = LLVMBuildAnd(b, sure, LLVMBuildICmp(b, less, moving, fixed, ""), "");
+    }
+    return sure;
+}
+
+/* For the present operation. */
+static LLVMValueRef addend_of(struct lowering *l)
+{
+    for (unsigned i = 0; i < l->rounds->access_count; i++) {
+        const struct code_round_access *access = &l->rounds->accesses[i];
+        if (access->block == l->index && access->op == l->op_index) {
+            const struct code_reach *reach = &l->rounds->reaches[access->reach];
+            return LLVMBuildLoad2(l->builder, l->i64,
+                                  l->recalled[reach->base][reach->writes].addend, "");
         }
     }
     return NULL;
 }
 
-LLVMValueRef rounds_pointer(struct lowering *l, const struct ir_op *op, LLVMValueRef va)
+LLVMValueRef rounds_pointer(struct lowering *l, LLVMValueRef va)
 {
-    LLVMValueRef addend = l->rounds ? addend_of(l, op->a) : NULL;
+    LLVMValueRef addend = l->rounds ? addend_of(l) : NULL;
     return addend
                ? LLVMBuildIntToPtr(l->builder, LLVMBuildAdd(l->builder, addend, va, ""), l->ptr, "")
                : NULL;
@@ -53,10 +78,18 @@ void lower_rounds(struct lowering *l, unsigned head)
         lower_likely(l, reach_is_known(l, &rounds->reaches[i]), next, one);
         lower_at(l, next);
     }
+    for (unsigned i = 0; i < rounds->block_count; i++) {
+        if (rounds->stays[i].known) {
+            LLVMBasicBlockRef next = lower_new_block(l, "");
+            lower_likely(l, stay_is_sure(l, rounds, &rounds->stays[i]), next, one);
+            lower_at(l, next);
+        }
+    }
     l->rounds = rounds;
     unsigned total = rounds->count * rounds->block_count;
     for (unsigned i = 0; i < total; i++) {
         bool last = i + 1 == total;
+        l->stays = i + rounds->block_count < total && rounds->stays[i % rounds->block_count].known;
         l->next_block = rounds->blocks[(i + 1) % rounds->block_count];
         l->next = last ? l->blocks[head] : lower_new_block(l, "round");
         lower_operations(l, rounds->blocks[i % rounds->block_count]);

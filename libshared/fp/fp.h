@@ -22,6 +22,7 @@ enum fp_flag {
     FP_DIVIDE_BY_ZERO = 8,
     FP_INVALID = 16,
 };
+#define FP_FLAGS 31u /* all of them */
 
 /* A `round` argument is an enum ir_round; arm64 guests add this bit: a result is tiny when it was
  * below the smallest normal number before rounding, not after. */

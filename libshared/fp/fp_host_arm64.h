@@ -24,6 +24,14 @@ static inline void fp_host_begin(void)
     __asm__ volatile("msr fpsr, %0" : : "r"(UINT64_C(0)));
 }
 
+static inline uint32_t fp_host_flags_of(uint64_t status)
+{
+    return (status & FP_FPSR_INEXACT ? FP_INEXACT : 0u) |
+           (status & FP_FPSR_OVERFLOW ? FP_OVERFLOW : 0u) |
+           (status & FP_FPSR_DIVIDE ? FP_DIVIDE_BY_ZERO : 0u) |
+           (status & FP_FPSR_INVALID ? FP_INVALID : 0u);
+}
+
 /* Take (return and clear) the thread's sticky flags, in RISC-V order. */
 static inline uint32_t fp_collect_host_flags(void)
 {
@@ -33,10 +41,15 @@ static inline uint32_t fp_collect_host_flags(void)
         return 0;
     }
     __asm__ volatile("msr fpsr, %0" : : "r"(UINT64_C(0)));
-    return (status & FP_FPSR_INEXACT ? FP_INEXACT : 0u) |
-           (status & FP_FPSR_OVERFLOW ? FP_OVERFLOW : 0u) |
-           (status & FP_FPSR_DIVIDE ? FP_DIVIDE_BY_ZERO : 0u) |
-           (status & FP_FPSR_INVALID ? FP_INVALID : 0u);
+    return fp_host_flags_of(status);
+}
+
+/* The same flags, which stay. */
+static inline uint32_t fp_host_flags(void)
+{
+    uint64_t status;
+    __asm__ volatile("mrs %0, fpsr" : "=r"(status));
+    return fp_host_flags_of(status);
 }
 
 static inline float fp_host_as_f32(uint32_t a)

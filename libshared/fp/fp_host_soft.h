@@ -14,6 +14,11 @@ static inline uint32_t fp_collect_host_flags(void)
     return 0;
 }
 
+static inline uint32_t fp_host_flags(void)
+{
+    return 0;
+}
+
 #define FP_SOFT_BINARY(format, bits, name)                                                         \
     static inline bits fp_host_##format##_##name(bits a, bits b, uint32_t *flags)                  \
     {                                                                                              \

@@ -21,6 +21,13 @@ static inline void fp_host_begin(void)
     __asm__ volatile("ldmxcsr %0" : : "m"(control));
 }
 
+static inline uint32_t fp_host_flags_of(uint32_t control)
+{
+    return (control >> 5 & FP_INEXACT) | (control >> 3 & FP_UNDERFLOW) |
+           (control >> 1 & FP_OVERFLOW) | (control << 1 & FP_DIVIDE_BY_ZERO) |
+           (control << 4 & FP_INVALID);
+}
+
 /* Take (return and clear) the thread's sticky flags, in RISC-V order. */
 static inline uint32_t fp_collect_host_flags(void)
 {
@@ -31,9 +38,15 @@ static inline uint32_t fp_collect_host_flags(void)
     }
     uint32_t cleared = control & ~FP_MXCSR_FLAGS;
     __asm__ volatile("ldmxcsr %0" : : "m"(cleared));
-    return (control >> 5 & FP_INEXACT) | (control >> 3 & FP_UNDERFLOW) |
-           (control >> 1 & FP_OVERFLOW) | (control << 1 & FP_DIVIDE_BY_ZERO) |
-           (control << 4 & FP_INVALID);
+    return fp_host_flags_of(control);
+}
+
+/* The same flags, which stay. */
+static inline uint32_t fp_host_flags(void)
+{
+    uint32_t control;
+    __asm__ volatile("stmxcsr %0" : "=m"(control));
+    return fp_host_flags_of(control);
 }
 
 static inline float fp_host_as_f32(uint32_t a)

@@ -100,6 +100,9 @@ enum ir_helper_effects {
     IR_HELPER_WRITES = 2, /* any global; otherwise only its result */
     IR_HELPER_FAULTS = 4, /* may leave cpu->exception set; the instruction then did nothing */
     IR_HELPER_MODE = 8,   /* may change the block mode or the MMU mode: a terminator `exit` follows */
+    /* It does nothing but this, so a compiler may do it without a call: */
+    IR_HELPER_GET_FLAGS = 16, /* result = the sticky floating-point flags, as in cpu->fp_flags */
+    IR_HELPER_SET_FLAGS = 32, /* they become the low five bits of a */
 };
 
 struct cpu;

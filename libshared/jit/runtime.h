@@ -36,6 +36,13 @@
 #define CODE_SLOW
 #endif
 
+/* For the one that loops of floating-point code call: it keeps their numbers, too. (LLVM: 15.) */
+#if __has_attribute(preserve_all) && (defined(__x86_64__) || defined(__aarch64__))
+#define CODE_SLOW_ALL __attribute__((preserve_all))
+#else
+#define CODE_SLOW_ALL
+#endif
+
 /* Anything that compiled code can jump to; first member of struct block. */
 struct code_target {
     void *entry; /* a code_function */
@@ -78,7 +85,7 @@ struct region_runtime {
     /* For plain accesses that missed the inlined test: the host address of va when [va, va + span]
      * is in one page that can be accessed directly, `rights` (REACH_*) at once; 0: leave before
      * the instruction. Raises nothing, and needs none of the guest's state in memory. */
-    CODE_SLOW uint64_t (*reach)(struct cpu *cpu, uint64_t va, uint64_t span, uint64_t rights);
+    CODE_SLOW_ALL uint64_t (*reach)(struct cpu *cpu, uint64_t va, uint64_t span, uint64_t rights);
 };
 #define REACH_READ  1u
 #define REACH_WRITE 2u

@@ -47,6 +47,7 @@ static const struct unit units[] = {
     {float_from_integer, 4},
     {float_convert, 4},
     {float_status, 3},
+    {float_compare_silently, 2},
     {branch, 8},
     {jump_and_link, 3},
     {call_and_return, 2},

@@ -152,12 +152,19 @@ static bool oracle_agrees(struct session *session, uint64_t number)
            memcmp(subject_ram(subject), subject_ram(oracle), STREAM_SIZE) == 0;
 }
 
+/* For the message of the alarm. */
+static volatile struct {
+    uint64_t seed, stream;
+} running;
+
 static enum verdict run_stream(struct session *session, uint64_t number, unsigned units)
 {
     struct subject *subject = &session->subjects[number % MODES];
     bool emulate = for_emulator(session, number);
     stream_generate(&session->stream, modes[number % MODES].kind, session->kicker != NULL,
                     session->options.seed, number, units);
+    running.seed = session->options.seed;
+    running.stream = number;
     alarm(HANG_SECONDS);
     if (emulate && !reference_submit(&session->reference, &session->stream.request)) {
         return EMULATOR_DIED;
@@ -235,9 +242,8 @@ static void explain(struct session *session, uint64_t number, enum verdict verdi
 static void hang(int signal_number)
 {
     (void)signal_number;
-    static const char message[] = "not ok - a stream does not end\n";
-    ssize_t ignored = write(STDOUT_FILENO, message, sizeof(message) - 1);
-    (void)ignored;
+    dprintf(STDOUT_FILENO, "not ok - stream %" PRIu64 " of seed %" PRIu64 " does not end\n",
+            running.stream, running.seed);
     _exit(1);
 }
 

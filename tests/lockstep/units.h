@@ -38,6 +38,7 @@ void float_to_integer(struct generator *generator);
 void float_from_integer(struct generator *generator);
 void float_convert(struct generator *generator);
 void float_status(struct generator *generator);
+void float_compare_silently(struct generator *generator);
 
 /* units_control.c */
 void branch(struct generator *generator);

@@ -80,6 +80,19 @@ void float_convert(struct generator *generator)
                                below(generator, 32), below(generator, 32), 0));
 }
 
+/* As compilers compare without a flag: read the flags, compare, set them as they were. */
+void float_compare_silently(struct generator *generator)
+{
+    enum { FRFLAGS = 0x2073, FSFLAGS = 0x1073, FFLAGS = 1 };
+    unsigned flags = any_destination(generator);
+    emit32(generator, encode_i(FRFLAGS, flags, ZERO, FFLAGS));
+    float_compare(generator);
+    if (below(generator, 4) == 0) {
+        float_arithmetic(generator);
+    }
+    emit32(generator, encode_i(FSFLAGS, ZERO, flags, FFLAGS));
+}
+
 /* Reads and writes of fflags, frm and fcsr; whatever went into frm, it holds a valid mode after. */
 void float_status(struct generator *generator)
 {

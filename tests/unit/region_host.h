@@ -170,8 +170,8 @@ static CODE_SLOW inline uint64_t host_translate(struct cpu *cpu, uint64_t va, ui
 }
 
 /* Counted like a load or a store that missed. */
-static CODE_SLOW inline uint64_t host_reach(struct cpu *cpu, uint64_t va, uint64_t span,
-                                            uint64_t rights)
+static CODE_SLOW_ALL inline uint64_t host_reach(struct cpu *cpu, uint64_t va, uint64_t span,
+                                                uint64_t rights)
 {
     uint8_t *host = NULL;
     host_of(cpu)->slow_loads += (rights & REACH_READ) != 0;
@@ -302,11 +302,12 @@ static inline int host_add_block(struct host_former *former, uint64_t pc)
     return region->block_count++;
 }
 
+/* Ways back are hot, so that loops seem to go on for long. */
 static inline void host_add_edge(struct region *region, int from, int to)
 {
     if (from >= 0 && to >= 0 && region->edge_count < REGION_EDGES_MAX) {
-        region->edges[region->edge_count++] =
-            (struct region_edge){.from = (uint16_t)from, .to = (uint16_t)to, .heat = 1};
+        region->edges[region->edge_count++] = (struct region_edge){
+            .from = (uint16_t)from, .to = (uint16_t)to, .heat = to <= from ? 100 : 1};
     }
 }
 

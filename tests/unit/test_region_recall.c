@@ -209,6 +209,63 @@ START_TEST(rounds_see_each_other)
 }
 END_TEST
 
+/* Each round stores bytes, moves a1 by `step`, and ends somehow by comparing it with a2. */
+static const struct {
+    uint16_t code[14];
+    int64_t step;
+    const char *text;
+} counts[] = {
+    {{0x0023, 0x00d5, 0x0505, 0x0585, 0x9ce3, 0xfec5, 0x9002}, 1, "addi 1; bne a1, a2"},
+    {{0x0023, 0x00d5, 0x0505, 0x15f5, 0x1ce3, 0xfeb6, 0x9002}, -3, "addi -3; bne a2, a1"},
+    {{0x0023, 0x00d5, 0x0505, 0x0595, 0xece3, 0xfec5, 0x9002}, 5, "addi 5; bltu a1, a2"},
+    {{0x0023, 0x00d5, 0x0505, 0x059d, 0xcce3, 0xfec5, 0x9002}, 7, "addi 7; blt a1, a2"},
+    {{0x0023, 0x00d5, 0x0505, 0xf463, 0x00c5, 0x0591, 0xbfd5, 0x9002}, 4, "bgeu out; addi 4; j"},
+    {{0x0023, 0x00d5, 0x0505, 0xd463, 0x00c5, 0x0591, 0xbfd5, 0x9002}, 4, "bge out; addi 4; j"},
+    {{0x0023, 0x00d5, 0x0505, 0x15fd, 0xfde5, 0x9002}, -1, "addi -1; bnez"},
+    {{0x0023, 0x00d5, 0x0505, 0x8463, 0x00c5, 0x15f9, 0xbfd5, 0x9002}, -2, "beq out; addi -2; j"},
+    {{0x0023, 0x00d5, 0x0793, 0x0015, 0x8123, 0x00d7, 0x853e, 0x0585, 0x98e3, 0xfec5, 0x9002},
+     1,
+     "addi a5, a0; sb 2(a5); mv a0, a5; bne"},
+    {{0x4783, 0x0005, 0x96be, 0x0023, 0x00d7, 0x0793, 0x0015, 0x853a, 0x873e, 0x0585, 0x96e3,
+      0xfec5, 0x9002},
+     1,
+     "a0 and a4 in turns; bne"},
+    {{0x0023, 0x00d5, 0x8793, 0x0025, 0x0505, 0x85be, 0x9ae3, 0xfec7, 0x9002},
+     2,
+     "addi a5, a1, 2; mv a1, a5; bne a5, a2"},
+    {{0x0023, 0x00d5, 0x0793, 0x0025, 0x0505, 0xc683, 0x0017, 0x0585, 0xe8e3, 0xfec5, 0x9002},
+     1,
+     "sb 0(a0); addi a5, a0; lbu 1(a5); bltu"},
+    {{0x4783, 0x0005, 0x0505, 0x96be, 0x0023, 0x00d7, 0x0585, 0x872a, 0x98e3, 0xfec5, 0x9002},
+     1,
+     "a4 follows a0; bne"},
+};
+
+/* Any number of rounds, from numbers that wrap on the way, with the end met exactly or not: never
+ * more rounds than there are. What does not end runs into the end of memory. */
+START_TEST(rounds_are_counted)
+{
+    static const uint64_t starts[] = {0, UINT64_C(1) << 32, UINT64_MAX - 60,
+                                      (UINT64_C(1) << 63) - 60, (UINT64_C(1) << 63) + 60};
+    enum { STARTS = sizeof(starts) / sizeof(starts[0]), ROUNDS = 40, AWRY = 3 };
+    load(CODE, counts[_i].code, sizeof(counts[_i].code));
+    struct host_region *region = compile(CODE, 64, 1);
+    for (unsigned i = 0; i < STARTS * ROUNDS * AWRY; i++) {
+        uint64_t way = (uint64_t)counts[_i].step * (i % ROUNDS) + i / ROUNDS % AWRY;
+        host_boot(subject, CODE);
+        host_boot(reference, CODE);
+        set_register(10, RAM_END - 200);
+        set_register(11, counts[_i].step == -1 ? way : starts[i / (ROUNDS * AWRY)]);
+        set_register(12, starts[i / (ROUNDS * AWRY)] + way);
+        set_register(13, i);
+        set_register(14, RAM_END - 4096 - i % 32);
+        run_to_exception(region);
+        compare();
+    }
+    host_region_free(region);
+}
+END_TEST
+
 int main(void)
 {
     struct error err;
@@ -226,6 +283,7 @@ int main(void)
     tcase_add_loop_test(tcase, a_call_ends_it, 0, 2);
     tcase_add_test(tcase, rounds_end_anywhere);
     tcase_add_test(tcase, rounds_see_each_other);
+    tcase_add_loop_test(tcase, rounds_are_counted, 0, (int)(sizeof(counts) / sizeof(counts[0])));
     suite_add_tcase(suite, tcase);
     int status = suite_run(suite);
     region_compiler_destroy(compiler);

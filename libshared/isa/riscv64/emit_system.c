@@ -2,6 +2,7 @@
 #include "libshared/isa/riscv64/csr.h"
 #include "libshared/isa/riscv64/decode.h"
 #include "libshared/isa/riscv64/helpers.h"
+#include "libshared/isa/riscv64/registers.h"
 
 static void emit_helper(struct riscv64_translation *t, unsigned helper, ir_value d, ir_value a,
                         ir_value b)
@@ -67,6 +68,27 @@ void riscv64_emit_system_check(struct riscv64_translation *t,
     emit_helper(t, instruction->opcode, IR_NONE, IR_NONE, IR_NONE);
 }
 
+/* FRFLAGS and FSFLAGS as compilers use them, around comparisons that are to raise nothing: where
+ * nothing can keep them from it. */
+static bool emit_fflags(struct riscv64_translation *t)
+{
+    enum { FFLAGS = 1, CSRRW = 1, CSRRS = 2 };
+    unsigned operation = t->word >> 12 & 7, state = t->code->mode & BLOCK_MODE_FS;
+    unsigned rd = field_rd(t->word), rs1 = field_rs1(t->word);
+    if (t->word >> 20 != FFLAGS) {
+        return false;
+    }
+    if (operation == CSRRS && rs1 == 0 && rd != 0 && state != BLOCK_MODE_FS_OFF) {
+        emit_helper(t, HELPER_get_fflags, integer_register(rd), IR_NONE, IR_NONE);
+        return true;
+    }
+    if (operation == CSRRW && rd == 0 && state == BLOCK_MODE_FS_DIRTY) {
+        emit_helper(t, HELPER_set_fflags, IR_NONE, integer_register(rs1), IR_NONE);
+        return true;
+    }
+    return false;
+}
+
 void riscv64_emit_csr(struct riscv64_translation *t, const struct riscv64_instruction *instruction)
 {
     unsigned rd = field_rd(t->word);
@@ -75,6 +97,9 @@ void riscv64_emit_csr(struct riscv64_translation *t, const struct riscv64_instru
     ir_value a = immediate ? IR_NONE : integer_register(field_rs1(t->word));
     (void)instruction;
 
+    if (emit_fflags(t)) {
+        return;
+    }
     switch (riscv64_csr_effect(t->word)) {
     case CSR_CONTINUE:
         emit_helper(t, HELPER_csr, d, a, IR_NONE);

@@ -1,5 +1,6 @@
 /* What generated code calls for instructions that are more than computation. */
 #include "libshared/isa/riscv64/helpers.h"
+#include "libshared/fp/fp_host.h"
 #include "libshared/isa/riscv64/csr.h"
 #include "libshared/isa/riscv64/decode.h"
 #include "libshared/isa/riscv64/mmu.h"
@@ -172,6 +173,27 @@ uint64_t riscv64_helper_csr(struct cpu *base, uint64_t source, uint64_t b, uint6
 uint64_t riscv64_helper_csr_mode(struct cpu *base, uint64_t source, uint64_t b, uint64_t word)
 {
     return riscv64_helper_csr(base, source, b, word);
+}
+
+uint64_t riscv64_helper_get_fflags(struct cpu *cpu, uint64_t a, uint64_t b, uint64_t word)
+{
+    (void)a;
+    (void)b;
+    (void)word;
+    return (cpu->fp_flags | fp_host_flags()) & FP_FLAGS;
+}
+
+/* Compilers compare in silence by reading the flags, comparing, and setting what they read: mostly
+ * nothing changes. */
+uint64_t riscv64_helper_set_fflags(struct cpu *cpu, uint64_t a, uint64_t b, uint64_t word)
+{
+    (void)b;
+    (void)word;
+    if (((cpu->fp_flags | fp_host_flags()) & FP_FLAGS) != (a & FP_FLAGS)) {
+        fp_collect_host_flags();
+        cpu->fp_flags = a & FP_FLAGS;
+    }
+    return 0;
 }
 
 uint64_t riscv64_helper_float_dirty(struct cpu *base, uint64_t a, uint64_t b, uint64_t word)

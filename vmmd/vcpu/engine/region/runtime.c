@@ -55,7 +55,7 @@ static CODE_SLOW uint64_t runtime_translate(struct cpu *cpu, uint64_t va, uint64
                                                 write ? CPU_ACCESS_WRITE : CPU_ACCESS_READ);
 }
 
-static CODE_SLOW uint64_t runtime_reach(struct cpu *cpu, uint64_t va, uint64_t span,
+static CODE_SLOW_ALL uint64_t runtime_reach(struct cpu *cpu, uint64_t va, uint64_t span,
                                         uint64_t rights)
 {
     uint8_t *host = NULL;
