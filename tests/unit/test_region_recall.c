@@ -209,6 +209,71 @@ START_TEST(rounds_see_each_other)
 }
 END_TEST
 
+/* Chains of operations whose NaNs are seen late, in rounds done as one: over numbers of every kind,
+ * each round what another has left. */
+static const struct {
+    uint16_t code[36];
+    const char *text;
+} chains[] = {
+    {{0x2108, 0x250c, 0x7053, 0x12b5, 0x70d3, 0x02b0, 0x7153, 0x0aa5, 0x7153, 0x1ab1,
+      0x3087, 0x0105, 0xf0d3, 0x1200, 0xf0d3, 0x5a00, 0x3c27, 0x0005, 0xf653, 0x0225,
+      0x16d3, 0xa216, 0x3027, 0x0225, 0x0521, 0x17e3, 0xfcb5, 0x9002},
+     "doubles: what others are made of is overwritten, stored, compared"},
+    {{0x2507, 0x0005, 0x2587, 0x0045, 0x7053, 0x10b5, 0x70d3, 0x08b0, 0xf153, 0x18b0,
+      0x70d3, 0x00b5, 0xf1d3, 0x1010, 0x8253, 0x2021, 0x2427, 0x0045, 0x71d3, 0x5800,
+      0x81d3, 0xf006, 0x2627, 0x0005, 0x06d3, 0xe001, 0x0511, 0x15e3, 0xfcb5, 0x9002},
+     "singles: signs and bits are looked at"},
+    {{0x2108, 0x7053, 0x12a5, 0x0053, 0xf205, 0x70d3, 0x02a5, 0xf0c3, 0x0aa0, 0xf0d3,
+      0x0210, 0x7153, 0xd225, 0x7153, 0x0a11, 0x7153, 0x5a01, 0x11d3, 0x2a01, 0x26f3,
+      0x0010, 0x0753, 0xa2a1, 0x9073, 0x0016, 0x0521, 0x16e3, 0xfcb5, 0x9002},
+     "mixed: fused, converted, the greatest, a silent comparison"},
+    {{0x2108, 0x250c, 0x7053, 0x12b5, 0x3827, 0x0005, 0x71d3, 0x02b5, 0xf0d3, 0x0ab1, 0x3087,
+      0x0005, 0x3c27, 0x0035, 0x0521, 0x11e3, 0xfeb5, 0x9002},
+     "a result is stored at once; what it went into is forgotten"},
+};
+
+START_TEST(nans_are_canonical)
+{
+    static const uint64_t numbers[] = {
+        0,
+        UINT64_C(0x8000000000000000),
+        UINT64_C(0x3ff0000000000000),
+        UINT64_C(0xc008000000000001),
+        UINT64_C(0x7ff0000000000000),
+        UINT64_C(0xfff0000000000000),
+        UINT64_C(0x7ff8000000000000),
+        UINT64_C(0xfff8000000000123),
+        UINT64_C(0x7ff0000000000001),
+        UINT64_C(0x4034000000000000),
+        UINT64_C(0x3f8000003f800000),
+        UINT64_C(0x7fc00001ffc00000),
+        UINT64_C(0x7f8000017f800000),
+        UINT64_C(0xc0a0000040a00000),
+    };
+    enum { NUMBERS = sizeof(numbers) / sizeof(numbers[0]), WORDS = 64, TIMES = 200 };
+    load(CODE, chains[_i].code, sizeof(chains[_i].code));
+    struct host_region *region = compile(CODE, 64, 1);
+    uint32_t random = 1;
+    for (unsigned i = 0; i < TIMES; i++) {
+        uint64_t words[WORDS];
+        for (unsigned k = 0; k < WORDS; k++) {
+            random = random * 1664525u + 1013904223u;
+            words[k] = random >> 30 ? UINT64_C(0x4000000000000000) + random : 0;
+            words[k] = random >> 24 & (i % 8) ? words[k] : numbers[(random >> 8) % NUMBERS];
+        }
+        load(DATA, words, sizeof(words));
+        host_boot(subject, CODE);
+        host_boot(reference, CODE);
+        set_register(10, DATA);
+        set_register(11, DATA + 8 * (WORDS - 8));
+        run_to_exception(region);
+        compare();
+    }
+    ck_assert_uint_gt(subject->cpu->retired_optimised, 0);
+    host_region_free(region);
+}
+END_TEST
+
 /* Each round stores bytes, moves a1 by `step`, and ends somehow by comparing it with a2. */
 static const struct {
     uint16_t code[14];
@@ -283,6 +348,7 @@ int main(void)
     tcase_add_loop_test(tcase, a_call_ends_it, 0, 2);
     tcase_add_test(tcase, rounds_end_anywhere);
     tcase_add_test(tcase, rounds_see_each_other);
+    tcase_add_loop_test(tcase, nans_are_canonical, 0, (int)(sizeof(chains) / sizeof(chains[0])));
     tcase_add_loop_test(tcase, rounds_are_counted, 0, (int)(sizeof(counts) / sizeof(counts[0])));
     suite_add_tcase(suite, tcase);
     int status = suite_run(suite);
