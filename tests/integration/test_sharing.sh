@@ -65,6 +65,9 @@ counters_agree() {
         [ "$(counter jit_compile_median_ns)" -le $((2 * $(counter jit_compile_ns))) ] &&
         [ "$(counter jit_code_bytes)" -ge $((64 * regions)) ] &&
         [ "$(counter regions_installed)" -gt 0 ] && [ "$(counter region_bytes)" -gt 0 ] &&
+        [ "$(counter region_compile_ns)" -gt 0 ] &&
+        [ "$(counter region_compile_median_ns)" -gt 0 ] &&
+        [ "$(counter region_compile_median_ns)" -le "$(counter region_compile_p99_ns)" ] &&
         [ "$(counter region_install_ns)" -gt 0 ] && [ "$(counter region_guest_bytes)" -gt "$regions" ] &&
         [ "$(counter region_median_ns)" -gt 0 ] &&
         [ "$(counter region_median_ns)" -le "$(counter region_p99_ns)" ] &&

@@ -276,6 +276,7 @@ static void answer_shape(uint64_t id, Polyvisor__JitStatus status, const struct 
     blob[0] ^= !sound;
     message.status = status;
     message.shape = shape;
+    message.compile_ns = 20000000;
     message.blob.data = blob;
     message.blob.len = sizeof(blob);
     if (sent) {
@@ -313,6 +314,9 @@ START_TEST(regions_are_asked_for_and_installed)
     jit_link_get_stats(link_, &stats);
     ck_assert_uint_eq(stats.requests, REGIONS);
     ck_assert_uint_eq(stats.lives, 1);
+    ck_assert_uint_eq(stats.compile_ns, REGIONS * UINT64_C(20000000));
+    ck_assert_uint_ge(stats.compile_median_ns, 16000000);
+    ck_assert_uint_le(stats.compile_median_ns, stats.compile_p99_ns);
 }
 END_TEST
 

@@ -435,6 +435,9 @@ void guest_stats(struct guest *guest, Polyvisor__VcpuStats *stats)
         stats->regions_from_cache = jit.from_cache;
         stats->jit_dropped = jit.dropped;
         stats->jit_lives = jit.lives;
+        stats->region_compile_ns = jit.compile_ns;
+        stats->region_compile_median_ns = jit.compile_median_ns;
+        stats->region_compile_p99_ns = jit.compile_p99_ns;
     }
 }
 

@@ -6,6 +6,7 @@
 #include "libshared/jit/abi.h"
 #include "libshared/jit/cache_entry.h"
 #include "libshared/jit/region_message.h"
+#include "vmmd/vcpu/engine/stats.h"
 #include "vmmd/vcpu/tunables.h"
 #include <errno.h>
 #include <nanomsg/pair.h>
@@ -80,7 +81,8 @@ struct jit_link {
     struct region region; /* of the message at hand */
 
     /* Written by the thread. */
-    _Atomic uint64_t requests_sent, fetches_sent, from_cache, dropped, lives;
+    _Atomic uint64_t requests_sent, fetches_sent, from_cache, dropped, lives, compile_ns;
+    struct duration_histogram compile_times; /* as counters are */
 };
 
 static void count(_Atomic uint64_t *counter)
@@ -405,6 +407,16 @@ static bool handle_code(struct jit_link *link, struct request *request,
     return false;
 }
 
+/* jitd's own counters end with its life, which is short when there is nothing to do. */
+static void note_compile_time(struct jit_link *link, const struct request *request,
+                              const Polyvisor__JitAnswer *answer)
+{
+    if (request->kind == REQUEST_COMPILE && !answer->cached) {
+        atomic_fetch_add_explicit(&link->compile_ns, answer->compile_ns, memory_order_relaxed);
+        duration_count(&link->compile_times, answer->compile_ns);
+    }
+}
+
 static void handle_answer(struct jit_link *link, uint64_t id, const Polyvisor__JitAnswer *answer)
 {
     struct request *request = request_find(link, id);
@@ -414,6 +426,7 @@ static void handle_answer(struct jit_link *link, uint64_t id, const Polyvisor__J
         return;
     }
     if (answer->status == POLYVISOR__JIT_STATUS__JIT_DONE) {
+        note_compile_time(link, request, answer);
         if (handle_code(link, request, answer)) {
             return;
         }
@@ -659,4 +672,9 @@ void jit_link_get_stats(struct jit_link *link, struct jit_link_stats *stats)
     stats->from_cache = atomic_load_explicit(&link->from_cache, memory_order_relaxed);
     stats->dropped = atomic_load_explicit(&link->dropped, memory_order_relaxed);
     stats->lives = atomic_load_explicit(&link->lives, memory_order_relaxed);
+    stats->compile_ns = atomic_load_explicit(&link->compile_ns, memory_order_relaxed);
+    struct duration_histogram times = {0};
+    duration_add(&times, &link->compile_times);
+    stats->compile_median_ns = duration_quantile(&times, 500);
+    stats->compile_p99_ns = duration_quantile(&times, 990);
 }

@@ -50,6 +50,8 @@ struct jit_link_stats {
     uint64_t from_cache; /* installed without compiling */
     uint64_t dropped;    /* messages that were no answer to anything */
     uint64_t lives;      /* jitds seen */
+    /* jitd's processor time for the code that it compiled anew at our request, as it says. */
+    uint64_t compile_ns, compile_median_ns, compile_p99_ns;
 };
 /* Any thread. */
 void jit_link_get_stats(struct jit_link *link, struct jit_link_stats *stats);
