@@ -5,9 +5,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -132,6 +134,13 @@ static int foreign(const char *directory, const char *name, struct error *err)
     return -ERROR_PROTOCOL;
 }
 
+static int nobody_answers(const char *directory, const char *name, struct error *err)
+{
+    error_set(err, ERROR_CONNECT, ETIMEDOUT, "nobody answers on %s in %s", name, directory);
+    error_hint(err, "vmmd may be stopped or hung; --timeout waits longer");
+    return -ERROR_CONNECT;
+}
+
 /* Not the end of a conversation, but of none. A vmmd that had no processor for a second hangs up on
  * whom it has not heard by then; another program hangs up each time. */
 #define HUNG_UP  1
@@ -158,9 +167,7 @@ static int greet(int fd, int own, int peer, uint64_t deadline_ns, int interrupt_
             return error_set(err, ERROR_CANCELLED, EINTR, "interrupted");
         }
         if (ready == 0) {
-            error_set(err, ERROR_CONNECT, ETIMEDOUT, "nobody answers on %s in %s", name, directory);
-            error_hint(err, "vmmd may be stopped or hung; --timeout waits longer");
-            return -ERROR_CONNECT;
+            return nobody_answers(directory, name, err);
         }
         if (ready < 0 && errno != EINTR) {
             return error_set(err, ERROR_IO, errno, "poll: %s", strerror(errno));
@@ -175,6 +182,32 @@ static int greet(int fd, int own, int peer, uint64_t deadline_ns, int interrupt_
         }
     }
     return 0;
+}
+
+/* vmmd greets before it has read our greeting, which it must do within its second. 0, HUNG_UP or a
+ * negative code. */
+static int be_heard(int fd, uint64_t deadline_ns, int interrupt_fd, const char *directory,
+                    const char *name, struct error *err)
+{
+    for (int wait_ms = 0;; wait_ms = 1) {
+        struct pollfd polls[] = {{.fd = fd, .events = POLLRDHUP},
+                                 {.fd = interrupt_fd, .events = POLLIN}};
+        int unread = 0;
+
+        poll(polls, 2, wait_ms);
+        if (polls[0].revents != 0) {
+            return HUNG_UP;
+        }
+        if (polls[1].revents != 0) {
+            return error_set(err, ERROR_CANCELLED, EINTR, "interrupted");
+        }
+        if (ioctl(fd, SIOCOUTQ, &unread) < 0 || unread == 0) {
+            return 0;
+        }
+        if (clock_monotonic_ns() >= deadline_ns) {
+            return nobody_answers(directory, name, err);
+        }
+    }
 }
 
 int probe_open(const char *directory, const char *name, int own, int peer, uint32_t timeout_ms,
@@ -192,6 +225,7 @@ int probe_open(const char *directory, const char *name, int own, int peer, uint3
             return fd;
         }
         status = greet(fd, own, peer, deadline_ns, interrupt_fd, directory, name, err);
+        status = status ? status : be_heard(fd, deadline_ns, interrupt_fd, directory, name, err);
         if (status == 0) {
             return fd;
         }
