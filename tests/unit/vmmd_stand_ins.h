@@ -421,6 +421,7 @@ static int fake_main(int argc, char **argv, const char *name)
     if (!channel) {
         return 1;
     }
+    fdlist_tell(&fake_descriptors, "bound");
     if (!fake_turn()) {
         channel_close(channel);
         return 0;
