@@ -219,7 +219,7 @@ once() {
     for one in a b c; do
         asked=$((asked + $(statistic $one region_requests)))
     done
-    [ "$compiled" -ge 1 ] && [ "$compiled" -eq "$entries" ] && [ "$compiled" -le "$asked" ]
+    [ "${compiled:-0}" -ge 1 ] && [ "$compiled" -eq "$entries" ] && [ "$compiled" -le "$asked" ]
 }
 check "what one has asked for is not compiled for another" wait_for 20 once
 for name in a b c; do

@@ -6,6 +6,7 @@
 #include "libshared/base/clock.h"
 #include "libshared/base/log.h"
 #include "libshared/ipc/channel.h"
+#include "libshared/ipc/fdlist.h"
 #include "libshared/jit/abi.h"
 #include "libshared/jit/blob.h"
 #include "libshared/jit/region_message.h"
@@ -126,10 +127,12 @@ int main(int argc, char **argv)
     log_open("jitd_garbage");
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     signal(SIGPIPE, SIG_IGN);
+    static struct fdlist descriptors;
     struct channel *control = channel_bind(CHANNEL_JIT_CONTROL, NN_PAIR, argv[2]);
-    if (!control) {
+    if (!control || fdlist_inherit(&descriptors) < 0) {
         return 1;
     }
+    fdlist_tell(&descriptors, "bound");
     for (;;) {
         struct pollfd ready = {.fd = channel_receive_fd(control), .events = POLLIN};
         ProtobufCMessage *message;
