@@ -260,17 +260,20 @@ static void machine_step_stopping(struct machine *machine)
     }
 }
 
-static void machine_arm_timer(struct machine *machine, uint64_t restart_ns, uint64_t plug_ns)
+/* The earlier of two times, of which 0 is never. */
+static uint64_t machine_earlier(uint64_t one, uint64_t other)
 {
-    uint64_t deadlines[] = {machine->ask_ns, machine->phase_ns, machine->panic_ns, restart_ns,
-                            plug_ns};
-    uint64_t now = clock_monotonic_ns(), next = 0;
+    return !one || (other && other < one) ? other : one;
+}
 
-    for (size_t i = 0; i < sizeof(deadlines) / sizeof(deadlines[0]); i++) {
-        if (deadlines[i] && (!next || deadlines[i] < next)) {
-            next = deadlines[i];
-        }
-    }
+/* Look again at `next`, or at one of the machine's own deadlines. */
+static void machine_arm_timer(struct machine *machine, uint64_t next)
+{
+    uint64_t now = clock_monotonic_ns();
+
+    next = machine_earlier(next, machine->ask_ns);
+    next = machine_earlier(next, machine->phase_ns);
+    next = machine_earlier(next, machine->panic_ns);
     if (!next) {
         evtimer_del(machine->timer_event);
         return;
@@ -283,7 +286,7 @@ static void machine_arm_timer(struct machine *machine, uint64_t restart_ns, uint
 static void machine_step(evutil_socket_t fd, short what, void *argument)
 {
     struct machine *machine = argument;
-    uint64_t restart_ns = 0, plug_ns = 0;
+    uint64_t next = 0;
     (void)fd, (void)what;
 
     switch (machine->state) {
@@ -294,8 +297,9 @@ static void machine_step(evutil_socket_t fd, short what, void *argument)
     case POLYVISOR__MACHINE_STATE__MACHINE_RUNNING:
         machine_step_up(machine);
         if (machine->state != POLYVISOR__MACHINE_STATE__MACHINE_STOPPING) {
-            restart_ns = machine_recover_devices(machine);
-            plug_ns = machine_step_plugs(machine);
+            next = machine_recover_devices(machine);
+            next = machine_earlier(next, machine_step_plugs(machine));
+            next = machine_earlier(next, machine_prepare_spares(machine));
         }
         break;
     case POLYVISOR__MACHINE_STATE__MACHINE_STOPPING:
@@ -304,7 +308,7 @@ static void machine_step(evutil_socket_t fd, short what, void *argument)
     default:
         break;
     }
-    machine_arm_timer(machine, restart_ns, plug_ns);
+    machine_arm_timer(machine, next);
 }
 
 void machine_look_at_processes(struct machine *machine)

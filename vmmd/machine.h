@@ -43,6 +43,7 @@ struct machine_host {
     struct compiler *compiler; /* NULL: there is none */
     const char *directory;     /* runtime directory */
     const char *programs;      /* folder of vcpud and devd */
+    uint64_t spare_ns; /* how long a device runs until it has a spare; 0: see supervisor.h */
     /* A machine's state changed, once for every change. Must not remove it. */
     void (*changed)(struct machine *machine, void *context);
     void *context;
@@ -95,6 +96,7 @@ struct machine {
     /* Deadlines (clock_monotonic_ns), 0 = none. */
     uint64_t reset_told_ns; /* when the last event told of it */
     uint64_t ask_ns, phase_ns, panic_ns;
+    uint64_t spare_ns; /* before that no spare is started; not a deadline of its own */
 };
 
 /* A machine of this configuration, whose ownership it takes on success. Makes its directory and

@@ -117,7 +117,7 @@ struct machine_device {
     bool pulled;                                /* what it owned for its driver's sake is closed */
     bool lived;                                 /* a process of it has set up the shared state */
     struct child child;
-    struct spare spare; /* from its first death on */
+    struct spare spare; /* once it has run for some time, or died */
     bool ready;         /* answered its configuration */
     bool stopping;      /* was asked to stop */
     bool failed;        /* given up */
@@ -130,6 +130,7 @@ struct machine_device {
     unsigned revivals;               /* of these, while it ended */
     uint64_t started_ns, restart_ns; /* clock_monotonic_ns; restart_ns 0: no restart is due */
     uint64_t died_ns;                /* when the end of the last process was noticed */
+    uint64_t spare_ns;               /* before that none is tried again, likewise */
 };
 
 /* Describe the devices of `config` whose sockets are in `directory`. The number of devices (at

@@ -16,7 +16,7 @@ int machine_launch(struct machine *machine, struct error *err);
 void machine_release(struct machine *machine);
 /* Start a device's process again, after its death. 0 or a negative code. */
 int machine_relaunch_device(struct machine_device *device, struct error *err);
-/* A device that has died and is well again: have a spare ready in case that it dies once more. */
+/* A device that is well: have a spare ready in case that it dies. */
 void machine_keep_spare(struct machine_device *device);
 
 /* Forget the device at that place of the list: its process is killed if it runs, and what it owns
@@ -43,6 +43,9 @@ int machine_save(struct machine *machine);
 /* Restart devices whose processes died, those whose time has come. The time of the next restart
  * that is due (clock_monotonic_ns), or 0. */
 uint64_t machine_recover_devices(struct machine *machine);
+/* Have a spare for each device that has run long enough, one after the other. When the next is due
+ * (clock_monotonic_ns), or 0. */
+uint64_t machine_prepare_spares(struct machine *machine);
 /* While the machine ends in order: start the process of a device that died, so that what the guest
  * had posted is done and what it printed is delivered. True when it runs again. */
 bool machine_revive_device(struct machine_device *device);

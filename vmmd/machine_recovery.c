@@ -12,6 +12,10 @@
 #define RECOVERY_EARLY_MAX  3 /* killed while they started, in a row; then not at once any more */
 #define RECOVERY_TELL_MS    5000
 #define RECOVERY_REVIVALS   5 /* while a machine ends, which must not take for ever */
+/* Between two spares, for the guest has the processors; and before one that failed is tried again.
+ */
+#define RECOVERY_SPARE_PAUSE_NS (500 * NS_PER_MS)
+#define RECOVERY_SPARE_AGAIN_NS (60 * NS_PER_S)
 
 static void recovery_tell_gone(struct machine_device *device)
 {
@@ -142,6 +146,43 @@ uint64_t machine_recover_devices(struct machine *machine)
         }
         if (device->restart_ns && (!next || device->restart_ns < next)) {
             next = device->restart_ns;
+        }
+    }
+    return next;
+}
+
+/* When this device is to get a spare; 0: not now. */
+static uint64_t recovery_spare_due(const struct machine_device *device)
+{
+    const struct machine *machine = device->machine;
+
+    if (!device->ready || !device->child.running || device->spare.pid || device->failed ||
+        device->plug.phase != PLUG_RESTS) {
+        return 0;
+    }
+    uint64_t due = device->started_ns + machine->host->spare_ns;
+    due = due > device->spare_ns ? due : device->spare_ns;
+    return due > machine->spare_ns ? due : machine->spare_ns;
+}
+
+uint64_t machine_prepare_spares(struct machine *machine)
+{
+    uint64_t now = clock_monotonic_ns(), next = 0;
+
+    if (!machine->host->spare_ns || machine->state != POLYVISOR__MACHINE_STATE__MACHINE_RUNNING) {
+        return 0;
+    }
+    for (size_t i = 0; i < machine->device_count; i++) {
+        struct machine_device *device = machine->devices[i];
+        uint64_t due = recovery_spare_due(device);
+        if (due && due <= now) {
+            device->spare_ns = now + RECOVERY_SPARE_AGAIN_NS;
+            machine->spare_ns = now + RECOVERY_SPARE_PAUSE_NS;
+            machine_keep_spare(device);
+            due = recovery_spare_due(device);
+        }
+        if (due && (!next || due < next)) {
+            next = due;
         }
     }
     return next;

@@ -20,14 +20,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define SPARES_S     10u
+#define SPARES_MAX_S 86400u
+
 struct options {
     char directory[RUNTIME_PATH_MAX];
     int leash_fd; /* --private, or -1 */
-    bool done;    /* --help and --version say all */
+    unsigned spare_s;
+    bool done; /* --help and --version say all */
 };
 
 static const char usage[] =
-    "usage: vmmd [--runtime-dir DIR] [--private FD] [--log LEVEL]\n"
+    "usage: vmmd [--runtime-dir DIR] [--private FD] [--spares SECONDS] [--log LEVEL]\n"
     "\n"
     "The supervisor of virtual machines. Stays in the foreground; control it with vmctl.\n"
     "\n"
@@ -36,6 +40,8 @@ static const char usage[] =
     "  --private FD       serve one client: stop everything and end when the other end of this\n"
     "                     inherited pipe (or socket, which then gets a byte when the control\n"
     "                     socket is there) is closed, and leave no file behind\n"
+    "  --spares SECONDS   a device that has run for so long gets a process that stands by to take\n"
+    "                     its place (0: once it has died, for the next time; default: 10)\n"
     "  --log LEVEL        error, warning, info or debug, on standard error (default: warning)\n"
     "  --version          print the version\n";
 
@@ -48,6 +54,19 @@ static int parse_descriptor(const char *text, int *fd, struct error *err)
         return error_set(err, ERROR_USAGE, 0, "--private needs an open descriptor, not '%s'", text);
     }
     *fd = (int)number;
+    return 0;
+}
+
+static int parse_spares(const char *text, unsigned *seconds, struct error *err)
+{
+    char *end;
+    unsigned long number = strtoul(text, &end, 10);
+
+    if (*text < '0' || *text > '9' || *end || number > SPARES_MAX_S) {
+        return error_set(err, ERROR_USAGE, 0, "--spares takes 0 to %u seconds, not '%s'",
+                         SPARES_MAX_S, text);
+    }
+    *seconds = (unsigned)number;
     return 0;
 }
 
@@ -69,13 +88,17 @@ static int parse_level(const char *text, struct error *err)
 static int parse_options(int argc, char **argv, struct options *options, struct error *err)
 {
     static const struct option known[] = {
-        {"runtime-dir", required_argument, NULL, 'r'}, {"private", required_argument, NULL, 'p'},
-        {"log", required_argument, NULL, 'l'},         {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'V'},           {0},
+        {"runtime-dir", required_argument, NULL, 'r'},
+        {"private", required_argument, NULL, 'p'},
+        {"log", required_argument, NULL, 'l'},
+        {"help", no_argument, NULL, 'h'},
+        {"spares", required_argument, NULL, 's'},
+        {"version", no_argument, NULL, 'V'},
+        {0},
     };
     int option, result = 0;
 
-    *options = (struct options){.leash_fd = -1};
+    *options = (struct options){.leash_fd = -1, .spare_s = SPARES_S};
     opterr = 0;
     while (!result && (option = getopt_long(argc, argv, "h", known, NULL)) != -1) {
         switch (option) {
@@ -89,6 +112,9 @@ static int parse_options(int argc, char **argv, struct options *options, struct 
             break;
         case 'p':
             result = parse_descriptor(optarg, &options->leash_fd, err);
+            break;
+        case 's':
+            result = parse_spares(optarg, &options->spare_s, err);
             break;
         case 'l':
             result = parse_level(optarg, err);
@@ -245,6 +271,7 @@ int main(int argc, char **argv)
             .programs = programs,
             .leash_fd = options.leash_fd,
             .load = options.leash_fd < 0,
+            .spare_s = options.spare_s,
         },
         &err);
     if (supervisor) {

@@ -1,5 +1,6 @@
 #include "vmmd/supervisor.h"
 
+#include "libshared/base/clock.h"
 #include "libshared/base/log.h"
 #include "libshared/ipc/runtime.h"
 #include "vmmd/control.h"
@@ -367,6 +368,7 @@ struct supervisor *supervisor_open(const struct supervisor_options *options, str
         .base = event_base_new(),
         .directory = options->directory,
         .programs = options->programs,
+        .spare_ns = options->spare_s * NS_PER_S,
         .changed = supervisor_on_change,
         .context = supervisor,
     };

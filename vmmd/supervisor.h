@@ -16,6 +16,7 @@ struct supervisor_options {
     const char *programs;  /* folder of vcpud, devd and jitd */
     int leash_fd;          /* private: its end of file means that the client is gone; -1 = none */
     bool load;             /* bring back the machines that an earlier vmmd knew */
+    unsigned spare_s;      /* how long a device runs until it has a spare; 0 = until it died once */
 };
 
 struct supervisor;

@@ -48,6 +48,9 @@ static int parse_word(const char *word, enum error_code code, struct port_settin
         if (length == 0 || length > PORT_PATH_MAX) {
             return refuse(code, length ? "the path is too long:" : "the path is empty:", word, err);
         }
+        if (setting->path[0]) {
+            return refuse(code, "a second path:", word, err);
+        }
         memcpy(setting->path, word + 5, length + 1);
         return 0;
     }

@@ -106,8 +106,8 @@ daemon_answers() {
     "$vmctl" list >/dev/null 2>&1
 }
 
-daemon_start() {
-    "$bin/vmmd" >>"$work/vmmd.log" 2>&1 &
+daemon_start() { # OPTION...
+    "$bin/vmmd" "$@" >>"$work/vmmd.log" 2>&1 &
     daemon=$!
     wait_for 20 daemon_answers
 }

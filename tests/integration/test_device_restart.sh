@@ -19,7 +19,19 @@ console_has() {
     grep -q "$1" "$work/console"
 }
 
-daemon_start
+spare_of_disk() {
+    our_processes | awk '/ --id disk0 / { print $1 }' | while read -r pid; do
+        grep -q standby "/proc/$pid/comm" 2>/dev/null && echo "$pid"
+    done
+}
+spare_stands_by() {
+    [ -n "$(spare_of_disk)" ]
+}
+taken() { # PID: it is the disk's process
+    [ "$(process_of_disk)" = "$1" ]
+}
+
+daemon_start --spares 1
 events_begin "$work/events" --json
 truncate -s 4M "$work/disk.img"
 "$vmctl" create box --kernel "$guest/vmlinux" --initrd "$guest/test-initrd.cpio.gz" \
@@ -31,8 +43,14 @@ check "the guest uses its disk" wait_for 90 console_has "round 2 good"
 check "each device is listed" test "$("$vmctl" device list box | grep -c running)" -ge 6
 check "as JSON, too" sh -c "'$vmctl' --json device list box | grep -qE '\"kind\": ?\"virtio-blk\"'"
 
+check "before it has died there is a process that stands by" wait_for 30 spare_stands_by
+spare=$(spare_of_disk)
+kill -9 "$(process_of_disk)"
+check "which takes its place at the first death" wait_for 20 taken "$spare"
+check "and is followed by another" wait_for 30 spare_stands_by
+
 "$vmctl" device restart box disk0 >/dev/null
-check "a device is restarted on request" wait_for 20 device_is "running *1 "
+check "a device is restarted on request" wait_for 20 device_is "running *2 "
 check "it is another process" kill -0 "$(process_of_disk)"
 
 given_up() {

@@ -34,10 +34,22 @@ END_TEST
 START_TEST(what_makes_no_sense_is_refused)
 {
     static char long_name[40], long_path[140], long_text[4096];
-    const char *const texts[] = {"",        ",",       "a/b",          "../x",
-                                 ".x",      "a b",     "a\n",          "a,",
-                                 "a,path=", "a,what",  "a,console=on", "polyvisor.console",
-                                 long_name, long_path, long_text};
+    const char *const texts[] = {"",
+                                 ",",
+                                 "a/b",
+                                 "../x",
+                                 ".x",
+                                 "a b",
+                                 "a\n",
+                                 "a,",
+                                 "a,path=",
+                                 "a,path=/x,path=/y",
+                                 "a,what",
+                                 "a,console=on",
+                                 "polyvisor.console",
+                                 long_name,
+                                 long_path,
+                                 long_text};
 
     memset(long_name, 'n', PORT_NAME_MAX + 1);
     strcpy(long_path, "a,path=/");
