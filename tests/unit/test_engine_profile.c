@@ -49,7 +49,9 @@ static bool next_region(unsigned ticks)
     return false;
 }
 
-#define LONG_ENOUGH 20000u
+/* Bounds a hang, in minutes: a CPU thread that gets little of a processor is rarely seen at work.
+ */
+#define LONG_ENOUGH 600000u
 
 static int block_at(uint64_t physical)
 {
