@@ -181,7 +181,7 @@ static int create_told(const struct invocation *invocation, const char *path, bo
     if (invocation->globals->json) {
         return output_json(json_pack("{s:o, s:s, s:I}", "path", output_json_text(path), "format",
                                      qcow2 ? "qcow2" : "raw", "size", (json_int_t)size),
-                           false, err);
+                           err);
     }
     char text[32];
     value_format_size(size, text, sizeof(text));
@@ -296,7 +296,7 @@ int disk_image_resize(const struct invocation *invocation, const char *file, uin
     if (status == 0 && invocation->globals->json) {
         status = output_json(
             json_pack("{s:o, s:I}", "path", output_json_text(path), "bytes", (json_int_t)bytes),
-            false, err);
+            err);
     } else if (status == 0) {
         char size[32];
         value_format_size(bytes, size, sizeof(size));
@@ -324,7 +324,7 @@ static int check_tell(const struct invocation *invocation, const char *path,
                       "errors", (json_int_t)errors, "leaks", (json_int_t)leaks, "errors_repaired",
                       (json_int_t)report->errors_repaired, "leaks_repaired",
                       (json_int_t)report->leaks_repaired),
-            false, err);
+            err);
     } else if (!invocation->globals->quiet) {
         printf("%llu clusters in use, %llu of them compressed\n",
                (unsigned long long)report->allocated, (unsigned long long)report->compressed);

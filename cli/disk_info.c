@@ -235,7 +235,7 @@ int disk_image_info(const struct invocation *invocation, const char *file, struc
     }
     if (status == 0 && invocation->globals->json) {
         status = output_json(
-            options->chain ? json_incref(list) : json_incref(json_array_get(list, 0)), false, err);
+            options->chain ? json_incref(list) : json_incref(json_array_get(list, 0)), err);
     } else if (status == 0) {
         status = output_flush(err);
     }

@@ -167,9 +167,9 @@ int output_flush(struct error *err)
     return 0;
 }
 
-int output_json(json_t *value, bool compact, struct error *err)
+static int dump_json(json_t *value, size_t flags, struct error *err)
 {
-    char *text = value != NULL ? json_dumps(value, compact ? JSON_COMPACT : JSON_INDENT(2)) : NULL;
+    char *text = value != NULL ? json_dumps(value, flags) : NULL;
 
     json_decref(value);
     if (text == NULL) {
@@ -178,6 +178,16 @@ int output_json(json_t *value, bool compact, struct error *err)
     print_json(stdout, text);
     free(text);
     return output_flush(err);
+}
+
+int output_json(json_t *value, struct error *err)
+{
+    return dump_json(value, JSON_INDENT(2), err);
+}
+
+int output_json_line(json_t *value, struct error *err)
+{
+    return dump_json(value, JSON_COMPACT, err);
 }
 
 /* ---- Tables ---- */
@@ -202,16 +212,23 @@ void output_table_add(struct output_table *table, const char *cell)
     table->items = items;
 }
 
+/* Blanks are printed before a cell, not behind one: none ends a line. */
 static void print_cells(const struct output_table *table, const size_t *widths, FILE *file)
 {
-    for (size_t i = 0; i < table->cells; i++) {
-        size_t column = i % table->columns;
-        bool last = column == table->columns - 1;
+    size_t blanks = 0;
 
-        output_printable(file, table->items[i]);
-        fprintf(file, "%*s", last ? 0 : (int)(widths[column] - strlen(table->items[i]) + 2), "");
-        if (last) {
+    for (size_t i = 0; i < table->cells; i++) {
+        size_t column = i % table->columns, length = strlen(table->items[i]);
+
+        if (length > 0) {
+            fprintf(file, "%*s", (int)blanks, "");
+            output_printable(file, table->items[i]);
+            blanks = 0;
+        }
+        blanks += widths[column] - length + 2;
+        if (column == table->columns - 1) {
             fputc('\n', file);
+            blanks = 0;
         }
     }
 }

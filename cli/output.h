@@ -24,7 +24,9 @@ void output_warning(const struct globals *globals, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
 /* Print a JSON value and a newline, and release it. 0 or a negative code with *err set. */
-int output_json(json_t *value, bool compact, struct error *err);
+int output_json(json_t *value, struct error *err);
+/* The same, on one line. */
+int output_json_line(json_t *value, struct error *err);
 
 /* Text of another process for a terminal: control characters become '?'. */
 void output_printable(FILE *file, const char *text);

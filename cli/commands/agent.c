@@ -118,7 +118,7 @@ static int ping(const struct invocation *invocation, const char *name, const str
         return -(int)err->code;
     }
     if (invocation->globals->json) {
-        return output_json(answer_json(name, answer), false, err);
+        return output_json(answer_json(name, answer), err);
     }
     printf("the agent of %s answers, in %" PRIu64 " ms\n", name, answer->round_trip_ms);
     return output_flush(err);
@@ -146,7 +146,7 @@ static int run(const struct invocation *invocation, struct error *err)
     if (strcmp(action, "ping") == 0) {
         return ping(invocation, name, &answer, err);
     }
-    return invocation->globals->json ? output_json(answer_json(name, &answer), false, err)
+    return invocation->globals->json ? output_json(answer_json(name, &answer), err)
                                      : print_text(&answer, err);
 }
 

@@ -37,7 +37,7 @@ static int print_json(const char *name, const Polyvisor__BalloonInfo *info, stru
                   (json_int_t)info->reported_bytes, "driver", info->driver, "deflate_on_oom",
                   info->deflate_on_oom, "reporting", info->reporting, "statistics_age_ms",
                   (json_int_t)info->statistics_age_ms, "statistics", statistics),
-        false, err);
+        err);
 }
 
 static void add_size(struct output_table *table, const char *title, uint64_t bytes)

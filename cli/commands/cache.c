@@ -146,7 +146,7 @@ static int show_json(const char *path, int directory, const struct survey *surve
                                  "bytes", (json_int_t)survey->bytes, "limit_bytes",
                                  (json_int_t)CACHE_BYTES_DEFAULT, "compilers", compilers,
                                  "poisoned", list_poisoned(directory)),
-                       false, err);
+                       err);
 }
 
 static void print_line(const char *label, const char *value)
@@ -219,7 +219,7 @@ static int report(const struct invocation *invocation, const char *what,
                                      "bytes", (json_int_t)totals->bytes, "removed",
                                      (json_int_t)totals->removed, "removed_bytes",
                                      (json_int_t)totals->removed_bytes),
-                           false, err);
+                           err);
     }
     if (!invocation->globals->quiet) {
         value_format_size(totals->removed_bytes, bytes, sizeof(bytes));

@@ -54,7 +54,7 @@ static int list(const struct invocation *invocation, struct error *err)
         error_hint(err, "devices exist while their machine runs: 'vmctl start %s'",
                    invocation->positionals[1]);
     } else if (invocation->globals->json) {
-        status = output_json(machine_devices_json(machine), true, err);
+        status = output_json_line(machine_devices_json(machine), err);
     } else {
         status = print_devices(machine, err);
     }
@@ -116,7 +116,7 @@ static int show(const struct invocation *invocation, struct error *err)
         const Polyvisor__DeviceInfo *device = machine->devices[i];
         if (strcmp(device->id, wanted) == 0) {
             error_clear(err);
-            status = invocation->globals->json ? output_json(device_json(device), true, err)
+            status = invocation->globals->json ? output_json_line(device_json(device), err)
                                                : print_device(device, err);
         }
     }
@@ -139,7 +139,7 @@ static int restart(const struct invocation *invocation, struct error *err)
         return status;
     }
     if (invocation->globals->json && response->n_machines) {
-        status = output_json(machine_json(response->machines[0]), false, err);
+        status = output_json(machine_json(response->machines[0]), err);
     } else {
         output_status(invocation->globals, "%s of %s restarts", restart.device, restart.name);
     }

@@ -55,7 +55,7 @@ static int show(const struct invocation *invocation, struct error *err)
                    "one that does not run",
                    name, name);
     } else if (invocation->globals->json) {
-        status = output_json(device_limits_json(device), false, err);
+        status = output_json(device_limits_json(device), err);
     } else {
         printf("%s\n", device->limits[0] ? device->limits : "off");
     }
@@ -87,7 +87,7 @@ int device_limit_run(const struct invocation *invocation, struct error *err)
         return status;
     }
     if (invocation->globals->json && response->n_machines) {
-        status = output_json(machine_json(response->machines[0]), false, err);
+        status = output_json(machine_json(response->machines[0]), err);
     } else {
         output_status(invocation->globals, "%s of %s: %s", limit.device, limit.name, words);
     }

@@ -83,7 +83,7 @@ static int print_outcome(const struct invocation *invocation, const char *device
                                  output_json_text(invocation->positionals[1]), "device",
                                  output_json_text(device), "address", address, "guest",
                                  guest_part_texts[part]),
-                       false, err);
+                       err);
 }
 
 /* ---- attach ---- */

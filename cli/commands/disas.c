@@ -100,7 +100,7 @@ static int print_json(const Polyvisor__CodeListing *listing, struct error *err)
                                  output_json_text(listing->guest_arch), "host_arch",
                                  output_json_text(listing->host_arch), "cpu",
                                  (json_int_t)listing->cpu, "pc", pc, "blocks", blocks),
-                       false, err);
+                       err);
 }
 
 /* ---- text ---- */

@@ -93,7 +93,7 @@ static int resize_running(const struct invocation *invocation, struct error *err
         status =
             output_json(json_pack("{s:o, s:o, s:I}", "name", output_json_text(resize.name), "disk",
                                   output_json_text(resize.disk), "bytes", (json_int_t)resize.bytes),
-                        false, err);
+                        err);
     } else {
         char size[32];
         value_format_size(resize.bytes, size, sizeof(size));

@@ -15,12 +15,12 @@
 
 static int print_json(const Polyvisor__Event *event, struct error *err)
 {
-    return output_json(
+    return output_json_line(
         json_pack("{s:I, s:I, s:o, s:o, s:o, s:o}", "sequence", (json_int_t)event->sequence,
                   "time_ns", (json_int_t)event->time_ns, "kind", output_json_text(event->kind),
                   "machine", output_json_text(event->machine), "component",
                   output_json_text(event->component), "detail", output_json_text(event->detail)),
-        true, err);
+        err);
 }
 
 static int print_text(const Polyvisor__Event *event, struct error *err)

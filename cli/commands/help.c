@@ -41,7 +41,7 @@ static int print_errors_json(struct error *err)
                                                "exit_status", error_exit_status(code), "meaning",
                                                error_code_meaning(code)));
     }
-    return output_json(json_pack("{s:o}", "errors", codes), false, err);
+    return output_json(json_pack("{s:o}", "errors", codes), err);
 }
 
 static void print_names(void)

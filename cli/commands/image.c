@@ -161,7 +161,7 @@ static int report_build(const struct invocation *invocation, const char *path, c
         if (name[0] != '\0') {
             json_object_set_new(object, "name", output_json_text(name));
         }
-        return output_json(object, true, err);
+        return output_json_line(object, err);
     }
     output_status(invocation->globals, "vmctl run --image %s boots it", name[0] ? name : path);
     return 0;
@@ -281,7 +281,7 @@ static int list(const struct invocation *invocation, struct error *err)
         if (status != 0) {
             json_decref(listing.array);
         }
-        return status == 0 ? output_json(listing.array, false, err) : status;
+        return status == 0 ? output_json(listing.array, err) : status;
     }
     output_table_open(&listing.table, sizeof(columns) / sizeof(columns[0]));
     for (size_t i = 0; i < sizeof(columns) / sizeof(columns[0]); i++) {
@@ -312,7 +312,7 @@ static int show(const struct invocation *invocation, struct error *err)
         return status;
     }
     if (invocation->globals->json) {
-        status = output_json(image_json(NULL, path, &image), false, err);
+        status = output_json(image_json(NULL, path, &image), err);
     } else {
         value_format_size(image.bytes, size, sizeof(size));
         value_format_size(image.used_bytes, used, sizeof(used));
@@ -358,7 +358,7 @@ static int rm(const struct invocation *invocation, struct error *err)
         return -(int)err->code;
     }
     if (invocation->globals->json) {
-        return output_json(json_pack("{s:o}", "name", output_json_text(name)), false, err);
+        return output_json(json_pack("{s:o}", "name", output_json_text(name)), err);
     }
     output_status(invocation->globals, "%s removed", name);
     return 0;

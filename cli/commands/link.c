@@ -1,5 +1,6 @@
 /* vmctl link: plug or pull the cable of a network card. */
 #include "cli/commands/machine_request.h"
+#include <stdio.h>
 #include <string.h>
 
 static int run(const struct invocation *invocation, struct error *err)
@@ -7,6 +8,7 @@ static int run(const struct invocation *invocation, struct error *err)
     Polyvisor__LinkRequest link = POLYVISOR__LINK_REQUEST__INIT;
     Polyvisor__Request request = POLYVISOR__REQUEST__INIT;
     const char *state = invocation->positionals[2];
+    char done[96];
 
     if (strcmp(state, "up") != 0 && strcmp(state, "down") != 0) {
         error_set(err, ERROR_USAGE, 0, "a cable is 'up' or 'down', not '%.40s'", state);
@@ -18,7 +20,8 @@ static int run(const struct invocation *invocation, struct error *err)
     link.up = strcmp(state, "up") == 0;
     request.body_case = POLYVISOR__REQUEST__BODY_LINK;
     request.link = &link;
-    return machine_request(invocation, &request, 0, link.up ? "plugged in" : "unplugged", err);
+    snprintf(done, sizeof(done), "has %.60s %s", link.card, link.up ? "plugged in" : "unplugged");
+    return machine_request(invocation, &request, 0, done, err);
 }
 
 const struct command command_link = {

@@ -13,7 +13,7 @@ static int print_json(const Polyvisor__Response *response, struct error *err)
     for (size_t i = 0; i < response->n_machines; i++) {
         json_array_append_new(machines, machine_json(response->machines[i]));
     }
-    return output_json(json_pack("{s:o}", "machines", machines), false, err);
+    return output_json(json_pack("{s:o}", "machines", machines), err);
 }
 
 static int print_table(const Polyvisor__Response *response, struct error *err)

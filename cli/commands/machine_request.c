@@ -23,7 +23,7 @@ int machine_request(const struct invocation *invocation, Polyvisor__Request *req
                              ? machine_json(response->machines[0])
                              : json_pack("{s:o}", "name", output_json_text(name));
 
-        status = output_json(object, false, err);
+        status = output_json(object, err);
     } else {
         output_status(invocation->globals, "%s %s", name, done);
     }

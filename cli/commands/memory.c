@@ -14,7 +14,7 @@ static int print_memory(const struct invocation *invocation, uint64_t bytes, str
                                      output_json_text(invocation->positionals[0]), "memory_bytes",
                                      (json_int_t)bytes, "maximum_bytes", (json_int_t)bytes,
                                      "resizable", 0),
-                           false, err);
+                           err);
     }
     value_format_size(bytes, text, sizeof(text));
     output_table_open(&table, 2);

@@ -84,7 +84,7 @@ static int run(const struct invocation *invocation, struct error *err)
         return status;
     }
     if (invocation->globals->json) {
-        return output_json(json_pack("{s:o}", "name", output_json_text(name)), false, err);
+        return output_json(json_pack("{s:o}", "name", output_json_text(name)), err);
     }
     output_status(invocation->globals, "%s removed", name);
     if (!settings->with_disk) {

@@ -12,7 +12,7 @@ static int run(const struct invocation *invocation, struct error *err)
     if (status != 0) {
         return status;
     }
-    status = invocation->globals->json ? output_json(machine_json(machine), false, err)
+    status = invocation->globals->json ? output_json(machine_json(machine), err)
                                        : machine_print(machine, err);
     client_free(response);
     return status;

@@ -60,7 +60,7 @@ static int run(const struct invocation *invocation, struct error *err)
     }
     client_close(&client);
     if (status == 0 && invocation->globals->json) {
-        return output_json(json_pack("{s:b}", "shutdown", true), false, err);
+        return output_json(json_pack("{s:b}", "shutdown", true), err);
     }
     if (status == 0) {
         output_status(invocation->globals, "vmmd has ended");

@@ -276,7 +276,7 @@ static int print_json(const char *name, const Polyvisor__Response *response, str
     }
     return output_json(json_pack("{s:o, s:o, s:o}", "name", output_json_text(name), "stats", stats,
                                  "derived", derived_json(response)),
-                       false, err);
+                       err);
 }
 
 /* ---- a table ---- */
@@ -324,9 +324,11 @@ static void format_ratio(enum statistic_ratio kind, double ratio, char *text, si
 static void add_row(struct output_table *table, const char *label, const char *value,
                     const char *ratio)
 {
-    char aligned[32];
+    char aligned[32] = "";
 
-    snprintf(aligned, sizeof(aligned), "%20s", value);
+    if (value[0] != '\0') {
+        snprintf(aligned, sizeof(aligned), "%20s", value);
+    }
     output_table_add(table, label);
     output_table_add(table, aligned);
     output_table_add(table, ratio);

@@ -161,7 +161,7 @@ static int report(const struct invocation *invocation, const Polyvisor__MachineI
                             by_guest   ? json_string(asked_words[agreed])
                             : by_force ? json_string("force")
                                        : json_null());
-        return output_json(object, false, err);
+        return output_json(object, err);
     }
     if (by_guest) {
         output_status(invocation->globals, "%s powered off, asked %s", name, asked_texts[agreed]);

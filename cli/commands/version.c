@@ -18,7 +18,7 @@ static int run(const struct invocation *invocation, struct error *err)
     if (invocation->globals->json) {
         status = output_json(json_pack("{s:s, s:o}", "vmctl", POLYVISOR_VERSION, "vmmd",
                                        answer != NULL ? output_json_text(answer) : json_null()),
-                             false, err);
+                             err);
     } else {
         printf("vmctl %s\nvmmd ", POLYVISOR_VERSION);
         output_printable(stdout, answer != NULL ? answer : "is not running");

@@ -169,7 +169,7 @@ static void tell_json(struct work *work, const struct build_report *report)
             json_object_set_new(object, "what", output_json_text(report->words[2]));
         }
     }
-    output_json(object, true, &ignored);
+    output_json_line(object, &ignored);
 }
 
 static void tell_stage(struct work *work, const struct build_report *report)
