@@ -402,6 +402,57 @@ static void add_times(struct output_table *table, const Polyvisor__MachineInfo *
     }
 }
 
+#define PROCESSES_WIDTH 62 /* of a terminal's 80 columns */
+
+/* The words of `text` on as many lines as they need; what is in parentheses stays with its word. */
+static void add_wrapped(struct output_table *table, const char *title, const char *indent,
+                        const char *text)
+{
+    while (*text != '\0') {
+        size_t length = strlen(text);
+
+        if (length > PROCESSES_WIDTH) {
+            length = PROCESSES_WIDTH;
+            while (length > 1 && (text[length] != ' ' || text[length + 1] == '(')) {
+                length--;
+            }
+        }
+        add_line(table, title, "%s%.*s", indent, (int)length, text);
+        title = "";
+        text += length + strspn(text + length, " ");
+    }
+}
+
+/* Those that are confined alike stand together: most are. */
+static void add_processes(struct output_table *table, const Polyvisor__MachineInfo *machine)
+{
+    const char *title = "Processes:";
+
+    for (size_t i = 0; i < machine->n_processes; i++) {
+        const char *confinement = machine->processes[i]->confinement;
+        bool told = false;
+        char names[4096];
+        size_t used = 0;
+
+        for (size_t j = 0; j < i; j++) {
+            told |= strcmp(machine->processes[j]->confinement, confinement) == 0;
+        }
+        for (size_t j = i; j < machine->n_processes && !told && used < sizeof(names); j++) {
+            const Polyvisor__ProcessInfo *process = machine->processes[j];
+
+            if (strcmp(process->confinement, confinement) == 0) {
+                used += (size_t)snprintf(names + used, sizeof(names) - used, "%s%s (%" PRId64 ")",
+                                         used > 0 ? ", " : "", process->role, process->pid);
+            }
+        }
+        if (!told) {
+            add_wrapped(table, title, "", names);
+            add_wrapped(table, "", "  ", confinement[0] ? confinement : "not confined");
+            title = "";
+        }
+    }
+}
+
 int machine_print(const Polyvisor__MachineInfo *machine, struct error *err)
 {
     struct output_table table;
@@ -429,11 +480,6 @@ int machine_print(const Polyvisor__MachineInfo *machine, struct error *err)
     add_times(&table, machine);
     add_line(&table, "Console:", "%s", machine->console_path);
     add_descriptions(&table, machine);
-    for (size_t i = 0; i < machine->n_processes; i++) {
-        const Polyvisor__ProcessInfo *process = machine->processes[i];
-
-        add_line(&table, i == 0 ? "Processes:" : "", "%s (%" PRId64 "): %s", process->role,
-                 process->pid, process->confinement[0] ? process->confinement : "not confined");
-    }
+    add_processes(&table, machine);
     return output_table_print(&table, stdout, err);
 }

@@ -126,6 +126,14 @@ events_come() { # FILE
     "$vmctl" create listening --kernel "$vmctl" >/dev/null && "$vmctl" rm listening >/dev/null && [ -s "$1" ]
 }
 
+# Whether vmctl tells of a machine's process that it is confined so: WORD is "seccomp", for example.
+is_confined() { # MACHINE ROLE WORD
+    "$vmctl" --json show "$1" | python3 -c '
+import json, sys
+sys.exit(not any(process["role"] == sys.argv[1] and sys.argv[2] in process["confinement"]
+                 for process in json.load(sys.stdin)["processes"]))' "$2" "$3"
+}
+
 daemon_stop() {
     [ -n "$daemon" ] || return 0
     kill -TERM "$daemon" 2>/dev/null

@@ -10,7 +10,7 @@ check "a machine runs" test "$("$vmctl" show box | sed -nE 's/^State: *//p')" = 
 
 # The compiler is started beside the machine, which does not wait for it.
 compiler_is_ready() {
-    "$vmctl" show box | grep -q 'jitd (.*seccomp'
+    is_confined box jitd seccomp
 }
 wait_for 20 compiler_is_ready
 "$vmctl" show box >"$work/show"
@@ -44,7 +44,7 @@ each "no process can gain privileges" status_is NoNewPrivs 1
 if grep -q 'seccomp' "$work/show"; then
     each "system calls are filtered" status_is Seccomp 2
     each "no process has capabilities" status_is CapEff 0000000000000000
-    check "show says so for each" test "$(grep -c seccomp "$work/show")" = "$(echo "$pids" | wc -l)"
+    check "show says so for each" test "$(grep -c '"seccomp"' "$work/json")" = "$(echo "$pids" | wc -l)"
 fi
 if grep -q 'mount-namespace' "$work/show"; then
     each "no process has the host's file system" namespace_differs mnt

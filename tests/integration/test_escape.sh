@@ -25,7 +25,7 @@ tr -d '\r' <"$work/console" | grep '^escape ' | sort -u >"$work/escapes"
 count=$(sed -nE 's/^escape [0-9]+ of ([0-9]+):.*/\1/p' "$work/escapes" | sort -u)
 check "there are many" test "${count:-0}" -ge 70
 check "each one was made" test "$(wc -l <"$work/escapes")" = "${count:-none}"
-if "$vmctl" show box | grep -q 'devd/rng0 .*seccomp'; then
+if is_confined box devd/rng0 seccomp; then
     if grep -qE ': 0 ' "$work/escapes"; then
         not_ok "none succeeded" "$(grep -E ': 0 ' "$work/escapes")"
     else
@@ -47,7 +47,7 @@ answers_of() { # PROGRAM
     grep -a "^$1: escape [0-9]" "$work/vmmd.log" | sed "s/^$1: escape [0-9]* of [0-9]*: //" >"$work/$1.escapes"
     test "$(wc -l <"$work/$1.escapes")" = "$count"
 }
-if "$vmctl" show box | grep -q 'vcpud .*seccomp'; then
+if is_confined box vcpud seccomp; then
     check "vcpud tried each of them" wait_for 60 answers_of vcpud
     other=$(grep -vE '^(1|38) ' "$work/vcpud.escapes")
     check "all were refused before they were tried" test -z "$other"
