@@ -188,6 +188,19 @@ static void tell_stage(struct work *work, const struct build_report *report)
     }
 }
 
+static void show_progress(const struct build_report *report)
+{
+    long long done = atoll(report->words[0]), total = atoll(report->words[1]);
+
+    if (report->words[2][0] == '\0' && total > 0) {
+        double part = done < 0 || done > total ? 1 : (double)done / (double)total;
+        fprintf(stderr, "\r\033[K  %.0f %%", 100 * part);
+        return;
+    }
+    fprintf(stderr, "\r\033[K  %lld of %lld ", done, total);
+    output_printable(stderr, report->words[2]);
+}
+
 /* A line that the next one overwrites, a few times a second. */
 static void tell_progress(struct work *work, const struct build_report *report)
 {
@@ -201,9 +214,7 @@ static void tell_progress(struct work *work, const struct build_report *report)
     if (work->globals->json) {
         tell_json(work, report);
     } else if (!work->globals->quiet && isatty(STDERR_FILENO)) {
-        fprintf(stderr, "\r\033[K  %lld of %lld ", atoll(report->words[0]),
-                atoll(report->words[1]));
-        output_printable(stderr, report->words[2]);
+        show_progress(report);
         fflush(stderr);
         work->shown = true;
     }

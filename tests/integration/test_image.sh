@@ -277,6 +277,15 @@ builders() { pgrep -f "$POLYVISOR_CACHE_DIR/scratch"; }
 no_builders() { ! builders >/dev/null; }
 check "with all it started" wait_for 60 no_builders
 check "and leaves nothing half-made" scratch_is_empty
+"$vmctl" --json image build debian:trixie --mirror "http://127.0.0.1:$mute" >"$work/out" 2>"$work/err" &
+client=$!
+check "another build goes as far" wait_for 60 grep -q '^{"stage": *"lists"}$' "$work/out"
+kill -9 $client
+wait $client 2>/dev/null
+check "a build whose vmctl is killed ends, too" wait_for 60 no_builders
+touch -d '5 minutes ago' "$POLYVISOR_CACHE_DIR"/scratch/* # younger ones may be being made
+says "the next one" 17 'cannot fetch from' "${build[@]}" --mirror http://127.0.0.1:1/debian
+check "removes what is left of it" scratch_is_empty
 is "no image came of all this" "tiny.img" "$(ls "$work/images")"
 kill $mirror
 rm -rf "$POLYVISOR_CACHE_DIR/images"
