@@ -53,6 +53,22 @@ static bool next_region(unsigned ticks)
  */
 #define LONG_ENOUGH 600000u
 
+/* Likewise, but tick only when enough has run for a sample, however little of the host we get. */
+static bool next_region_by_work(unsigned ticks)
+{
+    for (unsigned i = 0; i < ticks; i++) {
+        uint64_t until = statistics().retired + ENGINE_SAMPLE_INSNS;
+        while (statistics().retired < until) {
+            usleep(100);
+        }
+        engine_profile_tick(toy.engine);
+        if (engine_next_region(toy.engine, &region, &ticket, &heat)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static int block_at(uint64_t physical)
 {
     for (unsigned i = 0; i < region.block_count; i++) {
@@ -182,7 +198,7 @@ START_TEST(a_path_has_one_region)
     bool asked = false;
     toy_start(1, ENGINE_OPTIMISED);
     toy.next_code = CODE;
-    uint64_t outer = toy_emit(toy_li(1, 300));
+    uint64_t outer = toy_emit(toy_li(1, 40));
     toy_emit(toy_jump(16));
     uint64_t inner = toy_emit(toy_addi(1, 1, -1));
     toy_emit(toy_branch_imm(IR_NE, 1, 0, (int32_t)(inner - toy.next_code)));
@@ -196,13 +212,13 @@ START_TEST(a_path_has_one_region)
     toy_emit(toy_jump((int32_t)(outer - toy.next_code)));
     start_running(CODE);
     while (!asked) {
-        ck_assert(next_region(LONG_ENOUGH));
+        ck_assert(next_region_by_work(2000));
         asked = block_at(path[PATH_BLOCKS - 1]) >= 0;
     }
     for (unsigned i = 0; i < PATH_BLOCKS; i++) {
         ck_assert_int_eq(block_at(path[i]), (int)i);
     }
-    while (next_region(500)) {
+    while (next_region_by_work(200)) {
         ck_assert_int_lt(block_at(path[PATH_BLOCKS - 1]), 0);
     }
     stop_running();
@@ -354,11 +370,13 @@ START_TEST(little_work_wakes_nobody)
     ck_assert(!readable());
     __atomic_store_n(&toy_of(toy.cpus[0])->x[2], UINT64_C(9000000), __ATOMIC_RELAXED);
     for (unsigned i = 0; i < 2; i++) {
+        uint64_t irqs = toy_of(toy.cpus[0])->irqs;
         atomic_store(&toy_of(toy.cpus[0])->line, 1);
         engine_kick(toy.cpus[0], CPU_ATTENTION_INTERRUPT);
-        do {
-            usleep(20000);
-        } while (atomic_load(&cpu->state) != CPU_STATE_IDLE);
+        while (__atomic_load_n(&toy_of(toy.cpus[0])->irqs, __ATOMIC_RELAXED) == irqs ||
+               atomic_load(&cpu->state) != CPU_STATE_IDLE) {
+            usleep(100);
+        }
     }
     ck_assert(readable());
     stop_running();
