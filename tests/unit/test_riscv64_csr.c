@@ -1,6 +1,7 @@
 /* Control and status registers: who may access them, which bits change, what a change does. */
 #include "libshared/isa/riscv64/csr.h"
 #include "libshared/isa/riscv64/mmu.h"
+#include "libshared/isa/riscv64/trap.h"
 #include "test_riscv64.h"
 #include "tests/unit/suite.h"
 
@@ -279,17 +280,83 @@ START_TEST(tvm_guards_address_translation)
 }
 END_TEST
 
+/* Some registers are changed by code alone: as the function that all others go through does it. */
+static void check_inline(unsigned csr, unsigned operation, unsigned rd, unsigned rs1)
+{
+    uint32_t word = csr_word(operation, csr, rd, rs1);
+    struct riscv64_cpu expected;
+    uint64_t old;
+
+    m->cpu.cpu.pc = CODE;
+    m->cpu.x[5] = UINT64_C(0xfedcba9876543213);
+    m->cpu.x[6] = UINT64_C(0x00000000000c2103);
+    m->cpu.csr.mstatus = STATUS_XL_64 | STATUS_FS | STATUS_SD | STATUS_SIE | STATUS_MPP;
+    m->cpu.csr.sscratch = UINT64_C(0x123456789abcdef1);
+    m->cpu.csr.sepc = UINT64_C(0x123456789abcdef0);
+    m->cpu.csr.scause = CAUSE_INTERRUPT | 5;
+    m->cpu.csr.stval = UINT64_MAX;
+    riscv64_update_modes(&m->cpu);
+    expected = m->cpu;
+    ck_assert(riscv64_csr_execute(&expected, word, m->cpu.x[rs1], &old));
+    expected.x[rd] = rd ? old : 0;
+    execute(m, word);
+    ck_assert_uint_eq(m->cpu.cpu.pc, CODE + 4);
+    ck_assert_mem_eq(m->cpu.x, expected.x, sizeof(m->cpu.x));
+    ck_assert_mem_eq(&m->cpu.csr, &expected.csr, sizeof(m->cpu.csr));
+    ck_assert_uint_eq(m->cpu.cpu.block_mode, expected.cpu.block_mode);
+}
+
+START_TEST(registers_that_code_changes_itself_are_as_the_others)
+{
+    static const unsigned numbers[] = {0x100, 0x140, 0x141, 0x142, 0x143};
+    static const unsigned operations[] = {CSRRW, CSRRS, CSRRC, CSRRWI, CSRRSI, CSRRCI};
+    static const unsigned destinations[] = {0, 5, 7}, sources[] = {0, 2, 5, 6, 31};
+    open_pmp(m);
+    for (unsigned privilege = RISCV64_SUPERVISOR; privilege <= RISCV64_MACHINE; privilege += 2) {
+        for (unsigned i = 0; i < 5 * 6 * 3 * 5; i++) {
+            enter_privilege(m, privilege);
+            check_inline(numbers[i / 90], operations[i / 15 % 6], destinations[i / 5 % 3],
+                         sources[i % 5]);
+        }
+    }
+    enter_privilege(m, RISCV64_USER);
+    for (unsigned i = 0; i < 5; i++) {
+        ck_assert(!may_read(numbers[i]));
+    }
+}
+END_TEST
+
+/* An interrupt that becomes due by an instruction of the code's own is asked for at once. */
+START_TEST(enabling_interrupts_asks_for_attention)
+{
+    open_pmp(m);
+    enter_privilege(m, RISCV64_SUPERVISOR);
+    m->cpu.csr.mideleg = m->cpu.csr.mie = IRQ_SSOFT;
+    m->cpu.csr.mstatus &= ~STATUS_SIE;
+    m->cpu.lines = IRQ_SSOFT;
+    atomic_store(&m->cpu.cpu.attention, 0);
+    m->cpu.cpu.pc = CODE;
+    execute(m, csr_word(CSRRCI, 0x100, 0, 2));
+    ck_assert_uint_eq(atomic_load(&m->cpu.cpu.attention), 0);
+    execute(m, csr_word(CSRRSI, 0x100, 0, 2));
+    ck_assert_uint_eq(m->cpu.cpu.pc, CODE + 8);
+    ck_assert_uint_ne(atomic_load(&m->cpu.cpu.attention) & CPU_ATTENTION_INTERRUPT, 0);
+    ck_assert_int_eq(m->block.ops[m->block.op_count - 1].opcode, IR_jump); /* which polls */
+}
+END_TEST
+
 START_TEST(float_registers_need_the_unit_and_dirty_it)
 {
     ck_assert(!may_read(0x001));
     ck_assert(!may_read(0x002));
     ck_assert(!may_read(0x003));
     csr_put(m, 0x300, UINT64_C(1) << 13);
-    ck_assert_uint_eq(m->cpu.cpu.block_mode, BLOCK_MODE_FS_CLEAN);
+    ck_assert_uint_eq(m->cpu.cpu.block_mode, BLOCK_MODE_SYSTEM | BLOCK_MODE_FS_CLEAN);
     ck_assert_uint_eq(csr_get(m, 0x003), 0);
-    ck_assert_uint_eq(m->cpu.cpu.block_mode, BLOCK_MODE_FS_CLEAN);
+    ck_assert_uint_eq(m->cpu.cpu.block_mode, BLOCK_MODE_SYSTEM | BLOCK_MODE_FS_CLEAN);
     csr_put(m, 0x003, UINT64_MAX);
-    ck_assert_uint_eq(m->cpu.cpu.block_mode, BLOCK_MODE_FS_DIRTY | 7 << BLOCK_MODE_FRM_SHIFT);
+    ck_assert_uint_eq(m->cpu.cpu.block_mode,
+                      BLOCK_MODE_SYSTEM | BLOCK_MODE_FS_DIRTY | 7 << BLOCK_MODE_FRM_SHIFT);
     ck_assert_uint_eq(csr_get(m, 0x300) & (STATUS_FS | STATUS_SD), STATUS_FS | STATUS_SD);
     ck_assert_uint_eq(csr_get(m, 0x003), 0xff);
     ck_assert_uint_eq(writes(0x002, 2), 2);
@@ -552,6 +619,8 @@ int main(void)
     tcase_add_test(csr, satp_switches_without_flush);
     tcase_add_test(csr, tvm_guards_address_translation);
     tcase_add_test(csr, float_registers_need_the_unit_and_dirty_it);
+    tcase_add_test(csr, registers_that_code_changes_itself_are_as_the_others);
+    tcase_add_test(csr, enabling_interrupts_asks_for_attention);
     tcase_add_test(csr, counters_count_and_stop);
     tcase_add_test(csr, delegation_filters_sie_and_sip);
     tcase_add_test(csr, mip_joins_software_and_lines);

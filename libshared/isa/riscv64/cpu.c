@@ -21,17 +21,23 @@
     {                                                                                              \
         "f" #n, offsetof(struct riscv64_cpu, f[n]), IR_TYPE_F64                                    \
     }
+#define C(name)                                                                                    \
+    {                                                                                              \
+#name, offsetof(struct riscv64_cpu, csr.name), IR_TYPE_I64                                 \
+    }
 const struct ir_global riscv64_globals[] = {
-    X(0),  X(1),  X(2),  X(3),  X(4),  X(5),  X(6),  X(7),  X(8),  X(9),         X(10),
-    X(11), X(12), X(13), X(14), X(15), X(16), X(17), X(18), X(19), X(20),        X(21),
-    X(22), X(23), X(24), X(25), X(26), X(27), X(28), X(29), X(30), X(31),        F(0),
-    F(1),  F(2),  F(3),  F(4),  F(5),  F(6),  F(7),  F(8),  F(9),  F(10),        F(11),
-    F(12), F(13), F(14), F(15), F(16), F(17), F(18), F(19), F(20), F(21),        F(22),
-    F(23), F(24), F(25), F(26), F(27), F(28), F(29), F(30), F(31), {NULL, 0, 0},
+    X(0),  X(1),  X(2),  X(3),  X(4),       X(5),        X(6),    X(7),      X(8),     X(9),
+    X(10), X(11), X(12), X(13), X(14),      X(15),       X(16),   X(17),     X(18),    X(19),
+    X(20), X(21), X(22), X(23), X(24),      X(25),       X(26),   X(27),     X(28),    X(29),
+    X(30), X(31), F(0),  F(1),  F(2),       F(3),        F(4),    F(5),      F(6),     F(7),
+    F(8),  F(9),  F(10), F(11), F(12),      F(13),       F(14),   F(15),     F(16),    F(17),
+    F(18), F(19), F(20), F(21), F(22),      F(23),       F(24),   F(25),     F(26),    F(27),
+    F(28), F(29), F(30), F(31), C(mstatus), C(sscratch), C(sepc), C(scause), C(stval), {NULL, 0, 0},
 };
 #undef X
 #undef F
-_Static_assert(sizeof(riscv64_globals) / sizeof(riscv64_globals[0]) == 2 * FLOAT_BASE + 1,
+#undef C
+_Static_assert(sizeof(riscv64_globals) / sizeof(riscv64_globals[0]) == CSR_VALUES_END + 1,
                "register numbers are value references");
 
 /* --- reset and boot ------------------------------------------------------------------------- */

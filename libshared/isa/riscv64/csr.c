@@ -548,22 +548,21 @@ static void write_csr(struct riscv64_cpu *cpu, const struct csr *csr, unsigned n
 }
 
 /* --- instructions --------------------------------------------------------------------------- */
-enum csr_operation { OPERATION_WRITE = 1, OPERATION_SET = 2, OPERATION_CLEAR = 3 };
-
-static enum csr_operation csr_operation(uint32_t word)
-{
-    return (enum csr_operation)(word >> 12 & 3);
-}
-
 static bool is_immediate(uint32_t word)
 {
     return (word >> 14 & 1) != 0;
 }
 
-/* Set and clear with x0 (or 0) only read. */
+enum csr_operation riscv64_csr_operation(uint32_t word)
+{
+    enum csr_operation operation = (enum csr_operation)(word >> 12 & 3);
+    /* Set and clear with x0 (or 0) only read. */
+    return operation == CSR_WRITE || field_rs1(word) != 0 ? operation : CSR_READ;
+}
+
 static bool writes(uint32_t word)
 {
-    return csr_operation(word) == OPERATION_WRITE || field_rs1(word) != 0;
+    return riscv64_csr_operation(word) != CSR_READ;
 }
 
 enum riscv64_csr_effect riscv64_csr_effect(uint32_t word)
@@ -575,10 +574,10 @@ enum riscv64_csr_effect riscv64_csr_effect(uint32_t word)
     /* Immediates reach no further than the interrupt enables of the status registers, and kernels
      * switch those all the time. */
     if ((csr->first == 0x100 || csr->first == 0x300) && is_immediate(word)) {
-        if (csr_operation(word) == OPERATION_CLEAR) {
+        if (riscv64_csr_operation(word) == CSR_CLEAR) {
             return CSR_CONTINUE;
         }
-        if (csr_operation(word) == OPERATION_SET) {
+        if (riscv64_csr_operation(word) == CSR_SET) {
             return CSR_POLL;
         }
     }
@@ -602,17 +601,16 @@ bool riscv64_csr_execute(struct riscv64_cpu *cpu, uint32_t word, uint64_t source
         return false;
     }
     *old = read_csr(cpu, csr, number);
-    if (!writes(word)) {
+    switch (riscv64_csr_operation(word)) {
+    case CSR_READ:
         return true;
-    }
-    switch (csr_operation(word)) {
-    case OPERATION_WRITE:
+    case CSR_WRITE:
         write_csr(cpu, csr, number, operand, UINT64_MAX);
         break;
-    case OPERATION_SET:
+    case CSR_SET:
         write_csr(cpu, csr, number, UINT64_MAX, operand);
         break;
-    case OPERATION_CLEAR:
+    case CSR_CLEAR:
         write_csr(cpu, csr, number, 0, operand);
         break;
     }

@@ -14,6 +14,10 @@ enum riscv64_csr_effect {
 /* The effect of a CSR instruction: known from its bits. */
 enum riscv64_csr_effect riscv64_csr_effect(uint32_t word);
 
+/* What a CSR instruction does besides reading. */
+enum csr_operation { CSR_READ = 0, CSR_WRITE = 1, CSR_SET = 2, CSR_CLEAR = 3 };
+enum csr_operation riscv64_csr_operation(uint32_t word);
+
 /* Carry out the CSR instruction `word`; `source` is the value of rs1. Stores the register's old
  * value. False, without effect: illegal instruction. */
 bool riscv64_csr_execute(struct riscv64_cpu *cpu, uint32_t word, uint64_t source, uint64_t *old);

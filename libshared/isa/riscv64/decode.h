@@ -174,6 +174,18 @@ static inline ir_value float_register(unsigned index)
     return (ir_value)(FLOAT_BASE + index);
 }
 
+/* CSRs that code may name, where its mode is BLOCK_MODE_SYSTEM. A helper that changes one is declared
+ * as IR_HELPER_WRITES. Of mstatus no code changes more than the interrupt enables, so that what
+ * happens in the middle of a block may look at the rest of it. */
+enum riscv64_csr_value {
+    CSR_VALUE_MSTATUS = 2 * FLOAT_BASE,
+    CSR_VALUE_SSCRATCH,
+    CSR_VALUE_SEPC,
+    CSR_VALUE_SCAUSE,
+    CSR_VALUE_STVAL,
+    CSR_VALUES_END
+};
+
 /* Where an instruction puts an integer result that must be computed even for rd = x0. */
 static inline ir_value result_register(struct riscv64_translation *t, unsigned index)
 {

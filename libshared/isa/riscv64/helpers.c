@@ -169,10 +169,24 @@ uint64_t riscv64_helper_csr(struct cpu *base, uint64_t source, uint64_t b, uint6
     return old;
 }
 
-/* Another number for the same function: its declared effects differ. */
+/* Other numbers for the same function: their declared effects differ. */
+uint64_t riscv64_helper_csr_status(struct cpu *base, uint64_t source, uint64_t b, uint64_t word)
+{
+    return riscv64_helper_csr(base, source, b, word);
+}
+
 uint64_t riscv64_helper_csr_mode(struct cpu *base, uint64_t source, uint64_t b, uint64_t word)
 {
     return riscv64_helper_csr(base, source, b, word);
+}
+
+uint64_t riscv64_helper_csr_poll(struct cpu *base, uint64_t a, uint64_t b, uint64_t word)
+{
+    (void)a;
+    (void)b;
+    (void)word;
+    riscv64_update_attention(riscv64_cpu(base));
+    return 0;
 }
 
 uint64_t riscv64_helper_get_fflags(struct cpu *cpu, uint64_t a, uint64_t b, uint64_t word)

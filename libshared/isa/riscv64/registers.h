@@ -131,11 +131,13 @@ enum riscv64_pmp_permission { PMP_READ = 1, PMP_WRITE = 2, PMP_EXECUTE = 4 };
 #define PMP_LOCKED     0x80u
 
 /* Block mode: what decoding depends on besides the bytes. Low bits the FP unit's state, then frm
- * (0 while the unit is off, so that integer code does not multiply). */
+ * (0 while the unit is off, so that integer code does not multiply), then whether the supervisor's
+ * CSRs may be used: not by user mode. */
 #define BLOCK_MODE_FS        3u
 #define BLOCK_MODE_FS_OFF    0u
 #define BLOCK_MODE_FS_CLEAN  1u /* initial or clean: the first write marks it dirty */
 #define BLOCK_MODE_FS_DIRTY  2u
 #define BLOCK_MODE_FRM_SHIFT 2
+#define BLOCK_MODE_SYSTEM    0x20u
 
 #endif

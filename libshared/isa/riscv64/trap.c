@@ -4,7 +4,7 @@
 #include "libshared/isa/riscv64/registers.h"
 
 /* --- modes ---------------------------------------------------------------------------------- */
-static uint32_t block_mode(const struct riscv64_cpu *cpu)
+static uint32_t float_mode(const struct riscv64_cpu *cpu)
 {
     switch ((cpu->csr.mstatus & STATUS_FS) >> STATUS_FS_SHIFT) {
     case 0:
@@ -14,6 +14,11 @@ static uint32_t block_mode(const struct riscv64_cpu *cpu)
     default:
         return BLOCK_MODE_FS_CLEAN | (uint32_t)cpu->frm << BLOCK_MODE_FRM_SHIFT;
     }
+}
+
+static uint32_t block_mode(const struct riscv64_cpu *cpu)
+{
+    return float_mode(cpu) | (cpu->privilege != RISCV64_USER ? BLOCK_MODE_SYSTEM : 0);
 }
 
 static bool same_key(const struct mmu_key *a, const struct mmu_key *b)
