@@ -10,6 +10,7 @@
 #include "libshared/ipc/fdlist.h"
 #include "vmmd/vcpu/confine.h"
 #include "vmmd/vcpu/control.h"
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,6 +44,14 @@ static void set_signals(void)
     signal(SIGPIPE, SIG_IGN);
 }
 
+/* A CPU's thread allocates tens of thousands of small blocks. In an arena of its own the library
+ * would ask the kernel for each page of them (mprotect). */
+static void set_allocator(void)
+{
+    mallopt(M_ARENA_MAX, 1);
+    mallopt(M_TOP_PAD, 1 << 20);
+}
+
 int main(int argc, char *argv[])
 {
     static struct fdlist descriptors;
@@ -57,6 +66,7 @@ int main(int argc, char *argv[])
     name_process(argv[1], name, sizeof(name));
     log_open(name);
     set_signals();
+    set_allocator();
 
     if (fdlist_inherit(&descriptors) != 0) {
         log_error("the inherited descriptors are malformed");
