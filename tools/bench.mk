@@ -20,8 +20,9 @@ $(BENCH_DISK): tools/make-bench-root tools/guest-apt $(RISCV64)/vmlinux $(sort $
 .PHONY: bench
 bench:
 	@{ $(MAKE) --no-print-directory deps && \
-	    $(MAKE) --no-print-directory all guests test-guests $(BENCH_DISK); } >&2
+	    $(MAKE) --no-print-directory all guests test-guests $(BENCH_DISK) $(RISCV64)/firmware/once.bin; } >&2
 	@python3 -B tests/bench/bench.py --vmctl $(BUILD)/bin/vmctl --engine $(ENGINE) --disk $(BENCH_DISK) \
+	    --firmware $(RISCV64)/firmware/once.bin \
 	    --kernel $(RISCV64)/vmlinux --initrd $(RISCV64)/test-initrd.cpio.gz $(BENCH_FLAGS)
 
 .PHONY: bench-net

@@ -36,6 +36,12 @@ $(RISCV64)/programs/%: tests/guests/programs/%.c
 	@mkdir -p $(@D)
 	$(RISCV64_CC) $(GUEST_CFLAGS) -o $@ $<
 
+# Firmware of ours: raw binaries for the start of RAM.
+$(RISCV64)/firmware/%.bin: tests/guests/firmware/%.S
+	@mkdir -p $(@D)
+	$(RISCV64_CC) -nostdlib -static -Wl,-Ttext=0x80000000 -Wl,--build-id=none -o $(@:.bin=.elf) $<
+	riscv64-linux-gnu-objcopy -O binary -j .text $(@:.bin=.elf) $@
+
 # The initrd of the tests: the plain one, and our programs.
 $(RISCV64)/test-initrd.cpio.gz: $(RISCV64)/initrd.cpio.gz $(RISCV64_PROGRAMS) build/agent/riscv64/polyvisor-agent
 	$(QUIET_GEN)tools/make-initrd $(RISCV64) $@ $(foreach s,$(GUEST_SCRIPTS),$(s)=scripts/$(notdir $(s))) \

@@ -16,13 +16,14 @@ import subprocess
 import sys
 import tempfile
 
-from guest import Guest, GuestError, Setup, WorkloadError, boot_seconds
+from guest import Guest, GuestError, Setup, WorkloadError, boot_seconds, start_seconds
 
 CLASSES = ("integer", "fp", "system", "scaling", "real")
 ENGINES = ("interp", "baseline", "auto")
 IRQCHIPS = ("", "plic", "aia")
 BOOT, WARM_BOOT = "start to power-off", "again, warm cache"
 WARMING_BOOTS = 3
+STARTS = ("start to first output", "start to end, no kernel")
 TAKE = {"min": min, "median": statistics.median, "first": lambda values: values[0]}
 
 
@@ -122,9 +123,31 @@ def boot_row(setup, args, failures, name, cache):
                       for peer, found in times.items() if found}}
 
 
+def start_rows(setup, args, failures):
+    """What is there before a guest's first instruction, and after its last one."""
+    times = {peer: [] for peer in args.peers}
+    for _ in range(args.starts):
+        for peer, found in times.items():
+            try:
+                found.append(start_seconds(setup, peer, args.firmware))
+            except (GuestError, subprocess.TimeoutExpired) as error:
+                failures.add(peer, STARTS[0], error)
+    rows = []
+    for i, name in enumerate(STARTS):
+        peers = {}
+        for peer, found in times.items():
+            seconds = [pair[i] for pair in found]
+            if seconds:
+                peers[peer] = {"seconds": statistics.median(seconds), "all": seconds, "mips": None}
+        progress(f"{name}: " + ", ".join(f"{peer} {one['seconds']:.3f} s" for peer, one in peers.items()))
+        rows.append({"name": name, "class": "boot", "peers": peers})
+    return rows
+
+
 def boot_rows(setup, args, failures):
     """With a cache of compiled code that is empty, and, if an engine has one, with one that is not."""
-    rows = [boot_row(setup, args, failures, BOOT, lambda run: f"cold{run}")]
+    rows = start_rows(setup, args, failures) if args.firmware else []
+    rows += [boot_row(setup, args, failures, BOOT, lambda run: f"cold{run}")]
     if "auto" in args.engines:
         for _ in range(WARMING_BOOTS):
             boot_seconds(setup, "auto", "warm")
@@ -241,10 +264,10 @@ def print_table(args, qemu, rows, means):
     print(f"{qemu}; {args.cpus} vCPU, {args.memory}")
     print(f"ratio = QEMU's time / ours (above 1: we are faster); {args.take} of {args.repetitions} runs, "
           f"median of {args.runs} boots")
-    print(f"{'':<29}{'QEMU':>9}" + "".join(f"{engine:>28}" for engine in args.engines))
-    print(f"{'workload':<20}{'class':<9}{'s':>9}" + f"{'s':>10}{'ratio':>8}{'M insn/s':>10}" * len(args.engines))
+    print(f"{'':<34}{'QEMU':>9}" + "".join(f"{engine:>28}" for engine in args.engines))
+    print(f"{'workload':<25}{'class':<9}{'s':>9}" + f"{'s':>10}{'ratio':>8}{'M insn/s':>10}" * len(args.engines))
     for row in rows:
-        line = f"{row['name']:<20}{row['class']:<9}{cell(row['peers'].get('qemu', {}).get('seconds'), '.3f', 9)}"
+        line = f"{row['name']:<25}{row['class']:<9}{cell(row['peers'].get('qemu', {}).get('seconds'), '.3f', 9)}"
         for engine in args.engines:
             ours = row["peers"].get(engine, {})
             line += (cell(ours.get("seconds"), ".3f", 10) + cell(ours.get("ratio"), ".2f", 8) +
@@ -252,7 +275,7 @@ def print_table(args, qemu, rows, means):
         print(line)
     for kind in CLASSES:
         if any(kind in mean for mean in means.values()):
-            print(f"{'geomean ' + kind:<38}" +
+            print(f"{'geomean ' + kind:<43}" +
                   "".join(f"{'':>10}{cell(means[engine].get(kind), '.2f', 8)}{'':>10}" for engine in args.engines))
 
 
@@ -277,6 +300,8 @@ def parse():
     parser.add_argument("--vmctl", required=True)
     parser.add_argument("--kernel", required=True)
     parser.add_argument("--initrd", required=True)
+    parser.add_argument("--firmware", help="that prints \"!\" and powers off; without it no starts without a kernel")
+    parser.add_argument("--starts", type=positive, default=15, help="starts of it (default: 15)")
     parser.add_argument("--disk", help="the image of tools/make-bench-root; without it no real programs")
     parser.add_argument("--engine", "--engines", dest="engines", type=engine_list, default=["auto"],
                         metavar="ENGINE[,ENGINE]...", help=f"of {', '.join(ENGINES)}, each perhaps with /plic or /aia; "

@@ -226,3 +226,24 @@ def boot_seconds(setup, peer, cache):
     if status != 0 or not up:
         raise GuestError(f"did not boot and power off (status {status}); last line {guest.last!r}")
     return elapsed
+
+
+def start_seconds(setup, peer, firmware):
+    """From the start of the emulator to what the guest's first instructions print, and to its end: they
+    power it off."""
+    command = [setup.vmctl, "run", "--quiet", "--name", "bench", "--arch", "riscv64", "--memory", setup.memory,
+               "--firmware", firmware, "--engine", peer.split("/")[0]]
+    if peer == "qemu":
+        command = ["qemu-system-riscv64", "-M", "virt", "-m", setup.memory, "-nographic", "-no-reboot", "-bios",
+                   firmware]
+    environment = dict(os.environ, POLYVISOR_RUNTIME_DIR=os.path.join(setup.work, "start"),
+                       POLYVISOR_CACHE_DIR=os.path.join(setup.work, "cache"))
+    began = time.monotonic()
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0,
+                          env=environment) as process:
+        printed = os.read(process.stdout.fileno(), 1)
+        first = time.monotonic() - began
+        status = process.wait(setup.silence)
+        if printed != b"!" or status != 0:
+            raise GuestError(f"did not print and power off (status {status})")
+    return first, time.monotonic() - began
