@@ -97,6 +97,23 @@ START_TEST(malformed_values_are_refused)
 }
 END_TEST
 
+START_TEST(a_pipe_is_told_once)
+{
+    int ends[2];
+    char bytes[2];
+
+    list.count = 0;
+    ck_assert_int_eq(pipe(ends), 0);
+    ck_assert_int_eq(fdlist_add(&list, ends[1], "bound"), 0);
+    fdlist_tell(&list, "bound");
+    fdlist_tell(&list, "bound"); /* there is none any more */
+    ck_assert_uint_eq(list.count, 0);
+    ck_assert_int_eq(read(ends[0], bytes, 2), 1);
+    ck_assert_int_eq(read(ends[0], bytes, 2), 0);
+    close(ends[0]);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("fdlist");
@@ -104,6 +121,7 @@ int main(void)
 
     tcase_add_test(tests, a_list_goes_through_the_environment);
     tcase_add_test(tests, nothing_is_inherited_without_the_variable);
+    tcase_add_test(tests, a_pipe_is_told_once);
     tcase_add_test(tests, a_full_list_takes_no_more);
     tcase_add_test(tests, long_and_empty_names_are_refused);
     tcase_add_loop_test(tests, malformed_values_are_refused, 0,

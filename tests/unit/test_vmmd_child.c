@@ -95,6 +95,40 @@ static int ask(void)
     return child_request(&child, &request.base, 60000, note_reply, 42);
 }
 
+/* It is connected to once it says that its socket is there. */
+START_TEST(its_socket_is_not_looked_for_before_it_is_bound)
+{
+    int pipe_fds[2];
+    siginfo_t info;
+    signal(SIGTERM, SIG_DFL); /* Check's own handler ends the whole group */
+    pid_t pid = fork();
+    if (pid == 0) {
+        pause();
+        _exit(0);
+    }
+    child_release(&child);
+    ck_assert_int_eq(pipe(pipe_fds), 0);
+    ck_assert_int_eq(child_attach(&child, base, &child_protocol_vcpu, &callbacks, NULL, "vcpud",
+                                  pid, pidfd_open(pid, 0), path, pipe_fds[0]),
+                     0);
+    ck_assert_int_eq(ask(), 0);
+    event_base_loop(base, EVLOOP_NONBLOCK);
+    ck_assert_ptr_null(child.channel);
+    ck_assert_int_eq(write(pipe_fds[1], "", 1), 1);
+    close(pipe_fds[1]);
+    event_base_loop(base, EVLOOP_ONCE);
+    ck_assert_ptr_nonnull(child.channel);
+    ck_assert_int_eq(child.bound_fd, -1);
+    ck_assert_int_eq(replies, 0);
+    /* What answered its request to stop is told so by SIGTERM; how it ends then is its own affair.
+     */
+    child_dismiss(&child, NULL, NULL, 0);
+    ck_assert_int_eq(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT), 0);
+    ck_assert_int_eq(info.si_status, SIGTERM);
+    ck_assert(child.put_down);
+}
+END_TEST
+
 START_TEST(its_end_fails_open_requests)
 {
     ck_assert_int_eq(ask(), 0);
@@ -301,6 +335,7 @@ int main(void)
     Suite *suite = suite_create("vmmd: child");
     TCase *cases = tcase_create("child");
     tcase_add_checked_fixture(cases, set_up, tear_down);
+    tcase_add_test(cases, its_socket_is_not_looked_for_before_it_is_bound);
     tcase_add_test(cases, its_end_fails_open_requests);
     tcase_add_test(cases, its_end_is_told_before_it_is_collected);
     tcase_add_test(cases, one_that_answers_is_not_looked_at);
