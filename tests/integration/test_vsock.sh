@@ -26,7 +26,7 @@ check "a greeting that makes no sense is refused" turned_away $'HELLO\n'
 check "a number that is none is refused" turned_away $'CONNECT 99999999999999999999\n'
 check "an endless greeting is refused" turned_away "CONNECT 00000000000000000000000000000000000000001"
 
-peer serve "${socket}_77" &
+timeout 600 python3 "$top/tests/integration/vsock_peer.py" serve "${socket}_77" & # no function: it is killed at the end
 server=$!
 wait_for 10 test -S "${socket}_77"
 sum=$(ask m "head -c 3000000 /dev/urandom >/tmp/f; vsock send 77 </tmp/f >/tmp/g; cmp /tmp/f /tmp/g && echo same")
