@@ -88,6 +88,18 @@ int spawn_process(struct spawn_gate *gate, const char *program, char *const argv
     return 0;
 }
 
+/* It has bound its socket. */
+int spawn_process_bound(struct spawn_gate *gate, const char *program, char *const argv[],
+                        struct fdlist *list, pid_t *pid, int *pidfd, int *bound_fd)
+{
+    int result = spawn_process(gate, program, argv, list, pid, pidfd);
+
+    if (result == 0) {
+        *bound_fd = eventfd(1, EFD_NONBLOCK | EFD_CLOEXEC);
+    }
+    return result;
+}
+
 static void end_process(struct process *process, int signal)
 {
     if (process && process->pidfd >= 0 && !process->ended) {
@@ -107,13 +119,18 @@ int pidfd_send_signal(int pidfd, int signal, siginfo_t *info, unsigned flags)
 int waitid(idtype_t type, id_t id, siginfo_t *info, int options)
 {
     struct process *process = process_of((int)id);
-    (void)type, (void)options;
+    (void)type;
 
     if (!process) { /* somebody has waited for it */
         errno = ECHILD;
         return -1;
     }
-    fuzz_require(process->ended, "nobody waits for a process that runs");
+    if (!process->ended) {
+        fuzz_require(options & WNOHANG, "nobody waits for a process that runs");
+        info->si_pid = 0;
+        return 0;
+    }
+    info->si_pid = last_pid;
     info->si_code = process->signal ? CLD_KILLED : CLD_EXITED;
     info->si_status = process->signal;
     process->pidfd = -1; /* which is closed soon, and may be another's then */
@@ -361,6 +378,7 @@ static void prepare(void)
 {
     setenv("POLYVISOR_LOG", "error", 1);
     log_open("fuzz");
+    signal(SIGPIPE, SIG_IGN); /* as vmmd does: a spare may have ended */
     if (unshare(CLONE_NEWNET) != 0 && unshare(CLONE_NEWUSER | CLONE_NEWNET) != 0) {
         fprintf(stderr, "fuzz_vmmd: in the host's own network\n");
     }
